@@ -1,0 +1,118 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The plain arrays that every numerical step of the restoration works on."""
+
+from __future__ import annotations
+
+__all__ = ("ExposureStack",)
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class ExposureStack:
+    """Co-registered exposures of one patch: ``y``, ``v``, ``m`` and ``f`` of
+    the papers (model of equation 1).
+
+    Parameters
+    ----------
+    image : `numpy.ndarray`
+        Sky-subtracted pixels ``y`` on the patch grid, nJy, shape ``(n, height,
+        width)``, `numpy.float32`.  Zero where a pixel is not good.
+    variance : `numpy.ndarray`
+        Variance ``v`` of ``image``, nJy**2, same shape, `numpy.float32`.
+        Infinite where a pixel is not good, so that its inverse is the weight.
+    good : `numpy.ndarray`
+        The papers' mask ``m``, same shape, `bool`: `True` where the pixel is a
+        valid measurement and its cell has a PSF kernel.
+    kernels : `numpy.ndarray`
+        PSF kernels ``f`` by exposure and cell, shape ``(n, cells_y, cells_x,
+        k, k)`` with ``k`` odd, `numpy.float32`, centred on the middle pixel
+        and normalized to the total flux of the PSF model: a kernel's sum is
+        the fraction of the flux that falls inside of it.  Zero in cells where
+        the exposure has none.
+    cell_shape : `tuple` [`int`, `int`]
+        Height and width of a cell, pixels.  Cell ``(0, 0)`` starts at pixel
+        ``(0, 0)`` and the cells cover the patch exactly.
+    names : `tuple` [`str`, ...]
+        One label per exposure, for messages.
+
+    Raises
+    ------
+    ValueError
+        Raised if the shapes do not fit together.
+    """
+
+    image: np.ndarray
+    variance: np.ndarray
+    good: np.ndarray
+    kernels: np.ndarray
+    cell_shape: tuple[int, int]
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        n, height, width = self.image.shape
+        if self.variance.shape != self.image.shape or self.good.shape != self.image.shape:
+            raise ValueError(
+                f"Image, variance and good-pixel mask differ in shape: {self.image.shape}, "
+                f"{self.variance.shape}, {self.good.shape}."
+            )
+        if height % self.cell_shape[0] or width % self.cell_shape[1]:
+            raise ValueError(f"Cells of {self.cell_shape} do not tile a patch of {height}x{width} pixels.")
+        grid = (n, height // self.cell_shape[0], width // self.cell_shape[1])
+        if self.kernels.ndim != 5 or self.kernels.shape[:3] != grid:
+            raise ValueError(f"Kernels have shape {self.kernels.shape}; expected {grid} + (k, k).")
+        if self.kernels.shape[3] != self.kernels.shape[4] or self.kernels.shape[3] % 2 == 0:
+            raise ValueError(f"Kernels must be square with odd size, not {self.kernels.shape[3:]}.")
+        if len(self.names) != n:
+            raise ValueError(f"{len(self.names)} names for {n} exposures.")
+
+    @property
+    def n_exposures(self) -> int:
+        """Number of exposures (`int`)."""
+        return self.image.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the patch, pixels (`tuple` [`int`, `int`])."""
+        return self.image.shape[1], self.image.shape[2]
+
+    @property
+    def kernel_size(self) -> int:
+        """Height and width of a PSF kernel, pixels (`int`)."""
+        return self.kernels.shape[-1]
+
+    @property
+    def padding(self) -> int:
+        """Pixels by which the latent image is larger than the patch on each
+        side (`int`): it holds flux from just outside of the field.
+        """
+        return self.kernel_size // 2
+
+    @property
+    def has_kernel(self) -> np.ndarray:
+        """Whether each exposure has a kernel in each cell (`numpy.ndarray` of
+        `bool`, shape ``(n, cells_y, cells_x)``).
+        """
+        return self.kernels.any(axis=(-2, -1))
+
+    def cells(self) -> Iterator[tuple[int, int, slice, slice]]:
+        """Iterate over the cells.
+
+        Yields
+        ------
+        i, j : `int`
+            Index of the cell along y and x.
+        rows, columns : `slice`
+            The cell's pixels in the patch.
+        """
+        height, width = self.cell_shape
+        for i in range(self.kernels.shape[1]):
+            for j in range(self.kernels.shape[2]):
+                yield i, j, slice(i * height, (i + 1) * height), slice(j * width, (j + 1) * width)
