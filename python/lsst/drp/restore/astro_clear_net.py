@@ -1,0 +1,348 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""AstroClearNet: fit a network to the exposures that turns them into one
+latent image.
+"""
+
+from __future__ import annotations
+
+__all__ = ("AstroClearNetConfig", "AstroClearNetTask")
+
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import astropy.table
+import numpy as np
+
+import lsst.pex.config as pexConfig
+import lsst.pipe.base as pipeBase
+
+from .compute import COMPUTE_DEVICES, prepare_backend
+from .errors import RestorationError
+from .exposure_stack import ExposureStack
+from .reference_coadd import ReferenceCoadd
+from .restoration import Restoration
+
+if TYPE_CHECKING:
+    from .crops import CropSampler, FieldInput
+    from .network import EncoderSpec
+
+
+class AstroClearNetConfig(pexConfig.Config):
+    """Configuration of `AstroClearNetTask`.
+
+    The defaults are a form of the network that can be trained on crops;
+    ``config/paper.py`` has every number of the papers.
+    """
+
+    # The encoder (section 3.4 of the second paper).
+    kernelSizes = pexConfig.ListField[int](
+        doc="Sizes of the parallel depthwise convolutions, pixels; odd. The papers give none.",
+        default=[1, 3, 5, 7, 9, 11],
+        listCheck=lambda sizes: len(sizes) > 0 and len(set(sizes)) == len(sizes),
+        itemCheck=lambda size: size > 0 and size % 2 == 1,
+    )
+    inputCompression = pexConfig.ChoiceField[str](
+        doc="What is done to the encoder's input, which is in units of the patch's median sigma.",
+        default="arcsinh",
+        allowed={
+            "none": "Nothing, as in the papers.",
+            "arcsinh": "The inverse hyperbolic sine, so that bright and faint sources are alike.",
+        },
+        optional=False,
+    )
+    leakiness = pexConfig.RangeField[float](
+        doc="Slope below zero of the activation of the depthwise convolutions; 0 is the papers' ReLU.",
+        default=0.2,
+        min=0.0,
+        max=1.0,
+    )
+    batchNormalization = pexConfig.Field[bool](
+        doc="Normalize the depthwise maps as in the papers. A crop's statistics are not the patch's, so this "
+        "goes with whole-field epochs (cropSize=0) only.",
+        default=False,
+    )
+    hiddenFilters = pexConfig.ListField[int](
+        doc="Filters of the ordinary convolutions before the last pointwise one; empty in the papers.",
+        default=[16, 16],
+        itemCheck=lambda filters: filters > 0,
+    )
+    hiddenKernelSizes = pexConfig.ListField[int](
+        doc="Kernel sizes of these convolutions, pixels; odd, as many as hiddenFilters.",
+        default=[1, 5],
+        itemCheck=lambda size: size > 0 and size % 2 == 1,
+    )
+    brightnessWindow = pexConfig.RangeField[int](
+        doc="Width in pixels of the local mean brightness that multiplies the encoder's output; odd, 0 for "
+        "none as in the papers.",
+        default=9,
+        min=0,
+    )
+
+    # The loss (equations 4 and 5).
+    huberDelta = pexConfig.RangeField[float](
+        doc="Residual in units of sigma beyond which the loss is linear.",
+        default=2.0,
+        min=0.0,
+        inclusiveMin=False,
+    )
+
+    # The optimizer (remark in section 3.3).
+    learningRate = pexConfig.RangeField[float](
+        doc="Adam's initial learning rate.", default=0.002, min=0.0, inclusiveMin=False
+    )
+    learningRateDecay = pexConfig.RangeField[float](
+        doc="Factor on the learning rate every learningRateDecaySteps.", default=0.95, min=0.0, max=1.0
+    )
+    learningRateDecaySteps = pexConfig.RangeField[int](
+        doc="Steps between two decays of the learning rate.", default=1000, min=1
+    )
+
+    # What it is trained on.
+    cropSize = pexConfig.RangeField[int](
+        doc="Height and width of the random crops, pixels; 0 trains on the whole field in every step as in "
+        "the papers. Crops larger than the patch are cut to it.",
+        default=64,
+        min=0,
+    )
+    batchSize = pexConfig.RangeField[int](doc="Crops in a step.", default=4, min=1)
+    stepsPerEpoch = pexConfig.RangeField[int](
+        doc="Steps between two looks at the held-out crops. A whole-field epoch is one step.",
+        default=100,
+        min=1,
+    )
+    maxEpochs = pexConfig.RangeField[int](
+        doc="Epochs after which training ends at the latest.", default=30, min=1
+    )
+    validationFraction = pexConfig.RangeField[float](
+        doc="Fraction of the patch held out of the training crops to stop early by; 0 trains for maxEpochs.",
+        default=0.1,
+        min=0.0,
+        max=0.5,
+    )
+    patience = pexConfig.RangeField[int](
+        doc="Epochs without a better held-out loss after which training stops.", default=5, min=1
+    )
+    minImprovement = pexConfig.RangeField[float](
+        doc="Smallest decrease of the held-out loss per good pixel that counts as better.",
+        default=1e-5,
+        min=0.0,
+    )
+    minGoodFraction = pexConfig.RangeField[float](
+        doc="Crops with a smaller fraction of good pixels are drawn again.", default=0.3, min=0.0, max=1.0
+    )
+
+    # How it runs.
+    seed = pexConfig.RangeField[int](
+        doc="Seed of the initial weights and of the crops.", default=42, min=0, max=2**31 - 1
+    )
+    tileSize = pexConfig.RangeField[int](
+        doc="Height and width of the tiles of the last pass, pixels: bounds its memory.", default=512, min=32
+    )
+    computeDevice = pexConfig.ChoiceField[str](
+        doc="Where to compute.", default="auto", allowed=dict(COMPUTE_DEVICES), optional=False
+    )
+    progressInterval = pexConfig.RangeField[float](
+        doc="Seconds between two progress messages.", default=5.0, min=0.0
+    )
+
+    def validate(self) -> None:
+        """Check what no single field can.
+
+        Raises
+        ------
+        lsst.pex.config.FieldValidationError
+            Raised if fields contradict each other.
+        """
+        super().validate()
+        if len(self.hiddenFilters) != len(self.hiddenKernelSizes):
+            self._refuse("hiddenKernelSizes", "must have as many entries as hiddenFilters")
+        if self.brightnessWindow and self.brightnessWindow % 2 == 0:
+            self._refuse("brightnessWindow", "must be odd, or 0")
+        if self.batchNormalization and self.cropSize:
+            self._refuse("batchNormalization", "needs whole-field epochs: set cropSize=0")
+        if self.validationFraction and not self.cropSize:
+            self._refuse("validationFraction", "whole-field epochs hold nothing out: set it to 0")
+
+    def _refuse(self, field: str, reason: str) -> None:
+        raise pexConfig.FieldValidationError(self._fields[field], self, reason)
+
+    def encoder_spec(self) -> EncoderSpec:
+        """Return the encoder's layers.
+
+        Returns
+        -------
+        spec : `EncoderSpec`
+            The layers that the fields describe.
+        """
+        from .network import EncoderSpec
+
+        return EncoderSpec(
+            kernel_sizes=tuple(self.kernelSizes),
+            compression=self.inputCompression,
+            leakiness=self.leakiness,
+            batch_normalization=self.batchNormalization,
+            hidden_filters=tuple(self.hiddenFilters),
+            hidden_sizes=tuple(self.hiddenKernelSizes),
+            brightness_window=self.brightnessWindow,
+        )
+
+
+class AstroClearNetTask(pipeBase.Task):
+    """Restore a stack of exposures with a network fitted to nothing else."""
+
+    ConfigClass = AstroClearNetConfig
+    _DefaultName: ClassVar[str] = "astroClearNet"
+    config: AstroClearNetConfig
+
+    def run(self, stack: ExposureStack, reference: ReferenceCoadd, *, n_threads: int = 1) -> Restoration:
+        """Fit the network and restore the patch.
+
+        Parameters
+        ----------
+        stack : `ExposureStack`
+            The exposures.
+        reference : `ReferenceCoadd`
+            Coadd of the same exposures.  Its image stands in where an
+            exposure has no good pixel in the encoder's input.
+        n_threads : `int`, optional
+            CPU threads to use.
+
+        Returns
+        -------
+        restoration : `Restoration`
+            The latent image and how it was found.
+
+        Raises
+        ------
+        RestorationError
+            Raised if a GPU is asked for and there is none, if no crop fits
+            the patch, or if the loss is not finite.
+        """
+        start = time.perf_counter()
+        try:
+            device = prepare_backend(self.config.computeDevice, n_threads, self.config.seed)
+        except RuntimeError as err:
+            raise RestorationError(str(err)) from err
+        from .crops import FieldInput
+        from .decoder import FieldDecoder
+        from .network import build_encoder, set_field_statistics
+
+        spec = self.config.encoder_spec()
+        encoder = build_encoder(stack.n_exposures, spec, self.config.seed)
+        field = FieldInput(stack, reference.image, spec.margin)
+        self.log.info(
+            "Fitting %d weights to %d exposures of %dx%d pixels on %s.",
+            encoder.count_params(),
+            stack.n_exposures,
+            *stack.shape,
+            device,
+        )
+        history, converged = self._train(encoder, field, compiled=device != "CPU")
+        set_field_statistics(encoder, spec, (tile for _, _, tile in field.tiles(self.config.tileSize)))
+        latent = self._restore(encoder, field)
+        decoder = FieldDecoder(stack)
+        loss = decoder.huber_loss(latent, self.config.huberDelta)
+        # A network that died returns a constant image; the loss tells.
+        dark = decoder.huber_loss(np.zeros_like(latent), self.config.huberDelta)
+        self.log.info("Loss per good pixel: %.5f (%.5f without any light).", loss, dark)
+        if loss > dark:
+            self.log.warning("The restored image describes the exposures worse than an empty one does.")
+            converged = False
+        return Restoration(
+            latent=latent,
+            padding=stack.padding,
+            converged=converged,
+            history=history,
+            weights={v.path: np.asarray(v) for v in encoder.variables},
+            steps=int(history["step"][-1]),
+            loss=loss,
+            device=device,
+            seconds=time.perf_counter() - start,
+        )
+
+    def _sampler(self, field: FieldInput) -> CropSampler:
+        from .crops import CropSampler
+
+        height, width = field.stack.shape
+        size = self.config.cropSize
+        try:
+            return CropSampler(
+                field,
+                crop_shape=(min(size, height), min(size, width)) if size else (height, width),
+                batch_size=self.config.batchSize if size else 1,
+                validation_fraction=self.config.validationFraction,
+                min_good_fraction=self.config.minGoodFraction if size else 0.0,
+                seed=self.config.seed,
+            )
+        except ValueError as err:
+            raise RestorationError(f"{err} See cropSize and validationFraction.") from err
+
+    def _train(self, encoder: Any, field: FieldInput, *, compiled: bool) -> tuple[astropy.table.Table, bool]:
+        """Fit the encoder's weights; return the history and whether the
+        held-out loss stopped falling.
+        """
+        import keras
+
+        from .network import MaskedHuber, build_trainer
+        from .training import Batches, History
+
+        sampler = self._sampler(field)
+        steps = self.config.stepsPerEpoch if self.config.cropSize else 1
+        trainer = build_trainer(
+            encoder, field.stack.n_exposures, sampler.context_shape, sampler.kernels_shape
+        )
+        rate = keras.optimizers.schedules.ExponentialDecay(
+            self.config.learningRate,
+            self.config.learningRateDecaySteps,
+            self.config.learningRateDecay,
+            staircase=True,
+        )
+        # XLA makes a step several times slower on a CPU, and faster on a GPU.
+        trainer.compile(
+            optimizer=keras.optimizers.Adam(rate),
+            loss=MaskedHuber(self.config.huberDelta),
+            jit_compile=compiled,
+        )
+        held_out = sampler.validation_batches()
+        history = History(
+            self.log,
+            max_steps=steps * self.config.maxEpochs,
+            pixels_per_step=sampler.pixels_per_step,
+            interval=self.config.progressInterval,
+        )
+        callbacks: list[Any] = [history, keras.callbacks.TerminateOnNaN()]
+        stopping = keras.callbacks.EarlyStopping(
+            monitor="val_loss",
+            min_delta=self.config.minImprovement,
+            patience=self.config.patience,
+            restore_best_weights=True,
+        )
+        if held_out:
+            callbacks.append(stopping)
+        trainer.fit(
+            Batches(lambda _: sampler.training_batch(), steps),
+            validation_data=Batches(held_out.__getitem__, len(held_out)) if held_out else None,
+            epochs=self.config.maxEpochs,
+            callbacks=callbacks,
+            verbose=0,
+        )
+        table = history.table()
+        if not np.isfinite(table["loss"][-1]):
+            raise RestorationError(
+                f"The loss is {table['loss'][-1]} after {table['step'][-1]} steps: the training diverged. "
+                "Try a smaller learningRate."
+            )
+        return table, bool(stopping.stopped_epoch)
+
+    def _restore(self, encoder: Any, field: FieldInput) -> np.ndarray:
+        """Run the encoder over the patch, tile by tile (equation 6)."""
+        padding = field.stack.padding
+        latent = np.empty([extent + 2 * padding for extent in field.stack.shape], dtype=np.float32)
+        for rows, cols, tile in field.tiles(self.config.tileSize):
+            latent[rows, cols] = np.asarray(encoder(tile, training=False))[0, :, :, 0]
+        latent *= np.float32(field.scale)
+        return latent

@@ -1,0 +1,270 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The forward model: convolution of the latent image with the PSF kernels,
+its adjoint, and both over a whole patch of cells.
+
+This module imports Keras; import it inside of the function that needs it.
+"""
+
+from __future__ import annotations
+
+__all__ = ("FieldDecoder", "PsfDecoder", "convolve", "correlate")
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from scipy.fft import next_fast_len
+
+from .exposure_stack import ExposureStack
+
+# Latent pixels that one call on a batch of cells may hold for every exposure:
+# bounds the memory of a pass over a patch (32 MiB for each float32 array).
+_PIXELS_PER_CALL = 2**23
+
+
+def _rfft2(a: Any, shape: tuple[int, int]) -> Any:
+    """Real 2-d FFT of the last two axes, zero-padded at their ends."""
+    # keras.ops has no 2-d FFT of real arrays, and its complex one costs twice.
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.signal.rfft2d(a, fft_length=shape)
+    import jax.numpy as jnp
+
+    return jnp.fft.rfft2(a, s=shape)
+
+
+def _irfft2(a: Any, shape: tuple[int, int]) -> Any:
+    """Inverse of `_rfft2`."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.signal.irfft2d(a, fft_length=shape)
+    import jax.numpy as jnp
+
+    return jnp.fft.irfft2(a, s=shape)
+
+
+def convolve(latent: Any, kernels: Any) -> Any:
+    """Blur latent images with PSF kernels: ``f[t] * x`` of equation 1.
+
+    Parameters
+    ----------
+    latent : tensor
+        Latent images, shape ``(batch, height + k - 1, width + k - 1)`` with
+        static height and width.
+    kernels : tensor
+        PSF kernels, shape ``(batch, n, k, k)``.
+
+    Returns
+    -------
+    blurred : tensor
+        The part of the convolutions that depends on no pixel outside of the
+        latent images, shape ``(batch, n, height, width)``.
+    """
+    k = kernels.shape[-1]
+    height, width = latent.shape[1], latent.shape[2]
+    # Wrapped-around pixels reach the first k - 1 rows and columns only, and
+    # these are not part of the result.
+    shape = (next_fast_len(height, real=True), next_fast_len(width, real=True))
+    product = _rfft2(latent, shape)[:, None] * _rfft2(kernels, shape)
+    return _irfft2(product, shape)[:, :, k - 1 : height, k - 1 : width]
+
+
+def correlate(residual: Any, kernels: Any) -> Any:
+    """Apply the adjoint of `convolve` and sum over the exposures.
+
+    Parameters
+    ----------
+    residual : tensor
+        Images on the exposures' pixels, shape ``(batch, n, height, width)``
+        with static height and width.
+    kernels : tensor
+        PSF kernels, shape ``(batch, n, k, k)``.
+
+    Returns
+    -------
+    latent : tensor
+        Shape ``(batch, height + k - 1, width + k - 1)``.
+    """
+    k = kernels.shape[-1]
+    height, width = residual.shape[2] + k - 1, residual.shape[3] + k - 1
+    shape = (next_fast_len(height, real=True), next_fast_len(width, real=True))
+    padded = ops.pad(residual, ((0, 0), (0, 0), (k - 1, 0), (k - 1, 0)))
+    product = ops.sum(_rfft2(padded, shape) * ops.conj(_rfft2(kernels, shape)), axis=1)
+    return _irfft2(product, shape)[:, :height, :width]
+
+
+class PsfDecoder(keras.layers.Layer):
+    """The fixed decoder of the network (figure 2 of the second paper): the
+    latent image convolved with the PSF kernels of its cells.
+
+    Parameters
+    ----------
+    **kwargs
+        Passed to `keras.layers.Layer`.
+    """
+
+    def call(self, latent: Any, kernels: Any) -> Any:
+        """Blur latent images whose every cell has kernels of its own.
+
+        Parameters
+        ----------
+        latent : tensor
+            Shape ``(batch, height + k - 1, width + k - 1, 1)``.
+        kernels : tensor
+            Shape ``(batch, cells_y, cells_x, n, k, k)``; the cells divide
+            height and width evenly.
+
+        Returns
+        -------
+        exposures : tensor
+            Shape ``(batch, n, height, width)``.
+        """
+        _, cells_y, cells_x, n, k, _ = kernels.shape
+        image = latent[..., 0]
+        height = (image.shape[1] - k + 1) // cells_y
+        width = (image.shape[2] - k + 1) // cells_x
+        pieces = [
+            image[:, i * height : (i + 1) * height + k - 1, j * width : (j + 1) * width + k - 1]
+            for i in range(cells_y)
+            for j in range(cells_x)
+        ]
+        stacked = ops.reshape(ops.stack(pieces, axis=1), (-1, height + k - 1, width + k - 1))
+        blurred = convolve(stacked, ops.reshape(kernels, (-1, n, k, k)))
+        blurred = ops.reshape(blurred, (-1, cells_y, cells_x, n, height, width))
+        blurred = ops.transpose(blurred, (0, 3, 1, 4, 2, 5))
+        return ops.reshape(blurred, (-1, n, cells_y * height, cells_x * width))
+
+    def compute_output_shape(self, latent_shape: tuple, kernels_shape: tuple) -> tuple:
+        """Shape of the result of `call`."""
+        k = kernels_shape[-1]
+        return (latent_shape[0], kernels_shape[3], latent_shape[1] - k + 1, latent_shape[2] - k + 1)
+
+
+class FieldDecoder:
+    """The forward model of a whole patch and its adjoint, cell by cell.
+
+    Parameters
+    ----------
+    stack : `ExposureStack`
+        The exposures whose kernels and cells to use.
+
+    Notes
+    -----
+    A pixel of an exposure is predicted with the kernel of its own cell, so
+    that the model is a linear operator with an exact adjoint although the
+    PSF varies over the patch.
+    """
+
+    def __init__(self, stack: ExposureStack) -> None:
+        self._stack = stack
+        self._kernels = np.moveaxis(stack.kernels, 0, 2)
+        self._cells = list(stack.cells())
+        self._cell_shape = stack.cell_shape
+        self._shape = stack.shape
+        self._padding = stack.padding
+        extent = (self._cell_shape[0] + 2 * self._padding) * (self._cell_shape[1] + 2 * self._padding)
+        self._batch = max(1, _PIXELS_PER_CALL // (extent * stack.n_exposures))
+
+    def forward(self, latent: np.ndarray) -> np.ndarray:
+        """Predict the exposures from a latent image.
+
+        Parameters
+        ----------
+        latent : `numpy.ndarray`
+            Shape ``(height + k - 1, width + k - 1)``.
+
+        Returns
+        -------
+        exposures : `numpy.ndarray`
+            Shape ``(n, height, width)``; zero where an exposure has no
+            kernel.
+        """
+        result = np.empty((self._kernels.shape[2], *self._shape), dtype=np.float32)
+        for rows, cols, piece in self.predictions(latent):
+            result[:, rows, cols] = piece
+        return result
+
+    def predictions(self, latent: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:
+        """Predict the exposures cell by cell; see `forward`.
+
+        Parameters
+        ----------
+        latent : `numpy.ndarray`
+            Shape ``(height + k - 1, width + k - 1)``.
+
+        Yields
+        ------
+        rows, cols : `slice`
+            The cell's pixels.
+        exposures : `numpy.ndarray`
+            Their prediction, shape ``(n, cell_height, cell_width)``.
+        """
+        for cells in self._batches():
+            pieces = np.stack([latent[self._padded(rows), self._padded(cols)] for _, _, rows, cols in cells])
+            blurred = convolve(ops.convert_to_tensor(pieces, "float32"), self._kernels_of(cells))
+            for (_, _, rows, cols), piece in zip(cells, ops.convert_to_numpy(blurred), strict=True):
+                yield rows, cols, piece
+
+    def adjoint(self, exposures: np.ndarray) -> np.ndarray:
+        """Apply the adjoint of `forward`.
+
+        Parameters
+        ----------
+        exposures : `numpy.ndarray`
+            Shape ``(n, height, width)``.
+
+        Returns
+        -------
+        latent : `numpy.ndarray`
+            Shape ``(height + k - 1, width + k - 1)``.
+        """
+        height, width = self._shape
+        result = np.zeros((height + 2 * self._padding, width + 2 * self._padding), dtype=np.float32)
+        for cells in self._batches():
+            pieces = np.stack([exposures[:, rows, cols] for _, _, rows, cols in cells])
+            spread = correlate(ops.convert_to_tensor(pieces, "float32"), self._kernels_of(cells))
+            for (_, _, rows, cols), piece in zip(cells, ops.convert_to_numpy(spread), strict=True):
+                result[self._padded(rows), self._padded(cols)] += piece
+        return result
+
+    def huber_loss(self, latent: np.ndarray, delta: float) -> float:
+        """Mean Huber loss per good pixel of the patch (equations 4 and 5).
+
+        Parameters
+        ----------
+        latent : `numpy.ndarray`
+            Shape ``(height + k - 1, width + k - 1)``, nJy.
+        delta : `float`
+            Residual in units of sigma beyond which the loss is linear.
+
+        Returns
+        -------
+        loss : `float`
+            Dimensionless.
+        """
+        total = 0.0
+        stack = self._stack
+        for rows, cols, piece in self.predictions(latent):
+            # Variance is infinite where a pixel is not good: no loss there.
+            size = np.abs(stack.image[:, rows, cols] - piece) / np.sqrt(stack.variance[:, rows, cols])
+            clipped = np.minimum(size, delta)
+            total += float(np.sum(clipped * (size - 0.5 * clipped), dtype=np.float64))
+        return total / int(np.count_nonzero(stack.good))
+
+    def _batches(self) -> list[list[tuple[int, int, slice, slice]]]:
+        return [self._cells[i : i + self._batch] for i in range(0, len(self._cells), self._batch)]
+
+    def _kernels_of(self, cells: list[tuple[int, int, slice, slice]]) -> Any:
+        return ops.convert_to_tensor(np.stack([self._kernels[i, j] for i, j, _, _ in cells]), "float32")
+
+    def _padded(self, pixels: slice) -> slice:
+        # Latent pixels start one padding before those of the exposures.
+        return slice(pixels.start, pixels.stop + 2 * self._padding)

@@ -1,0 +1,263 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The networks: AstroClearNet's encoder and the model that trains it.
+
+This module imports Keras; import it inside of the function that needs it.
+"""
+
+from __future__ import annotations
+
+__all__ = ("EncoderSpec", "MaskedHuber", "build_encoder", "build_trainer", "set_field_statistics")
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from .decoder import PsfDecoder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncoderSpec:
+    """The shape of an encoder.
+
+    Parameters
+    ----------
+    kernel_sizes : `tuple` [`int`, ...]
+        Odd sizes of the parallel depthwise convolutions, pixels.
+    compression : `str`
+        What is done to the input, in units of the patch's median sigma:
+        ``none`` or ``arcsinh``.
+    leakiness : `float`
+        Slope of the depthwise convolutions' activation below zero; 0 is the
+        papers' ReLU.
+    batch_normalization : `bool`
+        Normalize the depthwise maps as in the papers.
+    hidden_filters, hidden_sizes : `tuple` [`int`, ...]
+        Filters and odd kernel sizes of ordinary convolutions between the
+        depthwise maps and the last pointwise one.
+    brightness_window : `int`
+        Odd width in pixels of the local mean brightness that multiplies the
+        output; 0 for none.
+    """
+
+    kernel_sizes: tuple[int, ...]
+    compression: str
+    leakiness: float
+    batch_normalization: bool
+    hidden_filters: tuple[int, ...]
+    hidden_sizes: tuple[int, ...]
+    brightness_window: int
+
+    @property
+    def margin(self) -> int:
+        """Pixels on each side of the input by which the output is smaller
+        (`int`).
+        """
+        reach = max(self.kernel_sizes) // 2 + sum(size // 2 for size in self.hidden_sizes)
+        return max(reach, self.brightness_window // 2)
+
+
+class Compress(layers.Layer):
+    """The inverse hyperbolic sine, element by element.
+
+    Bright stars are thousands of times brighter than the noise; compressed,
+    one set of weights serves both.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """Return ``arcsinh(inputs)``."""
+        return ops.arcsinh(inputs)
+
+
+class LocalBrightness(layers.Layer):
+    """The mean of all exposures in a square window, plus one.
+
+    Parameters
+    ----------
+    window : `int`
+        Odd width of the window, pixels.
+    **kwargs
+        Passed to `keras.layers.Layer`.
+    """
+
+    def __init__(self, window: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._window = window
+
+    def call(self, inputs: Any) -> Any:
+        """Map ``(batch, height, width, n)`` to ``(batch, height - window + 1,
+        width - window + 1, 1)``.
+        """
+        mean = ops.relu(ops.mean(inputs, axis=-1, keepdims=True))
+        return ops.average_pool(mean, self._window, strides=1, padding="valid") + 1.0
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {**super().get_config(), "window": self._window}
+
+
+def _crop(tensor: Any, pixels: int) -> Any:
+    """Cut pixels off each side of ``(batch, height, width, channels)``."""
+    return layers.Cropping2D(pixels)(tensor) if pixels else tensor
+
+
+def build_encoder(n_exposures: int, spec: EncoderSpec, seed: int) -> keras.Model:
+    """Build the encoder ``F`` (figure 2 and section 3.4 of the second paper).
+
+    Every convolution is "valid": the output is smaller than the input by
+    ``2 * spec.margin`` pixels, so that it is the same for every tiling.
+
+    Parameters
+    ----------
+    n_exposures : `int`
+        Number of exposures: the channels of the input.
+    spec : `EncoderSpec`
+        The layers.
+    seed : `int`
+        Seed of the Glorot uniform initial weights.
+
+    Returns
+    -------
+    encoder : `keras.Model`
+        Maps ``(batch, height + 2*margin, width + 2*margin, n)``, in units of
+        the patch's median sigma, to the latent image ``(batch, height, width,
+        1)`` in the same units, non-negative.  The maps before normalization
+        are the outputs of the layers named ``maps_<size>``.
+    """
+    init = keras.initializers.GlorotUniform
+    seeds = iter(np.random.SeedSequence(seed).generate_state(len(spec.kernel_sizes) + len(spec.hidden_sizes) + 1))
+    exposures = keras.Input((None, None, n_exposures), name="exposures")
+    compressed = Compress(name="compress")(exposures) if spec.compression == "arcsinh" else exposures
+    largest = max(spec.kernel_sizes)
+    maps = []
+    for size in spec.kernel_sizes:
+        branch = layers.DepthwiseConv2D(
+            size, depthwise_initializer=init(int(next(seeds))), name=f"depthwise_{size}"
+        )(_crop(compressed, (largest - size) // 2))
+        branch = layers.LeakyReLU(spec.leakiness, name=f"maps_{size}")(branch)
+        if spec.batch_normalization:
+            branch = layers.BatchNormalization(name=f"normalization_{size}")(branch)
+        maps.append(branch)
+    features = layers.Concatenate(name="concatenate")(maps)
+    for i, (filters, size) in enumerate(zip(spec.hidden_filters, spec.hidden_sizes, strict=True)):
+        features = layers.Conv2D(
+            filters, size, activation="relu", kernel_initializer=init(int(next(seeds))), name=f"hidden_{i}"
+        )(features)
+    reach = largest // 2 + sum(size // 2 for size in spec.hidden_sizes)
+    latent = layers.Conv2D(1, 1, kernel_initializer=init(int(next(seeds))), name="pointwise")(
+        _crop(features, spec.margin - reach)
+    )
+    if spec.brightness_window:
+        window = spec.brightness_window
+        brightness = LocalBrightness(window, name="brightness")(
+            _crop(exposures, spec.margin - window // 2)
+        )
+        latent = layers.Multiply(name="scale")([latent, brightness])
+    return keras.Model(exposures, layers.ReLU(name="latent")(latent), name="encoder")
+
+
+def build_trainer(
+    encoder: keras.Model,
+    n_exposures: int,
+    context_shape: tuple[int, int],
+    kernels_shape: tuple[int, int, int],
+) -> keras.Model:
+    """Join the encoder and the fixed decoder to a model that can be fitted.
+
+    Parameters
+    ----------
+    encoder : `keras.Model`
+        From `build_encoder`.
+    n_exposures : `int`
+        Number of exposures.
+    context_shape : `tuple` [`int`, `int`]
+        Height and width of the encoder's input, pixels.
+    kernels_shape : `tuple` [`int`, `int`, `int`]
+        Cells along y, cells along x, and the size of a PSF kernel.
+
+    Returns
+    -------
+    trainer : `keras.Model`
+        Takes ``exposures``, ``kernels`` and ``inverse_sigma`` as `CropSampler`
+        makes them, and returns the predicted exposures in units of each
+        pixel's sigma, ``(batch, n, height, width)``.
+    """
+    cells_y, cells_x, size = kernels_shape
+    exposures = keras.Input((*context_shape, n_exposures), name="exposures")
+    kernels = keras.Input((cells_y, cells_x, n_exposures, size, size), name="kernels")
+    predicted = PsfDecoder(name="decoder")(encoder(exposures), kernels)
+    inverse_sigma = keras.Input(predicted.shape[1:], name="inverse_sigma")
+    scaled = layers.Multiply(name="scaled")([predicted, inverse_sigma])
+    return keras.Model(
+        {"exposures": exposures, "kernels": kernels, "inverse_sigma": inverse_sigma}, scaled, name="astroclearnet"
+    )
+
+
+class MaskedHuber(keras.losses.Loss):
+    """The masked Huber loss (equations 4 and 5), per good pixel.
+
+    The good-pixel mask is the sample weight; the mean is over good pixels, so
+    that the value does not depend on how many there are.
+
+    Parameters
+    ----------
+    delta : `float`
+        Scaled residual beyond which the loss is linear.
+    **kwargs
+        Passed to `keras.losses.Loss`.
+    """
+
+    def __init__(self, delta: float, **kwargs: Any) -> None:
+        super().__init__(reduction="mean_with_sample_weight", **kwargs)
+        self._delta = delta
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Return the loss of every pixel."""
+        size = ops.abs(y_true - y_pred)
+        clipped = ops.minimum(size, self._delta)
+        return clipped * (size - 0.5 * clipped)
+
+
+def set_field_statistics(encoder: keras.Model, spec: EncoderSpec, tiles: Iterable[np.ndarray]) -> None:
+    """Give the batch normalization layers the statistics of the whole patch.
+
+    In training they use those of the batch.  The final image must not depend
+    on how the patch was cut into batches or tiles, so it is normalized with
+    the mean and variance over the whole patch.
+
+    Parameters
+    ----------
+    encoder : `keras.Model`
+        From `build_encoder`; its moving statistics are replaced.
+    spec : `EncoderSpec`
+        The encoder's layers; without batch normalization nothing is done.
+    tiles : `~collections.abc.Iterable` [`numpy.ndarray`]
+        Inputs of the encoder, ``(1, height, width, n)``, whose outputs cover
+        the patch once.
+    """
+    if not spec.batch_normalization:
+        return
+    probe = keras.Model(encoder.input, [encoder.get_layer(f"maps_{k}").output for k in spec.kernel_sizes])
+    count = 0
+    sums: Any = 0.0
+    squares: Any = 0.0
+    for tile in tiles:
+        maps = [ops.convert_to_numpy(m)[0].astype(np.float64) for m in probe(tile, training=False)]
+        # The maps reach further than the output by what the hidden layers
+        # take away; only pixels that the tile owns are counted.
+        reach = spec.margin - max(spec.kernel_sizes) // 2
+        maps = [m[reach : m.shape[0] - reach, reach : m.shape[1] - reach] for m in maps]
+        count += maps[0].shape[0] * maps[0].shape[1]
+        sums = sums + np.array([m.sum(axis=(0, 1)) for m in maps])
+        squares = squares + np.array([(m**2).sum(axis=(0, 1)) for m in maps])
+    for k, mean, square in zip(spec.kernel_sizes, sums / count, squares / count, strict=True):
+        layer = encoder.get_layer(f"normalization_{k}")
+        layer.moving_mean.assign(mean)
+        layer.moving_variance.assign(np.maximum(square - mean**2, 0.0))

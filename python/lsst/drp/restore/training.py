@@ -1,0 +1,138 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""What Keras' ``fit`` needs from us: batches, and a record of its progress.
+
+This module imports Keras; import it inside of the function that needs it.
+"""
+
+from __future__ import annotations
+
+__all__ = ("Batches", "History")
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import astropy.table
+import keras
+import numpy as np
+
+from lsst.utils.logging import LsstLogAdapter
+
+Batch = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches made by a function, in order and by one thread, so that the
+    draws are reproducible.
+
+    Parameters
+    ----------
+    make : `~collections.abc.Callable`
+        Takes the index of a batch in its epoch; returns inputs, target and
+        weight.
+    count : `int`
+        Batches in an epoch.
+    """
+
+    def __init__(self, make: Callable[[int], Batch], count: int) -> None:
+        super().__init__(workers=1, use_multiprocessing=False)
+        self._make = make
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Batch:
+        return self._make(index)
+
+
+class History(keras.callbacks.Callback):
+    """Records the loss by epoch and reports progress to a logger.
+
+    Parameters
+    ----------
+    log : `lsst.utils.logging.LsstLogAdapter`
+        Where progress goes.
+    max_steps : `int`
+        Steps after which the training ends at the latest.
+    interval : `float`
+        Seconds between two messages.
+    pixels_per_step : `int`
+        Exposure pixels that a step predicts.
+    """
+
+    def __init__(
+        self, log: LsstLogAdapter, *, max_steps: int, pixels_per_step: int, interval: float
+    ) -> None:
+        super().__init__()
+        self._log = log
+        self._max_steps = max_steps
+        self._pixels_per_step = pixels_per_step
+        self._interval = interval
+        self._step = 0
+        self._rows: list[tuple[int, float, float, float, float]] = []
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Start the clocks."""
+        self._start = time.perf_counter()
+        self._reported, self._reported_step = self._start, 0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Report progress when it is time to."""
+        self._step += 1
+        now = time.perf_counter()
+        elapsed = now - self._reported
+        if elapsed < self._interval or logs is None:
+            return
+        steps = self._step - self._reported_step
+        self._log.info(
+            "Step %d of at most %d: loss %.5f, %.2f Mpixel/s, at most %.0f s left.",
+            self._step,
+            self._max_steps,
+            logs["loss"],
+            steps * self._pixels_per_step / elapsed / 1e6,
+            (self._max_steps - self._step) * elapsed / steps,
+        )
+        self._reported, self._reported_step = now, self._step
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Record the epoch."""
+        logs = logs or {}
+        self._rows.append(
+            (
+                self._step,
+                float(logs["loss"]),
+                float(logs.get("val_loss", np.nan)),
+                float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
+                time.perf_counter() - self._start,
+            )
+        )
+
+    def table(self) -> astropy.table.Table:
+        """Return what was recorded.
+
+        Returns
+        -------
+        history : `astropy.table.Table`
+            A row by epoch with ``step``, ``loss`` and ``validation_loss``
+            (per good pixel, dimensionless; NaN without held-out crops),
+            ``learning_rate`` and ``seconds`` since the start.
+        """
+        table = astropy.table.Table(
+            rows=self._rows,
+            names=("step", "loss", "validation_loss", "learning_rate", "seconds"),
+            dtype=(np.int64, np.float64, np.float64, np.float64, np.float64),
+            descriptions=(
+                "Optimizer steps taken.",
+                "Mean loss per good pixel of the epoch's batches.",
+                "Mean loss per good pixel of the held-out crops.",
+                "Learning rate of the next step.",
+                "Seconds since the start of the training.",
+            ),
+            units={"seconds": "s"},
+        )
+        return table
