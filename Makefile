@@ -1,0 +1,48 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+# Everything runs in a virtual environment of its own, .venv, made on first use
+# with the Python that bin/find-python finds (PYTHON=... names another).
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+# Newer than pyproject.toml if the installed packages are those it asks for.
+INSTALLED := $(VENV)/installed
+# Processes that run tests side by side.  Each has one thread: more of them only
+# get in each other's way on images as small as the tests'.
+TEST_JOBS ?= 2
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo   simulate 8 visits, restore the patch they cover, show the result in demo/"
+	@echo "make test   check style and types, run the tests"
+	@echo "make lint   check style and types only"
+	@echo "make clean  remove .venv, demo and everything built"
+	@echo "PYTHON=/path/to/python chooses the Python (3.12 or 3.13) that .venv is made with."
+
+demo: $(INSTALLED)
+	$(RUN) bin/demo
+
+test: lint
+	$(ONE_THREAD) $(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile
+
+lint: $(INSTALLED)
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+$(INSTALLED): pyproject.toml
+	@if ! $(RUN) -c "import pip" 2>/dev/null; then \
+	    python=$$(bin/find-python) || exit 1; \
+	    echo "Creating $(VENV) with $$python"; \
+	    "$$python" -m venv --clear $(VENV) || exit 1; \
+	fi
+	@echo "Installing the package and its dependencies into $(VENV) (a few minutes, about 3 GB)"
+	@$(RUN) -m pip install -qq --disable-pip-version-check --editable '.[simulation,test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) demo build dist python/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
