@@ -1,0 +1,232 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The options of a simulated observation."""
+
+from __future__ import annotations
+
+__all__ = ("SimulationConfig", "Stream")
+
+import dataclasses
+import enum
+
+import astropy.table
+import numpy as np
+
+
+class Stream(enum.IntEnum):
+    """The independent streams of random numbers of a simulation."""
+
+    STARS = 0
+    GALAXIES = 1
+    BRIGHT_STARS = 2
+    DETECTOR = 3
+    VISIT = 4
+    PSF = 5
+    PIXELS = 6
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class SimulationConfig:
+    """Options of `simulate_exposures`.
+
+    Parameters
+    ----------
+    skymap, tract, patch : `str`, `int`, `int`
+        The patch to point at; its tract must have been registered.
+    band : `str`
+        Band of the exposures.  The sky is grey: a source has the same flux in
+        every band.
+    tract_collection : `str`
+        Collection with the pixel geometry of the tract.
+    collection : `str`
+        CHAINED collection to make.  The datasets go to ``<collection>/run``.
+    instrument : `str`
+        Name of the camera; its physical filters are ``<instrument>-<band>``.
+    seed : `int`
+        Seed of everything random, at least 0.
+    n_visits : `int`
+        Number of visits.
+    first_visit : `int`
+        ID of the first visit; the others follow.  Two simulations in one
+        repository (two bands, say) need different IDs.  A visit is random by
+        its ID: more visits do not change the first ones.
+    begin : `str`
+        Start of the first visit, ISO format, TAI.  There is one visit a night.
+    exposure_time : `float`
+        Exposure time, s.
+    detectors : `tuple` [`int`, `int`]
+        Number of detectors along x and y.
+    detector_size : `int` or `None`
+        Height and width of a detector, pixels.  `None` makes the camera 10 %
+        wider than the patch.
+    detector_gap : `int`
+        Gap between detectors, pixels.
+    pixel_scale : `float`
+        Size of a camera pixel at the optical axis, arcsec.
+    distortion : `float`
+        Radial distortion at the corner of the camera, as a fraction of its
+        distance from the axis.
+    dither_radius : `float`
+        Visits point at random positions within this distance from the centre
+        of the patch, arcsec.
+    rotations : `tuple` [`float`, `float`]
+        Range of the camera's rotation, degrees.
+    psf : `str`
+        How the PSF is modelled and stored: ``piff`` (Moffat with size and
+        shape of second order over each detector), ``kernel`` (pixels of first
+        order over each detector) or ``gaussian`` (round and constant over each
+        detector).
+    seeing_range : `tuple` [`float`, `float`]
+        Range of the visits' seeing (FWHM of the PSF at the optical axis before
+        the pixel), arcsec.
+    moffat_beta : `float`
+        Exponent of the Moffat profile of the PSF.
+    psf_variation : `float`
+        Amplitude of the variation over the camera of the PSF's size
+        (relative) and of its ellipticity (absolute).
+    psf_loss : `float`
+        Fraction of the flux that may fall outside of the stored PSF's stamp,
+        and of the stamp a source is drawn on.
+    depth : `float`
+        AB magnitude of a point source of 5 sigma in a typical visit with 0.7
+        arcsec of seeing, sky noise only.
+    sky_brightness : `float`
+        Typical brightness of the sky, AB mag / arcsec**2.  With ``depth`` it
+        sets how many electrons there are to a nJy.
+    sky_scatter, zero_point_scatter : `float`
+        Scatter of sky brightness and zero point between visits, mag.
+    calibration_error : `float`
+        Scatter between visits of the relative error of the fluxes.
+    full_well : `float`
+        Electrons at which a pixel saturates, sky included.
+    sky_residual : `float`
+        Amplitude of the second-order background left by the sky subtraction,
+        in units of the sky noise per pixel.
+    bad_columns : `float`
+        Average number of dead columns (BAD) of a detector.
+    hot_pixels : `float`
+        Hot pixels (BAD) per million pixels.
+    cosmic_rays : `float`
+        Cosmic rays per million pixels of a visit.
+    unmasked_cosmic_rays : `float`
+        Fraction of the cosmic rays that is missing in the mask.
+    noise : `bool`
+        Whether to add noise to the image.  The variance is the same.
+    star_density, galaxy_density : `float`
+        Numbers of stars and galaxies relative to those of `random_sky`.
+    star_magnitudes, galaxy_magnitudes : `tuple` [`float`, `float`]
+        Brightest and faintest AB magnitude of the random sources.
+    bright_stars : `int`
+        Additional stars of 15 to 18 mag within the patch: with the defaults
+        the brighter ones are saturated.
+    catalog : `astropy.table.Table` or `None`
+        Sources to draw instead of the random sky (`complete_catalog` says
+        which columns it needs).  An empty table leaves only noise.
+
+    Raises
+    ------
+    ValueError
+        Raised if an option is out of range.
+    """
+
+    skymap: str
+    tract: int = 0
+    patch: int = 0
+    band: str = "i"
+    tract_collection: str = "skymaps"
+    collection: str = "sim"
+    instrument: str = "SimCam"
+    seed: int = 0
+    n_visits: int = 8
+    first_visit: int = 1
+    begin: str = "2025-11-20T02:00:00"
+    exposure_time: float = 30.0
+    detectors: tuple[int, int] = (2, 2)
+    detector_size: int | None = None
+    detector_gap: int = 20
+    pixel_scale: float = 0.2
+    distortion: float = 0.01
+    dither_radius: float = 10.0
+    rotations: tuple[float, float] = (0.0, 360.0)
+    psf: str = "piff"
+    seeing_range: tuple[float, float] = (0.5, 0.95)
+    moffat_beta: float = 3.0
+    psf_variation: float = 0.04
+    psf_loss: float = 5e-4
+    depth: float = 24.5
+    sky_brightness: float = 20.0
+    sky_scatter: float = 0.25
+    zero_point_scatter: float = 0.1
+    calibration_error: float = 0.0
+    full_well: float = 1e5
+    sky_residual: float = 0.05
+    bad_columns: float = 1.0
+    hot_pixels: float = 100.0
+    cosmic_rays: float = 60.0
+    unmasked_cosmic_rays: float = 0.1
+    noise: bool = True
+    star_density: float = 1.0
+    galaxy_density: float = 1.0
+    star_magnitudes: tuple[float, float] = (15.0, 26.0)
+    galaxy_magnitudes: tuple[float, float] = (18.0, 26.5)
+    bright_stars: int = 3
+    catalog: astropy.table.Table | None = None
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.psf not in ("piff", "kernel", "gaussian"):
+            problems.append(f"psf must be piff, kernel or gaussian, not {self.psf!r}")
+        for name in ("n_visits", "exposure_time", "pixel_scale", "full_well", "psf_loss"):
+            if getattr(self, name) <= 0:
+                problems.append(f"{name} must be positive, not {getattr(self, name)}")
+        for name in (
+            *("seed", "first_visit", "detector_gap", "dither_radius", "psf_variation", "sky_scatter"),
+            *("zero_point_scatter", "calibration_error", "sky_residual", "bad_columns", "hot_pixels"),
+            *("cosmic_rays", "unmasked_cosmic_rays", "star_density", "galaxy_density", "bright_stars"),
+        ):
+            if getattr(self, name) < 0:
+                problems.append(f"{name} must not be negative, but is {getattr(self, name)}")
+        for name in ("seeing_range", "rotations", "star_magnitudes", "galaxy_magnitudes"):
+            low, high = getattr(self, name)
+            if low > high:
+                problems.append(f"{name} goes from {low} down to {high}")
+        if self.seeing_range[0] <= 0:
+            problems.append("the seeing must be positive")
+        if min(self.detectors) < 1 or (self.detector_size is not None and self.detector_size < 16):
+            problems.append("the camera needs at least one detector of at least 16 pixels a side")
+        if self.moffat_beta <= 1:
+            problems.append("a Moffat profile with moffat_beta <= 1 has no finite flux")
+        if self.unmasked_cosmic_rays > 1:
+            problems.append("unmasked_cosmic_rays is a fraction")
+        if problems:
+            raise ValueError(f"Cannot simulate: {'; '.join(problems)}.")
+
+    @property
+    def physical_filter(self) -> str:
+        """Name of the physical filter (`str`)."""
+        return f"{self.instrument}-{self.band}"
+
+    @property
+    def run(self) -> str:
+        """RUN collection that the datasets go to (`str`)."""
+        return f"{self.collection}/run"
+
+    def generator(self, stream: Stream, *key: int) -> np.random.Generator:
+        """Make the generator of one independent stream of random numbers.
+
+        Parameters
+        ----------
+        stream : `Stream`
+            What it is for.
+        *key : `int`
+            Which one: a visit and detector, say.
+
+        Returns
+        -------
+        generator : `numpy.random.Generator`
+            The generator.  It depends on seed, stream and key only.
+        """
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(stream, *key)))
