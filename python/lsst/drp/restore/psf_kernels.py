@@ -1,0 +1,185 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""PSF kernels on the patch grid, and the width and shape of a kernel."""
+
+from __future__ import annotations
+
+__all__ = ("fwhm", "kernel_moments", "psf_kernel")
+
+import numpy as np
+import scipy.ndimage
+import scipy.optimize
+from lsst.images.psfs import PointSpreadFunction
+
+from .lanczos import FOOTPRINT, interpolate
+
+
+def psf_kernel(
+    psf: PointSpreadFunction, x: float, y: float, jacobian: np.ndarray, size: int = 25
+) -> tuple[np.ndarray, float]:
+    """Draw a PSF on the patch grid.
+
+    The PSF's image on the detector is taken through the local affine
+    transform by the interpolation that the exposure's pixels go through, so
+    it is the image of a point source on the warped exposure: ``f`` of the
+    papers (equation 1).
+
+    Parameters
+    ----------
+    psf : `lsst.images.psfs.PointSpreadFunction`
+        PSF model of the detector.
+    x, y : `float`
+        Where to evaluate it, pixels of the detector.
+    jacobian : `numpy.ndarray`
+        Derivative of the detector's pixel coordinates by the patch's, shape
+        ``(2, 2)``: rows are x and y of the detector, columns x and y of the
+        patch.
+    size : `int`, optional
+        Height and width of the kernel, odd, pixels of the patch.
+
+    Returns
+    -------
+    kernel : `numpy.ndarray`
+        Kernel centred on its middle pixel, `numpy.float32`, shape ``(size,
+        size)``, normalized to the total flux of the model's own image: its
+        sum is the fraction of the flux that falls inside of it.
+    fraction : `float`
+        That sum.
+
+    Raises
+    ------
+    ValueError
+        Raised if the model's image is not finite, or its sum is not positive.
+    """
+    image = psf.compute_kernel_image(x=float(x), y=float(y))
+    stamp = np.asarray(image.array, dtype=np.float64)
+    total = stamp.sum()
+    if not np.isfinite(total) or total <= 0.0:
+        raise ValueError(f"The PSF model's image at x={x:.1f}, y={y:.1f} has a sum of {total}.")
+    # The stamp's outside is empty sky, not missing data: pad it by more than
+    # the interpolation's footprint.
+    border = FOOTPRINT + 1
+    stamp = np.pad(stamp / total, border)
+    offset = np.arange(size) - size // 2
+    jacobian = np.asarray(jacobian, dtype=np.float64)
+    x_stamp = jacobian[0, 0] * offset + jacobian[0, 1] * offset[:, np.newaxis]
+    y_stamp = jacobian[1, 0] * offset + jacobian[1, 1] * offset[:, np.newaxis]
+    kernel, _ = interpolate(
+        stamp,
+        np.ones(stamp.shape, dtype=bool),
+        x_stamp - image.bbox.x.start + border,
+        y_stamp - image.bbox.y.start + border,
+    )
+    kernel *= abs(np.linalg.det(jacobian))
+    return kernel, float(kernel.sum(dtype=np.float64))
+
+
+def kernel_moments(kernel: np.ndarray) -> tuple[float, float, float]:
+    """Measure the second moments of a kernel.
+
+    Parameters
+    ----------
+    kernel : `numpy.ndarray`
+        Kernel, shape ``(k, k)``.
+
+    Returns
+    -------
+    xx, yy, xy : `float`
+        Moments about the centroid under a circular Gaussian weight of the
+        kernel's own width, corrected for that weight as if the kernel were a
+        Gaussian, pixels**2; NaN where that fails.  Unweighted moments would
+        be those of the noise and the truncation of the wings.
+    """
+    height, width = kernel.shape
+    full_width = fwhm(kernel)
+    if not np.isfinite(full_width):
+        return np.nan, np.nan, np.nan
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    x0, y0 = (width - 1) / 2.0, (height - 1) / 2.0
+    variance = (full_width / np.sqrt(8.0 * np.log(2.0))) ** 2
+    for _ in range(10):
+        weighted = kernel * np.exp(-0.5 * ((x - x0) ** 2 + (y - y0) ** 2) / variance)
+        total = weighted.sum()
+        x0, y0 = float((weighted * x).sum() / total), float((weighted * y).sum() / total)
+    dx, dy = x - x0, y - y0
+    measured = np.array(
+        [
+            [(weighted * dx * dx).sum(), (weighted * dx * dy).sum()],
+            [(weighted * dx * dy).sum(), (weighted * dy * dy).sum()],
+        ]
+    )
+    measured /= total
+    # A Gaussian times a Gaussian: the inverse covariances add.
+    if not np.isfinite(measured).all() or np.linalg.det(measured) <= 0.0:
+        return np.nan, np.nan, np.nan
+    inverse = np.linalg.inv(measured) - np.eye(2) / variance
+    if np.linalg.det(inverse) <= 0.0 or inverse[0, 0] <= 0.0:
+        return np.nan, np.nan, np.nan
+    moments = np.linalg.inv(inverse)
+    return float(moments[0, 0]), float(moments[1, 1]), float(moments[0, 1])
+
+
+def fwhm(kernel: np.ndarray) -> float:
+    """Measure the full width at half maximum of a PSF or a star.
+
+    Parameters
+    ----------
+    kernel : `numpy.ndarray`
+        Image of a point source without background, shape ``(h, w)``, with
+        its peak in the middle half of the stamp (off the pixel centre by any
+        fraction).  Pixels further from the peak than 1.5 times the width do
+        not matter: other sources may be there.
+
+    Returns
+    -------
+    fwhm : `float`
+        Full width at half maximum, pixels, of the circular Moffat profile
+        that fits best; for an elliptical source about the geometric mean of
+        its two widths.  NaN if the stamp has pixels that are not finite or no
+        positive peak, or if the fit fails.
+
+    Notes
+    -----
+    The fit is to the values at the pixel centres, so the width is that of the
+    image as it is, pixel response included, and it is right even where the
+    pixels are too coarse for an interpolation of the profile (a Gaussian of
+    1.5 pixels, for example, as in restored images).  Widths below half a
+    pixel cannot be told apart and are returned as half a pixel.
+    """
+    stamp = np.asarray(kernel, dtype=np.float64)
+    if not np.isfinite(stamp).all():
+        return np.nan
+    quarter = [n // 4 for n in stamp.shape]
+    middle = stamp[quarter[0] : stamp.shape[0] - quarter[0], quarter[1] : stamp.shape[1] - quarter[1]]
+    row, column = (
+        int(index) + start
+        for index, start in zip(np.unravel_index(np.argmax(middle), middle.shape), quarter, strict=True)
+    )
+    peak = stamp[row, column]
+    if peak <= 0.0:
+        return np.nan
+    # A first guess, to choose the pixels of the fit: the area of the connected
+    # region above half of the maximum.
+    regions, _ = scipy.ndimage.label(stamp > 0.5 * peak)
+    guess = 2.0 * np.sqrt(np.count_nonzero(regions == regions[row, column]) / np.pi)
+    y, x = np.indices(stamp.shape, dtype=np.float64)
+    used = np.hypot(x - column, y - row) <= max(2.5, 1.5 * guess)
+    x, y, values = x[used] - column, y[used] - row, stamp[used] / peak
+
+    def residual(parameters: np.ndarray) -> np.ndarray:
+        amplitude, x0, y0, width, beta = parameters
+        radius2 = (x - x0) ** 2 + (y - y0) ** 2
+        # (1 + r**2/alpha**2)**-beta, with alpha such that it is 1/2 at r = width/2.
+        profile = (1.0 + (2.0 ** (1.0 / beta) - 1.0) * radius2 / (0.5 * width) ** 2) ** -beta
+        return amplitude * profile - values
+
+    limit = 1.5 * max(stamp.shape)
+    fit = scipy.optimize.least_squares(
+        residual,
+        x0=[1.0, 0.0, 0.0, min(guess, limit), 3.0],
+        bounds=([0.1, -1.0, -1.0, 0.5, 1.1], [10.0, 1.0, 1.0, 2.0 * limit, 100.0]),
+    )
+    return float(fit.x[3]) if fit.success else np.nan
