@@ -12,12 +12,8 @@ import numpy as np
 import pytest
 from astropy.time import Time
 from astropy.wcs import WCS
-from lsst.daf.butler import Butler, CollectionType
-from lsst.images import Box, DetectorFrame, VisitImage
-from lsst.images.psfs import GaussianPointSpreadFunction, PointSpreadFunction
-from lsst.pipe.base import Instrument
-from lsst.sphgeom import LonLat, UnitVector3d
 
+from lsst.daf.butler import Butler, CollectionType
 from lsst.drp.restore.instrument import ExternalInstrument
 from lsst.drp.restore.repository import (
     define_input_collection,
@@ -29,6 +25,10 @@ from lsst.drp.restore.repository import (
     sky_region,
 )
 from lsst.drp.restore.visit_images import polynomial_terms, sky_projection_from_wcs
+from lsst.images import Box, DetectorFrame, VisitImage
+from lsst.images.psfs import GaussianPointSpreadFunction, PointSpreadFunction
+from lsst.pipe.base import Instrument
+from lsst.sphgeom import LonLat, UnitVector3d
 
 BEGIN = Time("2024-03-02T03:04:05.5", scale="utc")
 SHAPE = (60, 80)

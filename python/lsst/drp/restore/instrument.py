@@ -81,7 +81,7 @@ class ExternalInstrument(Instrument):
             "detector_max": cls.DETECTOR_MAX,
         }
 
-    def getRawFormatter(self, dataId: DataId) -> NoReturn:
+    def getRawFormatter(self, dataId: DataId) -> NoReturn:  # noqa: N803
         """Raise, because this instrument has no raws.
 
         Parameters

@@ -103,8 +103,7 @@ def register_instrument(
                     "physical_filter", {"instrument": name, "name": physical_filter, "band": band}
                 )
         known_detectors = {
-            record.id
-            for record in butler.query_dimension_records("detector", instrument=name, explain=False)
+            record.id for record in butler.query_dimension_records("detector", instrument=name, explain=False)
         }
         for detector, full_name in detectors.items():
             if detector not in known_detectors:
@@ -168,8 +167,8 @@ def register_visit(
             record = known[0].toDict()
             if (record["physical_filter"], record["timespan"]) != (physical_filter, timespan):
                 raise ValueError(
-                    f"Visit {visit} of {instrument!r} is registered with filter {record['physical_filter']!r} "
-                    f"and time {record['timespan']}, not {physical_filter!r} and {timespan}."
+                    f"Visit {visit} of {instrument!r} is registered with {record['physical_filter']!r} at "
+                    f"{record['timespan']}, not with {physical_filter!r} at {timespan}."
                 )
             # More detectors of the same visit make it cover more of the sky.
             vertices.extend(record["region"].getVertices())

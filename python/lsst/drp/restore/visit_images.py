@@ -84,7 +84,7 @@ def sky_projection_from_wcs(wcs: WCS, frame: DetectorFrame) -> SkyProjection[Det
         raise ValueError(f"The WCS {list(wcs.wcs.ctype)} cannot be represented: {err}") from err
     if not error < _WCS_TOLERANCE:
         raise ValueError(
-            f"The WCS {list(wcs.wcs.ctype)} can only be represented with an error of {error.arcsec:.3g} arcsec."
+            f"The WCS {list(wcs.wcs.ctype)} can only be represented to {error.arcsec:.3g} arcsec."
         )
     return projection
 
@@ -363,7 +363,7 @@ def _raw_coefficients(
     result = np.zeros_like(kernels)
     for kernel, (i, j) in zip(kernels, polynomial_terms(order), strict=True):
         for a, b in itertools.product(range(i + 1), range(j + 1)):
-            factor = math.comb(i, a) * math.comb(j, b)
+            factor = float(math.comb(i, a) * math.comb(j, b))
             factor *= (-origin[0]) ** (i - a) * (-origin[1]) ** (j - b) / (scale[0] ** i * scale[1] ** j)
             result[index[a, b]] += factor * kernel
     return result
