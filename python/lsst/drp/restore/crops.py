@@ -91,8 +91,11 @@ class FieldInput:
         reach = self.stack.padding + self.margin
         y0, y1 = crop.y - reach, crop.y + crop.height + reach
         x0, x1 = crop.x - reach, crop.x + crop.width + reach
-        height, width = self.stack.shape
-        rows, cols = slice(max(y0, 0), min(y1, height)), slice(max(x0, 0), min(x1, width))
+        # A narrow tile of the border may see nothing of the patch.
+        rows, cols = (
+            slice(*np.clip(ends, 0, extent))
+            for ends, extent in zip(((y0, y1), (x0, x1)), self.stack.shape, strict=True)
+        )
         result = np.zeros((y1 - y0, x1 - x0, self.stack.n_exposures), dtype=np.float32)
         seen = np.where(
             self.stack.good[:, rows, cols], self.stack.image[:, rows, cols], self.fill[rows, cols]

@@ -102,6 +102,20 @@ class ExposureStack:
         """
         return self.kernels.any(axis=(-2, -1))
 
+    def reject(self, pixels: np.ndarray) -> None:
+        """Take pixels out of the stack, in place: it may be most of the
+        memory of a process.
+
+        Parameters
+        ----------
+        pixels : `numpy.ndarray`
+            `bool`, shape ``(n, height, width)``: `True` where a pixel is not
+            to be used.
+        """
+        self.good[pixels] = False
+        self.image[pixels] = 0.0
+        self.variance[pixels] = np.inf
+
     def cells(self) -> Iterator[tuple[int, int, slice, slice]]:
         """Iterate over the cells.
 

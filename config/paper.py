@@ -1,0 +1,37 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""AstroClearNet as published (arXiv:2302.02030 and Sukurdeep, Navarro &
+Budavari, Astronomy and Computing).
+
+Applied to RestoreCoaddTask:
+``-C restoreCoadd:resource://lsst.drp.restore/config/paper.py``
+"""
+
+restorer = config.restorer  # noqa: F821
+
+# Section 3.4: parallel depthwise convolutions, ReLU, batch normalization,
+# concatenation, a pointwise convolution and a last ReLU.  The number and size
+# of the convolutions are not published; these are the default's.
+restorer.kernelSizes = [1, 3, 5, 7, 9, 11]
+restorer.inputCompression = "none"
+restorer.leakiness = 0.0
+restorer.batchNormalization = True
+restorer.hiddenFilters = []
+restorer.hiddenKernelSizes = []
+restorer.brightnessWindow = 0
+
+# Equation 5; delta is not published.
+restorer.huberDelta = 1.0
+
+# Section 3.3: Adam, 0.002, times 0.95 every 1000 steps, 450 epochs.
+restorer.learningRate = 0.002
+restorer.learningRateDecay = 0.95
+restorer.learningRateDecaySteps = 1000
+restorer.maxEpochs = 450
+
+# Whole-field epochs with the statistics of the whole field; nothing held out.
+restorer.cropSize = 0
+restorer.validationFraction = 0.0

@@ -1,0 +1,50 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+import dataclasses
+
+import numpy as np
+import pytest
+from stacks import star_field
+
+
+def test_properties() -> None:
+    stack, latent, _ = star_field(n=2, shape=(64, 96))
+    assert stack.n_exposures == 2
+    assert stack.shape == (64, 96)
+    assert latent.shape == (64 + 2 * stack.padding, 96 + 2 * stack.padding)
+    assert stack.kernel_size == 25
+    assert stack.has_kernel.all()
+    covered = np.zeros(stack.shape, dtype=int)
+    for _, _, rows, cols in stack.cells():
+        covered[rows, cols] += 1
+    assert (covered == 1).all()
+
+
+def test_reject_takes_pixels_out() -> None:
+    stack, _, _ = star_field(n=2, shape=(64, 64), bad_fraction=0.0)
+    pixels = np.zeros(stack.image.shape, dtype=bool)
+    pixels[1, 3, 4] = True
+    stack.reject(pixels)
+    assert not stack.good[1, 3, 4]
+    assert stack.image[1, 3, 4] == 0.0
+    assert np.isinf(stack.variance[1, 3, 4])
+    assert stack.good.sum() == stack.good.size - 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"variance": np.ones((2, 64, 32), np.float32)}, "differ in shape"),
+        ({"cell_shape": (30, 32)}, "do not tile"),
+        ({"kernels": np.ones((2, 2, 3, 25, 25), np.float32)}, "expected"),
+        ({"kernels": np.ones((2, 2, 2, 24, 24), np.float32)}, "odd size"),
+        ({"names": ("one",)}, "1 names for 2"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(change: dict, message: str) -> None:
+    stack, _, _ = star_field(n=2, shape=(64, 64))
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(stack, **change)

@@ -1,0 +1,195 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import uniform_filter
+from scipy.signal import correlate2d
+from stacks import star_field
+
+from lsst.drp.restore.compute import prepare_backend
+
+prepare_backend("cpu", 2, 0)
+
+from lsst.drp.restore.crops import CropSampler, FieldInput  # noqa: E402
+from lsst.drp.restore.network import (  # noqa: E402
+    EncoderSpec,
+    MaskedHuber,
+    build_encoder,
+    build_trainer,
+    set_field_statistics,
+)
+
+DEFAULT = EncoderSpec(
+    kernel_sizes=(1, 3, 5),
+    compression="arcsinh",
+    leakiness=0.2,
+    batch_normalization=False,
+    hidden_filters=(4, 3),
+    hidden_sizes=(1, 3),
+    brightness_window=9,
+)
+PAPER = EncoderSpec(
+    kernel_sizes=(1, 3, 5),
+    compression="none",
+    leakiness=0.0,
+    batch_normalization=True,
+    hidden_filters=(),
+    hidden_sizes=(),
+    brightness_window=0,
+)
+
+
+def crop(array: np.ndarray, pixels: int) -> np.ndarray:
+    return array[pixels : array.shape[0] - pixels, pixels : array.shape[1] - pixels]
+
+
+def encode(exposures: np.ndarray, encoder: object, spec: EncoderSpec) -> np.ndarray:
+    """Evaluate an encoder with SciPy, from the papers' description."""
+    weights = {v.path: np.asarray(v, dtype=np.float64) for v in encoder.variables}
+    n = exposures.shape[-1]
+    y = np.arcsinh(exposures) if spec.compression == "arcsinh" else exposures
+    largest = max(spec.kernel_sizes)
+    maps = []
+    for k in spec.kernel_sizes:
+        kernel, bias = weights[f"depthwise_{k}/kernel"], weights[f"depthwise_{k}/bias"]
+        cut = crop(y, (largest - k) // 2)
+        branch = np.stack(
+            [correlate2d(cut[..., t], kernel[:, :, t, 0], mode="valid") + bias[t] for t in range(n)], -1
+        )
+        branch = np.where(branch > 0, branch, spec.leakiness * branch)
+        if spec.batch_normalization:
+            name = f"normalization_{k}"
+            branch = (branch - weights[f"{name}/moving_mean"]) / np.sqrt(
+                weights[f"{name}/moving_variance"] + 1e-3
+            )
+            branch = branch * weights[f"{name}/gamma"] + weights[f"{name}/beta"]
+        maps.append(branch)
+    z = np.concatenate(maps, axis=-1)
+    for i, _ in enumerate(spec.hidden_filters):
+        kernel, bias = weights[f"hidden_{i}/kernel"], weights[f"hidden_{i}/bias"]
+        z = np.stack(
+            [
+                sum(correlate2d(z[..., a], kernel[:, :, a, b], mode="valid") for a in range(z.shape[-1])) + bias[b]
+                for b in range(kernel.shape[-1])
+            ],
+            -1,
+        )
+        z = np.maximum(z, 0)
+    latent = z @ weights["pointwise/kernel"][0, 0, :, 0] + weights["pointwise/bias"][0]
+    latent = crop(latent, (latent.shape[0] - exposures.shape[0] + 2 * spec.margin) // 2)
+    if spec.brightness_window:
+        brightness = uniform_filter(np.maximum(exposures.mean(axis=-1), 0), spec.brightness_window)
+        latent = latent * (crop(brightness, spec.margin) + 1)
+    return np.maximum(latent, 0)
+
+
+@pytest.mark.parametrize("spec", [DEFAULT, PAPER, dataclasses.replace(PAPER, hidden_filters=(2,), hidden_sizes=(5,))])
+def test_encoder_is_the_published_network(spec: EncoderSpec) -> None:
+    encoder = build_encoder(3, spec, seed=7)
+    rng = np.random.default_rng(1)
+    for variable in encoder.variables:
+        if "moving" in variable.path or "bias" in variable.path:
+            variable.assign(rng.uniform(0.1, 1.0, size=variable.shape))
+    size = 20 + 2 * spec.margin
+    exposures = rng.normal(size=(size, size, 3)) * 5
+    result = np.asarray(encoder(exposures[None].astype(np.float32)))[0, :, :, 0]
+    assert result.shape == (20, 20)
+    expected = encode(exposures, encoder, spec)
+    assert expected.any()
+    np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    sizes=st.lists(st.sampled_from([1, 3, 5, 7, 11]), min_size=1, max_size=4, unique=True),
+    hidden=st.lists(st.sampled_from([1, 3, 5]), max_size=2),
+    window=st.sampled_from([0, 1, 9, 21]),
+)
+def test_margin_is_what_the_output_lacks(sizes: list[int], hidden: list[int], window: int) -> None:
+    spec = dataclasses.replace(
+        DEFAULT,
+        kernel_sizes=tuple(sizes),
+        hidden_filters=(2,) * len(hidden),
+        hidden_sizes=tuple(hidden),
+        brightness_window=window,
+    )
+    encoder = build_encoder(2, spec, seed=0)
+    size = 3 + 2 * spec.margin
+    assert encoder(np.ones((1, size, size, 2), np.float32)).shape == (1, 3, 3, 1)
+
+
+def test_few_parameters() -> None:
+    # "Thousands" for the papers' 33 exposures.
+    encoder = build_encoder(33, dataclasses.replace(PAPER, kernel_sizes=(1, 3, 5, 7, 9, 11)), seed=0)
+    assert 1_000 < encoder.count_params() < 20_000
+
+
+def test_initial_weights_follow_the_seed() -> None:
+    first, second, other = (build_encoder(2, DEFAULT, seed=s).get_weights() for s in (1, 1, 2))
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any((a != b).any() for a, b in zip(first, other, strict=True))
+
+
+def test_loss_is_equation_5() -> None:
+    rng = np.random.default_rng(0)
+    truth, predicted = rng.normal(size=(2, 1, 3, 8, 8)).astype(np.float32) * 3
+    weight = (rng.uniform(size=truth.shape) < 0.7).astype(np.float32)
+    residual = np.abs(truth - predicted)
+    loss = np.where(residual <= 1.5, 0.5 * residual**2, 1.5 * (residual - 0.75))
+    result = float(MaskedHuber(1.5)(truth, predicted, sample_weight=weight))
+    assert result == pytest.approx((loss * weight).sum() / weight.sum(), rel=1e-5)
+
+
+def test_gradient_of_the_trainer_is_the_derivative() -> None:
+    import tensorflow as tf
+
+    stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4, flux=(50.0, 100.0))
+    # Without kinks a finite difference is meaningful.
+    spec = dataclasses.replace(DEFAULT, hidden_filters=(), hidden_sizes=(), leakiness=1.0)
+    sampler = CropSampler(
+        FieldInput(stack, np.zeros(stack.shape), spec.margin),
+        crop_shape=(32, 32),
+        batch_size=2,
+        validation_fraction=0.0,
+        min_good_fraction=0.0,
+        seed=1,
+    )
+    encoder = build_encoder(2, spec, seed=3)
+    encoder.get_layer("pointwise").bias.assign([5.0])
+    trainer = build_trainer(encoder, 2, sampler.context_shape, sampler.kernels_shape)
+    inputs, target, weight = sampler.training_batch()
+    loss = MaskedHuber(2.0)
+    variable = encoder.get_layer("depthwise_3").kernel
+    with tf.GradientTape() as tape:
+        value = loss(target, trainer(inputs, training=True), sample_weight=weight)
+    gradient = np.asarray(tape.gradient(value, variable.value))
+    direction = np.random.default_rng(2).normal(size=gradient.shape).astype(np.float32)
+    start, step = np.asarray(variable), 2e-3
+    ends = []
+    for sign in (1, -1):
+        variable.assign(start + sign * step * direction)
+        ends.append(float(loss(target, trainer(inputs, training=True), sample_weight=weight)))
+    assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(np.vdot(gradient, direction), rel=0.01)
+
+
+def test_statistics_of_the_field_do_not_depend_on_the_tiles() -> None:
+    stack, _, _ = star_field(n=2, shape=(64, 64))
+    results = []
+    for size in (1000, 17):
+        encoder = build_encoder(2, PAPER, seed=3)
+        field = FieldInput(stack, np.zeros(stack.shape), PAPER.margin)
+        set_field_statistics(encoder, PAPER, (tile for _, _, tile in field.tiles(size)))
+        results.append(encoder.get_layer("normalization_5").moving_variance.numpy())
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-5)
+    # They are those of the maps, as batch normalization uses them in training.
+    (_, _, tile), *_ = field.tiles(1000)
+    in_training = np.asarray(encoder(tile, training=True))
+    np.testing.assert_allclose(np.asarray(encoder(tile)), in_training, rtol=1e-3, atol=1e-4)
