@@ -12,16 +12,11 @@ from __future__ import annotations
 __all__ = ("ReferenceCoadd", "naive_mean", "reference_coadd")
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
-import scipy.fft
-import scipy.ndimage
 
 from .exposure_stack import ExposureStack
-
-# Pixels of all exposures together that are sorted at once (64 MiB of float32).
-_CHUNK_PIXELS = 2**24
+from .outliers import outliers_from_mean, outliers_from_median
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -98,50 +93,39 @@ def reference_coadd(
     blurred exposures more weight in a star's core and the sharp ones in its
     wings: the mean's PSF would depend on the star's brightness.
 
-    **Outliers** are found against the lower median (element ``(m - 1) // 2`` of
-    ``m`` sorted values) of the good pixels: one cosmic ray does not move it
-    even where there are only two exposures (then it is the minimum), and
-    since it is one of the values, a pixel never loses all its exposures.  Two
+    **Outliers** are found in two passes: by comparison with the median, which
+    an outlier does not move (`outliers_from_median`), then by comparison with
+    the mean of what is left (`outliers_from_mean`), which finds also fainter
+    ones on top of stars and galaxies.  Both allow for the PSFs: a star's core
+    differs between 0.5" and 0.95" seeing by several times the median.  Two
     exposures cannot tell which of them is wrong, and are taken to be wrong on
-    the bright side, as cosmic rays and trails are.
-
-    A star's core differs between 0.5" and 0.95" seeing by several times the
-    median, so the difference between PSFs must be allowed for.  Let
-    ``f_low`` and ``f_high`` be the lowest and highest of the exposures' kernels
-    at each of the kernel's pixels.  Whatever subset of the exposures is good at
-    a pixel, the median's PSF lies between both, and a latent image ``x >= 0``
-    makes exposure ``t`` differ from the median by at most ``x * k[t]`` with
-    ``k[t] = max(f[t] - f_low, f_high - f[t])``.  ``x`` is not known, but its
-    blurred image, the median, is: ``median * k[t]``, scaled such that it
-    covers ``k[t]`` where ``x`` is one point, is used instead.
-
-    Pixels beside an outlier (two pixels far) are outliers at half of
-    ``clip_sigma``: resampling spreads a cosmic ray over its neighbours.
+    the bright side, as cosmic rays and trails are; the second pass needs
+    three.  What varies on the sky (asteroids, variable stars) is an outlier,
+    too.
     """
-    reference = _lower_median(stack)
-    clipped = _find_outliers(stack, reference, clip_sigma, clip_psf, clip_brightness)
     weights = _cell_weights(stack)
-
-    total = np.zeros(stack.shape, np.float32)
-    noise = np.zeros(stack.shape, np.float32)
-    norm = np.zeros(stack.shape, np.float32)
-    n_exposures = np.zeros(stack.shape, np.int16)
-    for t in range(stack.n_exposures):
-        used = stack.good[t] & ~clipped[t]
-        weight = np.where(used, _expand_cells(weights[t], stack.cell_shape), np.float32(0))
-        total += weight * stack.image[t]
-        noise += weight**2 * np.where(used, stack.variance[t], np.float32(0))
-        norm += weight
-        n_exposures += used
-    with np.errstate(invalid="ignore"):
-        image = total / norm
-        variance = noise / norm**2
+    kernels = _mean_kernels(stack.kernels, weights)
+    clipped = outliers_from_median(
+        stack, clip_sigma=clip_sigma, clip_psf=clip_psf, clip_brightness=clip_brightness
+    )
+    image, variance, n_exposures = _average(stack, clipped, weights)
+    if stack.n_exposures > 2:
+        clipped |= outliers_from_mean(
+            stack,
+            image,
+            variance,
+            kernels,
+            clipped,
+            clip_sigma=clip_sigma,
+            clip_brightness=clip_brightness,
+        )
+        image, variance, n_exposures = _average(stack, clipped, weights)
     return ReferenceCoadd(
         image=image,
         variance=variance,
         n_exposures=n_exposures,
         clipped=clipped,
-        kernels=_mean_kernels(stack.kernels, weights),
+        kernels=kernels,
         weights=weights,
     )
 
@@ -170,130 +154,25 @@ def naive_mean(stack: ExposureStack) -> np.ndarray:
         return total / count
 
 
-def _row_chunks(stack: ExposureStack) -> Iterator[slice]:
-    """Iterate over slices of rows that bound the memory of temporaries."""
-    height, width = stack.shape
-    step = max(1, _CHUNK_PIXELS // (stack.n_exposures * width))
-    for start in range(0, height, step):
-        yield slice(start, min(start + step, height))
-
-
-def _lower_median(stack: ExposureStack) -> np.ndarray:
-    """Return element ``(m - 1) // 2`` of the ``m`` sorted good values of each
-    pixel, NaN where there is none, shape ``(height, width)``.
+def _average(
+    stack: ExposureStack, clipped: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the weighted mean of what is good and not clipped, its variance,
+    and the number of exposures, each of shape ``(height, width)``.
     """
-    result = np.empty(stack.shape, np.float32)
-    for rows in _row_chunks(stack):
-        good = stack.good[:, rows]
-        # With the exposures on the last axis the sort runs along memory,
-        # several times faster than numpy.median over the first axis.
-        values = np.ascontiguousarray(np.moveaxis(np.where(good, stack.image[:, rows], np.inf), 0, -1))
-        values.sort(axis=-1)
-        count = np.count_nonzero(good, axis=0)
-        middle = np.maximum(count - 1, 0) // 2
-        median = np.take_along_axis(values, middle[..., np.newaxis], axis=-1)[..., 0]
-        result[rows] = np.where(count > 0, median, np.nan)
-    return result
-
-
-def _find_outliers(
-    stack: ExposureStack, reference: np.ndarray, clip_sigma: float, clip_psf: float, clip_brightness: float
-) -> np.ndarray:
-    """Return the good pixels that differ from the median of the exposures by
-    more than noise and PSFs explain, shape ``(n, height, width)``.
-    """
-    clipped = np.zeros(stack.image.shape, bool)
-    if stack.n_exposures < 2:
-        return clipped
-    # A hole in the median is usually the core of a saturated star, at least
-    # as bright as its edge: fill it with its nearest pixels.
-    brightness = np.maximum(_fill_holes(reference), np.float32(0))
-    tolerance = np.float32(clip_brightness) * scipy.ndimage.maximum_filter(brightness, 3)
-    # Variance of a median of Gaussian noise: pi / 2 times that of the mean.
-    inverse = np.zeros(stack.shape, np.float32)
-    for variance in stack.variance:
-        inverse += 1 / variance
-    with np.errstate(divide="ignore"):
-        reference_variance = np.float32(np.pi / 2) / inverse
-
-    kernels = _exposure_kernels(stack)
-    difference = _KernelDifference(kernels, brightness)
-    square = np.ones((3, 3), bool)
+    total = np.zeros(stack.shape, np.float32)
+    noise = np.zeros(stack.shape, np.float32)
+    norm = np.zeros(stack.shape, np.float32)
+    n_exposures = np.zeros(stack.shape, np.int16)
     for t in range(stack.n_exposures):
-        deviation = np.abs(stack.image[t] - reference)
-        deviation -= tolerance
-        deviation -= np.float32(clip_psf) * difference(t)
-        with np.errstate(invalid="ignore"):
-            # Variance is infinite where a pixel is not good: never an outlier.
-            deviation /= np.sqrt(stack.variance[t] + reference_variance)
-        seeds = (deviation > clip_sigma) & stack.good[t]
-        if seeds.any():
-            weak = (deviation > clip_sigma / 2) & stack.good[t]
-            clipped[t] = scipy.ndimage.binary_dilation(seeds, square, iterations=2, mask=weak)
-    return clipped
-
-
-def _fill_holes(image: np.ndarray) -> np.ndarray:
-    """Return the image with NaN replaced by the nearest other pixel's value
-    (zero if there is none).
-    """
-    hole = np.isnan(image)
-    if not hole.any():
-        return image
-    if hole.all():
-        return np.zeros_like(image)
-    nearest = scipy.ndimage.distance_transform_edt(hole, return_distances=False, return_indices=True)
-    return image[tuple(nearest)]
-
-
-def _exposure_kernels(stack: ExposureStack) -> np.ndarray:
-    """Return each exposure's kernel, averaged over its cells, shape ``(n, k,
-    k)``; zero for an exposure without kernels.
-    """
-    count = np.maximum(np.count_nonzero(stack.has_kernel, axis=(1, 2)), 1)
-    return stack.kernels.sum(axis=(1, 2), dtype=np.float32) / count[:, np.newaxis, np.newaxis]
-
-
-class _KernelDifference:
-    """The largest difference between one exposure and the median that their
-    PSFs can cause.
-
-    Parameters
-    ----------
-    kernels : `numpy.ndarray`
-        One kernel per exposure, shape ``(n, k, k)``.
-    brightness : `numpy.ndarray`
-        Median of the exposures, not negative and without NaN, nJy, shape
-        ``(height, width)``.
-    """
-
-    def __init__(self, kernels: np.ndarray, brightness: np.ndarray):
-        present = kernels[kernels.any(axis=(1, 2))]
-        low, high = present.min(axis=0), present.max(axis=0)
-        self._differences = np.maximum(kernels - low, high - kernels)
-        self._median = np.median(present, axis=0)
-        self._radius = kernels.shape[-1] // 2
-        self._brightness_shape = brightness.shape
-        # Stars just outside of the field shine into it: mirror the border.
-        padded = np.pad(brightness, self._radius, mode="symmetric")
-        self._shape = [scipy.fft.next_fast_len(size + 2 * self._radius, real=True) for size in padded.shape]
-        self._transform = scipy.fft.rfft2(padded, self._shape)
-
-    def __call__(self, t: int) -> np.ndarray:
-        """Return the difference allowed for exposure ``t``, nJy, shape
-        ``(height, width)``.
-        """
-        difference = self._differences[t]
-        if not difference.any():
-            return np.zeros(self._brightness_shape, np.float32)
-        # What the convolution with the median makes of one point, and the
-        # factor that makes it cover the difference wherever that matters.
-        blurred = scipy.ndimage.convolve(difference, self._median, mode="constant")
-        matters = difference > 0.1 * difference.max()
-        gain = (difference[matters] / blurred[matters]).max()
-        product = self._transform * scipy.fft.rfft2(gain * difference, self._shape)
-        rows, columns = (slice(2 * self._radius, 2 * self._radius + size) for size in self._brightness_shape)
-        return np.maximum(scipy.fft.irfft2(product, self._shape)[rows, columns], np.float32(0))
+        used = stack.good[t] & ~clipped[t]
+        weight = np.where(used, _expand_cells(weights[t], stack.cell_shape), np.float32(0))
+        total += weight * stack.image[t]
+        noise += weight**2 * np.where(used, stack.variance[t], np.float32(0))
+        norm += weight
+        n_exposures += used
+    with np.errstate(invalid="ignore"):
+        return total / norm, noise / norm**2, n_exposures
 
 
 def _cell_weights(stack: ExposureStack) -> np.ndarray:
