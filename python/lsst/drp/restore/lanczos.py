@@ -139,9 +139,7 @@ def bad_weight(good: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     total = np.zeros(column.shape)
     for j, dy in enumerate(_TAPS):
         for i, dx in enumerate(_TAPS):
-            total += (
-                weights_y[:, j] * weights_x[:, i] * bad[row + dy + FOOTPRINT, column + dx + FOOTPRINT]
-            )
+            total += weights_y[:, j] * weights_x[:, i] * bad[row + dy + FOOTPRINT, column + dx + FOOTPRINT]
     weight[todo] = total
     result[inside] = weight
     return result

@@ -12,6 +12,7 @@ __all__ = ("fwhm", "kernel_moments", "psf_kernel")
 import numpy as np
 import scipy.ndimage
 import scipy.optimize
+
 from lsst.images.psfs import PointSpreadFunction
 
 from .lanczos import FOOTPRINT, interpolate
@@ -136,10 +137,10 @@ def fwhm(kernel: np.ndarray) -> float:
     Returns
     -------
     fwhm : `float`
-        Full width at half maximum, pixels, of the circular Moffat profile
-        that fits best; for an elliptical source about the geometric mean of
-        its two widths.  NaN if the stamp has pixels that are not finite or no
-        positive peak, or if the fit fails.
+        Full width at half maximum, pixels, of the elliptical Moffat profile
+        that fits best: the geometric mean of its largest and its smallest
+        width.  NaN if the stamp has pixels that are not finite or no positive
+        peak, or if the fit fails.
 
     Notes
     -----
@@ -170,8 +171,11 @@ def fwhm(kernel: np.ndarray) -> float:
     x, y, values = x[used] - column, y[used] - row, stamp[used] / peak
 
     def residual(parameters: np.ndarray) -> np.ndarray:
-        amplitude, x0, y0, width, beta = parameters
-        radius2 = (x - x0) ** 2 + (y - y0) ** 2
+        amplitude, x0, y0, width, beta, e1, e2 = parameters
+        dx, dy = x - x0, y - y0
+        # Normalized so that the ellipse keeps the circle's area.
+        unit = np.sqrt(1.0 - e1**2 - e2**2)
+        radius2 = ((1.0 - e1) * dx**2 + (1.0 + e1) * dy**2 - 2.0 * e2 * dx * dy) / unit
         # (1 + r**2/alpha**2)**-beta, with alpha such that it is 1/2 at r = width/2.
         profile = (1.0 + (2.0 ** (1.0 / beta) - 1.0) * radius2 / (0.5 * width) ** 2) ** -beta
         return amplitude * profile - values
@@ -179,7 +183,7 @@ def fwhm(kernel: np.ndarray) -> float:
     limit = 1.5 * max(stamp.shape)
     fit = scipy.optimize.least_squares(
         residual,
-        x0=[1.0, 0.0, 0.0, min(guess, limit), 3.0],
-        bounds=([0.1, -1.0, -1.0, 0.5, 1.1], [10.0, 1.0, 1.0, 2.0 * limit, 100.0]),
+        x0=[1.0, 0.0, 0.0, min(guess, limit), 3.0, 0.0, 0.0],
+        bounds=([0.1, -1.0, -1.0, 0.5, 1.1, -0.6, -0.6], [10.0, 1.0, 1.0, 2.0 * limit, 100.0, 0.6, 0.6]),
     )
     return float(fit.x[3]) if fit.success else np.nan
