@@ -191,7 +191,8 @@ class SimulatedCamera:
         rng = self.config.generator(Stream.DETECTOR, detector)
         columns, rows = self.config.detectors
         pitch = self.size + self.config.detector_gap
-        where = np.array([detector % columns - (columns - 1) / 2, detector // columns - (rows - 1) / 2]) * pitch
+        row, column = divmod(detector, columns)
+        where = np.array([column - (columns - 1) / 2, row - (rows - 1) / 2]) * pitch
         where += rng.normal(0, 1.0, 2)
         angle = np.deg2rad(rng.normal(0, 0.1))
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

@@ -227,8 +227,7 @@ def _bleed(electrons: np.ndarray, full_well: float) -> tuple[np.ndarray, np.ndar
 
 def _low_order(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """Draw a random surface of second order with values of about 1."""
-    y, x = (np.linspace(-1, 1, n) for n in shape)
-    x, y = np.meshgrid(x, y)
+    x, y = np.meshgrid(np.linspace(-1, 1, shape[1]), np.linspace(-1, 1, shape[0]))
     a = rng.standard_normal(5) / np.sqrt(5)
     return a[0] + a[1] * x + a[2] * y + a[3] * x * y + a[4] * (1.5 * (x**2 + y**2) - 1)
 
@@ -270,9 +269,7 @@ def _cosmic_rays(
     return electrons, hit[True], unmasked, (int(in_mask.sum()), int(n - in_mask.sum()))
 
 
-def _defects(
-    camera: SimulatedCamera, visit: SimulatedVisit, detector: int, image: np.ndarray
-) -> np.ndarray:
+def _defects(camera: SimulatedCamera, visit: SimulatedVisit, detector: int, image: np.ndarray) -> np.ndarray:
     """Spoil the dead columns and hot pixels of a detector in place.
 
     Returns

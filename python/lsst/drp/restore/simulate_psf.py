@@ -77,18 +77,16 @@ class SimulatedPsf:
         middle = len(x) // 2
         bounds = camera.bbox
         if config.psf == "gaussian":
-            radius = gaussian_radius(fwhm[middle], config.psf_loss)
-            sigma = fwhm[middle] / _FWHM_PER_SIGMA
-            gaussian = GaussianPointSpreadFunction(sigma, bounds=bounds, stamp_size=2 * int(np.ceil(radius)) + 1)
+            stamp_size = _odd(gaussian_radius(fwhm[middle], config.psf_loss))
+            gaussian = GaussianPointSpreadFunction(fwhm[middle] / _FWHM_PER_SIGMA, bounds, stamp_size)
             return cls(stored=gaussian, fwhm=float(fwhm[middle]), beta=None)
-        radius = moffat_radius(fwhm.max(), config.moffat_beta, config.psf_loss)
-        stamp_size = 2 * int(np.ceil(radius)) + 1
+        stamp_size = _odd(moffat_radius(fwhm.max(), config.moffat_beta, config.psf_loss))
         model = _moffat_psf(config.moffat_beta, x, y, fwhm, g1, g2)
         stored = PiffWrapper(model, bounds=bounds, stamp_size=stamp_size)
         if config.psf == "kernel":
-            kernels = np.stack([stored.compute_kernel_image(x=a, y=b).array for a, b in zip(x, y, strict=True)])
+            kernels = [stored.compute_kernel_image(x=a, y=b).array.ravel() for a, b in zip(x, y, strict=True)]
             basis = np.stack([np.ones_like(x), x, y], axis=1)
-            planes = np.linalg.lstsq(basis, kernels.reshape(len(x), -1), rcond=None)[0]
+            planes = np.linalg.lstsq(basis, np.stack(kernels), rcond=None)[0]
             stored = kernel_psf(planes.reshape(3, stamp_size, stamp_size), bounds=bounds)
         return cls(stored=stored, fwhm=float(fwhm[middle]), beta=config.moffat_beta)
 
@@ -132,6 +130,11 @@ class SimulatedPsf:
         if self.beta is None:
             return gaussian_radius(self.fwhm, loss, faintest)
         return moffat_radius(self.fwhm, self.beta, loss, faintest)
+
+
+def _odd(radius: float) -> int:
+    """Return the width of a stamp with a pixel in its middle (`int`)."""
+    return 2 * int(np.ceil(radius)) + 1
 
 
 def gaussian_radius(fwhm: float, loss: float, faintest: float = np.inf) -> float:

@@ -89,8 +89,8 @@ def complete_catalog(table: astropy.table.Table) -> astropy.table.Table:
         "fluxes that are not finite": ~np.isfinite(catalog["flux_nJy"]),
         "positions that are not finite": ~np.isfinite(catalog["ra"]) | ~np.isfinite(catalog["dec"]),
         "galaxies without a size": galaxy & ~(catalog["half_light_radius"] > 0),
-        "Sersic indices out of 0.5 to 5": galaxy & ~((0.5 <= catalog["sersic_n"]) & (catalog["sersic_n"] <= 5)),
-        "axis ratios out of 0.05 to 1": galaxy & ~((0.05 <= catalog["axis_ratio"]) & (catalog["axis_ratio"] <= 1)),
+        "Sersic indices out of 0.5 to 5": galaxy & ~(abs(catalog["sersic_n"] - 2.75) <= 2.25),
+        "axis ratios out of 0.05 to 1": galaxy & ~(abs(catalog["axis_ratio"] - 0.525) <= 0.475),
     }.items():
         if np.any(bad):
             raise ValueError(f"The catalog of sources has {problem}, first in row {int(np.argmax(bad))}.")
@@ -116,9 +116,9 @@ def star_catalog(
     catalog : `astropy.table.Table`
         The stars.
     """
-    x, y, flux = np.broadcast_arrays(np.atleast_1d(x).astype(float), np.asarray(y, float), np.asarray(flux, float))
-    sky = geometry.sky_projection.pixel_to_sky(x=x, y=y)
-    return complete_catalog(astropy.table.Table({"ra": sky.ra.deg, "dec": sky.dec.deg, "flux_nJy": flux}))
+    sky = geometry.sky_projection.pixel_to_sky(x=np.atleast_1d(x), y=np.atleast_1d(y))
+    fluxes = np.broadcast_to(np.asarray(flux, dtype=float), sky.shape)
+    return complete_catalog(astropy.table.Table({"ra": sky.ra.deg, "dec": sky.dec.deg, "flux_nJy": fluxes}))
 
 
 def random_sky(config: SimulationConfig, geometry: PatchGeometry, radius: float) -> astropy.table.Table:
