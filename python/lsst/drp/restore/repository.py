@@ -15,6 +15,7 @@ __all__ = (
     "register_instrument",
     "register_visit",
     "sky_region",
+    "visit_timespan",
 )
 
 from collections.abc import Iterable, Mapping
@@ -127,6 +128,9 @@ def register_visit(
 ) -> None:
     """Register a visit and where its detectors pointed.
 
+    Regions that are registered already grow to contain the new ones, so that
+    more detectors of a visit, or another astrometric solution, can follow.
+
     Parameters
     ----------
     butler : `lsst.daf.butler.Butler`
@@ -154,11 +158,9 @@ def register_visit(
     ------
     ValueError
         Raised if the visit is registered with another filter or time.
-    lsst.daf.butler.registry.ConflictingDefinitionError
-        Raised if one of the detectors is registered with another region.
     """
     registry = butler.registry
-    timespan = Timespan(begin, begin + exposure_time * u.s)
+    timespan = visit_timespan(begin, exposure_time)
     night = observing_night(begin)
     vertices = [vertex for region in detector_regions.values() for vertex in region.getVertices()]
     known = butler.query_dimension_records("visit", instrument=instrument, visit=visit, explain=False)
@@ -189,11 +191,40 @@ def register_visit(
             }
         record["region"] = ConvexPolygon.convexHull(vertices)
         registry.syncDimensionData("visit", record, update=True)
+        known_regions = {
+            record.detector: record.region
+            for record in butler.query_dimension_records(
+                "visit_detector_region", instrument=instrument, visit=visit, explain=False
+            )
+        }
         for detector, region in detector_regions.items():
+            if detector in known_regions and known_regions[detector] != region:
+                # Another processing of the same exposure, with another WCS.
+                vertices = [*known_regions[detector].getVertices(), *region.getVertices()]
+                region = ConvexPolygon.convexHull(vertices)
             registry.syncDimensionData(
                 "visit_detector_region",
                 {"instrument": instrument, "visit": visit, "detector": detector, "region": region},
+                update=True,
             )
+
+
+def visit_timespan(begin: Time, exposure_time: float) -> Timespan:
+    """Return the time of a visit as its dimension record has it.
+
+    Parameters
+    ----------
+    begin : `astropy.time.Time`
+        Start of the exposure.
+    exposure_time : `float`
+        Exposure time, s.
+
+    Returns
+    -------
+    timespan : `lsst.daf.butler.Timespan`
+        From the start to the end of the exposure.
+    """
+    return Timespan(begin, begin + exposure_time * u.s)
 
 
 def observing_night(begin: Time) -> int:
