@@ -94,33 +94,42 @@ def kernel_moments(kernel: np.ndarray) -> tuple[float, float, float]:
         Gaussian, pixels**2; NaN where that fails.  Unweighted moments would
         be those of the noise and the truncation of the wings.
     """
-    height, width = kernel.shape
-    full_width = fwhm(kernel)
-    if not np.isfinite(full_width):
-        return np.nan, np.nan, np.nan
-    y, x = np.mgrid[:height, :width].astype(np.float64)
-    x0, y0 = (width - 1) / 2.0, (height - 1) / 2.0
-    variance = (full_width / np.sqrt(8.0 * np.log(2.0))) ** 2
+    failed = (np.nan, np.nan, np.nan)
+    kernel = np.asarray(kernel, dtype=np.float64)
+    if not np.isfinite(kernel).all() or kernel.max() <= 0.0:
+        return failed
+    row, column = (int(index) for index in np.unravel_index(np.argmax(kernel), kernel.shape))
+    y, x = np.indices(kernel.shape, dtype=np.float64)
+    x0, y0 = float(column), float(row)
+    variance = (_area_width(kernel, row, column) / np.sqrt(8.0 * np.log(2.0))) ** 2
     for _ in range(10):
         weighted = kernel * np.exp(-0.5 * ((x - x0) ** 2 + (y - y0) ** 2) / variance)
-        total = weighted.sum()
-        x0, y0 = float((weighted * x).sum() / total), float((weighted * y).sum() / total)
+        weighted /= weighted.sum()
+        x0, y0 = float((weighted * x).sum()), float((weighted * y).sum())
     dx, dy = x - x0, y - y0
-    measured = np.array(
-        [
-            [(weighted * dx * dx).sum(), (weighted * dx * dy).sum()],
-            [(weighted * dx * dy).sum(), (weighted * dy * dy).sum()],
-        ]
-    )
-    measured /= total
+    xx, yy, xy = (weighted * dx * dx).sum(), (weighted * dy * dy).sum(), (weighted * dx * dy).sum()
+    measured = np.array([[xx, xy], [xy, yy]])
+    if not np.isfinite(measured).all() or not _is_positive(measured):
+        return failed
     # A Gaussian times a Gaussian: the inverse covariances add.
-    if not np.isfinite(measured).all() or np.linalg.det(measured) <= 0.0:
-        return np.nan, np.nan, np.nan
     inverse = np.linalg.inv(measured) - np.eye(2) / variance
-    if np.linalg.det(inverse) <= 0.0 or inverse[0, 0] <= 0.0:
-        return np.nan, np.nan, np.nan
+    if not _is_positive(inverse):
+        return failed
     moments = np.linalg.inv(inverse)
     return float(moments[0, 0]), float(moments[1, 1]), float(moments[0, 1])
+
+
+def _is_positive(matrix: np.ndarray) -> bool:
+    """Tell whether a symmetric 2x2 matrix is positive definite."""
+    return bool(matrix[0, 0] > 0.0 and np.linalg.det(matrix) > 0.0)
+
+
+def _area_width(stamp: np.ndarray, row: int, column: int) -> float:
+    """Return the diameter of the circle with the area of the pixels around a
+    peak that are above half of it, pixels: a rough width.
+    """
+    regions, _ = scipy.ndimage.label(stamp > 0.5 * stamp[row, column])
+    return float(2.0 * np.sqrt(np.count_nonzero(regions == regions[row, column]) / np.pi))
 
 
 def fwhm(kernel: np.ndarray) -> float:
@@ -162,10 +171,8 @@ def fwhm(kernel: np.ndarray) -> float:
     peak = stamp[row, column]
     if peak <= 0.0:
         return np.nan
-    # A first guess, to choose the pixels of the fit: the area of the connected
-    # region above half of the maximum.
-    regions, _ = scipy.ndimage.label(stamp > 0.5 * peak)
-    guess = 2.0 * np.sqrt(np.count_nonzero(regions == regions[row, column]) / np.pi)
+    # A first guess, to choose the pixels of the fit.
+    guess = _area_width(stamp, row, column)
     y, x = np.indices(stamp.shape, dtype=np.float64)
     used = np.hypot(x - column, y - row) <= max(2.5, 1.5 * guess)
     x, y, values = x[used] - column, y[used] - row, stamp[used] / peak

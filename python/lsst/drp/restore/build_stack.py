@@ -1,0 +1,330 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""From the visit images that overlap a patch to its stack of exposures."""
+
+from __future__ import annotations
+
+__all__ = ("BuildStackConfig", "BuildStackTask", "StackInput")
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+import lsst.pex.config as pexConfig
+import lsst.pipe.base as pipeBase
+from lsst.images import Box, VisitImage
+
+from .cell_kernels import CellKernels, describe_error
+from .footprint import Footprint
+from .patch_geometry import PatchGeometry
+from .psf_kernels import fwhm
+from .stack_builder import StackBuilder, StackInput
+from .visit_input import VisitInput, scale_to_njy
+from .warp import PixelMap, WarpError, warp
+
+
+class BuildStackConfig(pexConfig.Config):
+    """Configuration of `BuildStackTask`."""
+
+    badMaskPlanes = pexConfig.ListField[str](
+        doc="Mask planes of the visit images whose pixels are not used. Every image must have all of them.",
+        default=["BAD", "COSMIC_RAY", "INTERPOLATED", "NO_DATA", "SATURATED", "SUSPECT", "UNMASKED_NAN"],
+    )
+    minExposures = pexConfig.RangeField(
+        dtype=int, doc="Smallest number of usable visits from which a patch is restored.", default=2, min=1
+    )
+    minGoodFraction = pexConfig.RangeField(
+        dtype=float,
+        doc="Smallest fraction of the patch's pixels that a visit must have as good ones to be used.",
+        default=0.01,
+        min=0.0,
+        max=1.0,
+    )
+    kernelSize = pexConfig.RangeField(
+        dtype=int, doc="Height and width of the PSF kernels, pixels of the patch; odd.", default=25, min=3
+    )
+    maxKernelLoss = pexConfig.RangeField(
+        dtype=float,
+        doc="Largest fraction of a PSF model's flux that may fall outside of its kernel. Where more does, "
+        "the exposure is not used in that cell.",
+        default=0.05,
+        min=0.0,
+        max=1.0,
+    )
+    maxBadWeight = pexConfig.RangeField(
+        dtype=float,
+        doc="Largest sum of the absolute interpolation weights of bad or missing pixels of the visit image "
+        "in a good pixel of the stack.",
+        default=0.01,
+        min=0.0,
+        max=0.5,
+    )
+    maxPositionError = pexConfig.RangeField(
+        dtype=float,
+        doc="Largest error with which a pixel's position on the detector is interpolated, pixels.",
+        default=1e-3,
+        min=0.0,
+        inclusiveMin=False,
+    )
+
+    def validate(self) -> None:
+        """Check that the fields fit together."""
+        super().validate()
+        if self.kernelSize % 2 == 0:
+            raise pexConfig.FieldValidationError(
+                BuildStackConfig.kernelSize, self, f"must be odd, not {self.kernelSize}"
+            )
+
+
+class _NotUsableError(Exception):
+    """A visit image cannot be used; the message says why."""
+
+
+class _OutsideError(Exception):
+    """A visit image has no pixel on the patch, as regions in a repository are
+    only bounds.
+    """
+
+
+class BuildStackTask(pipeBase.Task):
+    """Brings the visit images that overlap a patch onto its pixel grid.
+
+    The detectors of one visit become one plane, with a PSF kernel for each
+    cell of the patch.
+    """
+
+    ConfigClass: ClassVar = BuildStackConfig
+    _DefaultName: ClassVar[str] = "buildStack"
+    config: BuildStackConfig
+
+    def run(self, visit_images: Sequence[Any], geometry: PatchGeometry, band: str) -> pipeBase.Struct:
+        """Build the stack.
+
+        Parameters
+        ----------
+        visit_images : `~collections.abc.Sequence` [handle]
+            Deferred handles of the visit images
+            (`lsst.daf.butler.DeferredDatasetHandle`), in any order.
+        geometry : `PatchGeometry`
+            The pixel grid of the patch.
+        band : `str`
+            Name of the band, for messages.
+
+        Returns
+        -------
+        result : `lsst.pipe.base.Struct`
+            Result struct with these attributes:
+
+            ``stack``
+                One plane per visit, ordered by instrument and visit
+                (`ExposureStack`).
+            ``inputs``
+                The visit images in it (`list` [`StackInput`]).
+            ``seeing``
+                Full width at half maximum of each plane's mean kernel,
+                pixels, shape ``(n,)`` (`numpy.ndarray`).
+            ``dropped``
+                Visit images that cannot be used, and why (`list` [`tuple`
+                [`str`, `str`]]).
+
+        Raises
+        ------
+        InputError
+            Raised if a visit image lacks a mask plane, has no unit of flux,
+            or cannot be read here.
+        lsst.pipe.base.NoWorkFound
+            Raised if fewer than ``minExposures`` visits can be used.
+        """
+        where = f"patch {geometry.patch.id} of tract {geometry.tract} in band {band}"
+        inputs = sorted(map(VisitInput, visit_images), key=lambda i: (i.instrument, i.visit, i.detector))
+        visits = {
+            f"{instrument} visit {visit}": list(members)
+            for (instrument, visit), members in itertools.groupby(inputs, lambda i: (i.instrument, i.visit))
+        }
+        self._require_enough(len(visits), where, [])
+        footprints = self._check(inputs, geometry)
+
+        builder = StackBuilder(geometry, len(visits), self.config.kernelSize)
+        dropped: list[tuple[str, str]] = []
+        outside: list[str] = []
+        for name, members in visits.items():
+            used: list[str] = []
+            for visit_input in members:
+                try:
+                    self._add(builder, visit_input, geometry, footprints)
+                    used.append(str(visit_input))
+                except _OutsideError as err:
+                    outside.append(f"{visit_input}: {err}")
+                    self.log.info("%s is not used: %s.", visit_input, err)
+                except _NotUsableError as err:
+                    dropped.append((str(visit_input), str(err)))
+                    self.log.warning("Dropping %s: %s.", visit_input, err)
+                finally:
+                    visit_input.close()
+            fraction = builder.good_fraction
+            if used and (fraction == 0.0 or fraction < self.config.minGoodFraction):
+                reason = (
+                    f"its visit has good pixels on only {fraction:.2%} of the patch, less than "
+                    f"minGoodFraction={self.config.minGoodFraction}"
+                )
+                dropped += [(label, reason) for label in used]
+                self.log.warning("Dropping %s: %s.", name, reason)
+                used = []
+            if used:
+                builder.keep(name)
+                self.log.info("%s: %d detectors, %.1f%% of the patch.", name, len(used), 100.0 * fraction)
+            else:
+                builder.discard()
+
+        reasons = [f"{label}: {reason}" for label, reason in dropped]
+        self.metadata["n_visit_images"] = len(inputs)
+        self.metadata["n_visit_images_dropped"] = len(dropped)
+        self.metadata["n_visit_images_outside"] = len(outside)
+        self.metadata["n_exposures"] = builder.n_exposures
+        if reasons:
+            self.metadata["dropped"] = reasons
+        self._require_enough(builder.n_exposures, where, reasons + outside)
+        stack = builder.stack()
+        seeing = np.array(
+            [fwhm(kernels[kernels.any(axis=(-2, -1))].mean(axis=0)) for kernels in stack.kernels]
+        )
+        fractions = stack.kernels.sum(axis=(-2, -1), dtype=np.float64)[stack.has_kernel]
+        self.metadata["kernel_fraction_min"] = float(fractions.min())
+        self.metadata["kernel_fraction_median"] = float(np.median(fractions))
+        self.log.info(
+            "Stacked %d visits on %s: seeing %.2f to %.2f pixels, kernels hold %.1f%% to %.1f%% of the flux.",
+            stack.n_exposures,
+            where,
+            seeing.min(),
+            seeing.max(),
+            100.0 * fractions.min(),
+            100.0 * fractions.max(),
+        )
+        return pipeBase.Struct(stack=stack, inputs=builder.inputs, seeing=seeing, dropped=dropped)
+
+    def _require_enough(self, n_visits: int, where: str, reasons: list[str]) -> None:
+        if n_visits < self.config.minExposures:
+            detail = "".join(f"\n  {reason}" for reason in reasons)
+            raise pipeBase.NoWorkFound(
+                f"{n_visits} usable visits on {where}, fewer than minExposures={self.config.minExposures}."
+                f"{detail}"
+            )
+
+    def _check(
+        self, inputs: list[VisitInput], geometry: PatchGeometry
+    ) -> Mapping[VisitInput, Footprint | None]:
+        """Find wrong units and missing mask planes before any pixel is read.
+
+        Returns
+        -------
+        footprints : `~collections.abc.Mapping` [`VisitInput`, `Footprint`]
+            Where the visit images that were looked at fall on the patch.
+        """
+        footprints: dict[VisitInput, Footprint | None] = {}
+        for visit_input in inputs:
+            if visit_input.is_whole:
+                # To look at it was to read it whole, which is to happen once
+                # and with one image in memory: the rest wait for their turn.
+                break
+            footprints[visit_input] = self._check_one(visit_input, geometry)
+        return footprints
+
+    def _check_one(self, visit_input: VisitInput, geometry: PatchGeometry) -> Footprint | None:
+        footprint = Footprint.find(
+            geometry, visit_input.get("sky_projection"), visit_input.get("bounds"), visit_input.get("bbox")
+        )
+        if footprint is not None:
+            visit_input.require_flux()
+            visit_input.require_planes(set(self.config.badMaskPlanes))
+        return footprint
+
+    def _add(
+        self,
+        builder: StackBuilder,
+        visit_input: VisitInput,
+        geometry: PatchGeometry,
+        footprints: Mapping[VisitInput, Footprint | None],
+    ) -> None:
+        """Add one visit image to the current plane of the stack."""
+        if visit_input in footprints:
+            footprint = footprints[visit_input]
+        else:
+            footprint = self._check_one(visit_input, geometry)
+        if footprint is None:
+            raise _OutsideError("it has no pixel on the patch")
+        try:
+            pixel_map = PixelMap(
+                geometry.sky_projection,
+                footprint.sky_projection,
+                footprint.bbox,
+                footprint.detector_bbox,
+                tolerance=self.config.maxPositionError,
+            )
+        except WarpError as err:
+            raise _NotUsableError(str(err)) from err
+        kernels = self._draw_kernels(visit_input, footprint, pixel_map)
+
+        image = visit_input.read(footprint.detector_bbox)
+        good = self._good_pixels(image, footprint)
+        scale = scale_to_njy(image)
+        warped = warp(
+            image.image.array * scale,
+            image.variance.array * scale**2,
+            good,
+            image.bbox,
+            pixel_map,
+            max_bad_weight=self.config.maxBadWeight,
+        )
+        if not warped.good.any():
+            raise _OutsideError("only the edge of its valid pixels touches the patch")
+        builder.add(visit_input, footprint, warped, kernels)
+
+    def _draw_kernels(
+        self, visit_input: VisitInput, footprint: Footprint, pixel_map: PixelMap
+    ) -> CellKernels:
+        """Draw the PSF in each cell, and tell where it cannot be used."""
+        # A model is code and data from elsewhere and may raise anything.
+        try:
+            psf = visit_input.get("psf")
+        except Exception as err:
+            raise _NotUsableError(f"its PSF cannot be read ({describe_error(err)})") from err
+        kernels = CellKernels.draw(
+            psf, footprint, pixel_map, size=self.config.kernelSize, max_loss=self.config.maxKernelLoss
+        )
+        if not kernels.exists.any():
+            raise _NotUsableError(kernels.failures[0])
+        if kernels.failures:
+            self.log.warning(
+                "%s is not used in %d of its %d cells, in the first because %s.",
+                visit_input,
+                len(kernels.failures),
+                len(kernels.failures) + np.count_nonzero(kernels.exists),
+                kernels.failures[0],
+            )
+        return kernels
+
+    def _good_pixels(self, image: VisitImage, footprint: Footprint) -> np.ndarray:
+        """Return which pixels of an image are valid measurements."""
+        planes = list(self.config.badMaskPlanes)
+        masked = (image.mask.array & image.mask.schema.bitmask(*planes)).any(axis=-1)
+        finite = np.isfinite(image.image.array) & np.isfinite(image.variance.array)
+        positive = image.variance.array > 0.0
+        if isinstance(footprint.bounds, Box):
+            valid = np.ones(masked.shape, dtype=bool)
+        else:
+            grid = image.bbox.meshgrid()
+            valid = footprint.bounds.contains(x=grid.x, y=grid.y)
+        good = ~masked & finite & positive & valid
+        if not good.any():
+            raise _NotUsableError(
+                f"none of its {good.size} pixels on the patch is good ({masked.mean():.0%} masked by one of "
+                f"{', '.join(planes)}; {1.0 - finite.mean():.0%} not finite; "
+                f"{1.0 - positive.mean():.0%} without a positive variance; "
+                f"{1.0 - valid.mean():.0%} outside of its bounds)"
+            )
+        return good

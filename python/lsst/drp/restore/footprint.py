@@ -1,0 +1,166 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Where a detector's image falls on a patch."""
+
+from __future__ import annotations
+
+__all__ = ("Footprint",)
+
+import dataclasses
+import math
+
+import numpy as np
+import shapely
+
+from lsst.images import Bounds, Box, NoOverlapError, Polygon, Region, SkyProjection, Transform
+
+from .lanczos import FOOTPRINT
+from .patch_geometry import PatchGeometry
+
+# Straight edges are followed through the distortions by points this far apart.
+_SEGMENT = 64.0  # pixels
+
+# Tables of provenance store the number of vertices in a byte.
+_MAX_VERTICES = 200
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Footprint:
+    """Overlap of a detector's image and a patch.
+
+    Parameters
+    ----------
+    bbox : `lsst.images.Box`
+        Pixels of the tract inside of the patch whose centres may be on the
+        detector.
+    detector_bbox : `lsst.images.Box`
+        Pixels of the image that these depend on when they are interpolated.
+    sky_projection : `lsst.images.SkyProjection`
+        Maps pixels of the detector to the sky.
+    bounds : `lsst.images.Bounds`
+        The image's valid pixels.
+    polygon : `lsst.images.Polygon`
+        Outline of the overlap, pixels of the tract.
+    overlap_fraction : `numpy.ndarray`
+        Fraction of each cell of the patch that the overlap covers, shape
+        ``(cells_y, cells_x)``.
+    overlaps_center : `numpy.ndarray` of `bool`
+        Whether it covers the centre of each cell, same shape.
+    x, y : `numpy.ndarray`
+        Centroids of the covered parts of the cells, pixels of the tract, same
+        shape; NaN in cells that are not covered.
+    """
+
+    bbox: Box
+    detector_bbox: Box
+    sky_projection: SkyProjection
+    bounds: Bounds
+    polygon: Polygon
+    overlap_fraction: np.ndarray
+    overlaps_center: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+
+    @classmethod
+    def find(
+        cls, geometry: PatchGeometry, sky_projection: SkyProjection, bounds: Bounds, bbox: Box
+    ) -> Footprint | None:
+        """Find the overlap of an image and a patch.
+
+        Parameters
+        ----------
+        geometry : `PatchGeometry`
+            Pixel grid of the patch.
+        sky_projection : `lsst.images.SkyProjection`
+            Maps pixels of the detector to the sky.
+        bounds : `lsst.images.Bounds`
+            The image's valid pixels.
+        bbox : `lsst.images.Box`
+            All of the image's pixels.
+
+        Returns
+        -------
+        footprint : `Footprint` or `None`
+            The overlap, or `None` if no pixel of the patch has its centre on
+            the image.
+        """
+        to_tract = geometry.sky_projection.sky_to_pixel_transform
+        to_sky = sky_projection.pixel_to_sky_transform
+        outline = shapely.transform(
+            shapely.segmentize(_outline(bounds), _SEGMENT),
+            lambda points: _through(points, to_sky, to_tract),
+        )
+        if not np.isfinite(shapely.get_coordinates(outline)).all():
+            # Beyond the horizon of the tract's projection.
+            return None
+        patch = geometry.outer_bbox
+        overlap = shapely.make_valid(outline).intersection(patch.to_polygon().to_shapely())
+        if overlap.area == 0.0:
+            return None
+        x_min, y_min, x_max, y_max = overlap.bounds
+        if math.ceil(x_min) > math.floor(x_max) or math.ceil(y_min) > math.floor(y_max):
+            return None
+        points = _through(
+            shapely.get_coordinates(shapely.segmentize(overlap, _SEGMENT)),
+            geometry.sky_projection.pixel_to_sky_transform,
+            sky_projection.sky_to_pixel_transform,
+        )
+        (left, bottom), (right, top) = points.min(axis=0), points.max(axis=0)
+        needed = Box.from_float_bounds(x_min=left, x_max=right, y_min=bottom, y_max=top)
+        try:
+            detector_bbox = needed.padded(FOOTPRINT + 1).intersection(bbox)
+        except NoOverlapError:
+            return None
+
+        cells = geometry.patch.cells
+        i, j = np.mgrid[: cells.grid_size.i, : cells.grid_size.j]
+        x_start = cells.bbox.x.start + j * cells.cell_shape.x - 0.5
+        y_start = cells.bbox.y.start + i * cells.cell_shape.y - 0.5
+        parts = shapely.intersection(
+            overlap, shapely.box(x_start, y_start, x_start + cells.cell_shape.x, y_start + cells.cell_shape.y)
+        )
+        centroids = shapely.centroid(parts)
+        return cls(
+            bbox=Box.factory[
+                math.ceil(y_min) : math.floor(y_max) + 1, math.ceil(x_min) : math.floor(x_max) + 1
+            ].intersection(patch),
+            detector_bbox=detector_bbox,
+            sky_projection=sky_projection,
+            bounds=bounds,
+            polygon=_simple_polygon(overlap),
+            overlap_fraction=shapely.area(parts) / (cells.cell_shape.x * cells.cell_shape.y),
+            overlaps_center=shapely.contains_xy(
+                overlap, x_start + 0.5 * cells.cell_shape.x, y_start + 0.5 * cells.cell_shape.y
+            ),
+            x=shapely.get_x(centroids),
+            y=shapely.get_y(centroids),
+        )
+
+
+def _outline(bounds: Bounds) -> shapely.Geometry:
+    """Return the outline of bounds; of kinds that have none, their box's."""
+    region = bounds if isinstance(bounds, Region) else bounds.bbox.to_polygon()
+    return region.to_shapely()
+
+
+def _through(points: np.ndarray, to_sky: Transform, from_sky: Transform) -> np.ndarray:
+    """Take points of shape ``(n, 2)`` through the sky."""
+    sky = to_sky.apply_forward(x=points[:, 0], y=points[:, 1])
+    result = from_sky.apply_forward(x=sky.x, y=sky.y)
+    return np.stack([result.x, result.y], axis=1)
+
+
+def _simple_polygon(overlap: shapely.Geometry) -> Polygon:
+    """Return a polygon without holes and with few vertices."""
+    if not isinstance(overlap, shapely.Polygon):
+        overlap = overlap.convex_hull
+    tolerance = 0.1
+    outline = shapely.simplify(overlap.exterior, tolerance)
+    while len(vertices := shapely.get_coordinates(outline)) > _MAX_VERTICES:
+        tolerance *= 2.0
+        outline = shapely.simplify(outline, tolerance)
+    # The last vertex repeats the first.
+    return Polygon(x_vertices=vertices[:-1, 0], y_vertices=vertices[:-1, 1])
