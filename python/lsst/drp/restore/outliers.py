@@ -34,7 +34,7 @@ _SOURCE_SIGMA = 1.0
 
 # The mean's PSF is known where at least this fraction of a cell's exposures is good, in every pixel within
 # `_MATCHING_REACH` pixels.
-_MATCHING_COVERAGE = 0.75
+_MATCHING_COVERAGE = 0.85
 _MATCHING_REACH = 4
 
 # A comparison of one cell: from the sources around it (the reference without its noise, with a border of one
@@ -82,8 +82,9 @@ def outliers_from_median(
     known; the median, which is ``x`` blurred, takes its place, with a factor
     that makes the result cover ``k[t]`` where ``x`` is one point.
 
-    This never clips a star, but overlooks a cosmic ray that is as bright as the
-    source it fell on: see `outliers_from_mean`.
+    This keeps stars (but for the light of bright ones that are just outside of
+    the patch), and overlooks a cosmic ray that is no brighter than the source
+    it fell on: see `outliers_from_mean`.
     """
     reach = stack.kernel_size // 2
 
@@ -92,8 +93,9 @@ def outliers_from_median(
     ) -> tuple[np.ndarray, np.ndarray]:
         low, high = kernels.min(axis=0), kernels.max(axis=0)
         largest = np.maximum(kernels - low, high - kernels)
+        median_kernel = np.sort(kernels, axis=0)[(len(kernels) - 1) // 2]
         transform = _transform(largest, sources.shape)
-        blurred = _inverse(transform * _transform(np.median(kernels, axis=0), sources.shape), sources.shape)
+        blurred = _inverse(transform * _transform(median_kernel, sources.shape), sources.shape)
         blurred = blurred[:, reach : reach + stack.kernel_size, reach : reach + stack.kernel_size]
         peak = largest.max(axis=(1, 2), keepdims=True)
         matters = (largest > 0.1 * peak) & (peak > 0)

@@ -59,7 +59,7 @@ def reference_coadd(
     stack: ExposureStack,
     *,
     clip_sigma: float = 5.0,
-    clip_psf: float = 1.0,
+    clip_psf: float = 1.15,
     clip_brightness: float = 0.2,
 ) -> ReferenceCoadd:
     """Average the exposures, weighted by the inverse of their variance and
