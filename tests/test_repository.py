@@ -15,6 +15,7 @@ from astropy.wcs import WCS
 
 from lsst.daf.butler import Butler, CollectionType
 from lsst.drp.restore.instrument import ExternalInstrument
+from lsst.drp.restore.projections import sky_projection_from_wcs
 from lsst.drp.restore.repository import (
     define_input_collection,
     kernel_psf,
@@ -24,7 +25,7 @@ from lsst.drp.restore.repository import (
     register_visit,
     sky_region,
 )
-from lsst.drp.restore.visit_images import polynomial_terms, sky_projection_from_wcs
+from lsst.drp.restore.visit_images import polynomial_terms
 from lsst.images import Box, DetectorFrame, VisitImage
 from lsst.images.psfs import GaussianPointSpreadFunction, PointSpreadFunction
 from lsst.pipe.base import Instrument

@@ -23,7 +23,7 @@ from astropy.wcs import WCS, FITSFixedWarning
 from lsst.images import Box, DetectorFrame, SkyProjection
 
 from .manifest import ManifestRow
-from .visit_images import sky_projection_from_wcs
+from .projections import sky_projection_from_wcs
 
 
 class ExposureFileError(ValueError):
@@ -32,7 +32,8 @@ class ExposureFileError(ValueError):
     Parameters
     ----------
     *reasons : `str`
-        What is wrong, each beginning with the name of the file.
+        What is wrong, each beginning with the name of the file; nothing where
+        it has been reported already.
     """
 
     def __init__(self, *reasons: str) -> None:
@@ -87,6 +88,8 @@ def read_exposure(
     ExposureFileError
         Raised with everything that is wrong with these files.
     """
+    if not row.image:
+        raise ExposureFileError()  # reported with the manifest
     counts, header, hdus = read_fits_image(folder, row.image)
     reasons: list[str] = []
 
@@ -114,9 +117,8 @@ def read_exposure(
         return array
 
     nanojansky = (row.zero_point * u.ABmag).to_value(u.nJy)
-    variance_name = row.variance if row.variance is not None else row.weight
-    assert variance_name is not None, "checked with the manifest"
-    variance = read_companion(variance_name)
+    variance_name = row.variance or row.weight
+    variance = read_companion(variance_name) if variance_name is not None else None
     if variance is not None:
         variance = variance.astype(np.float64)
         known = np.isfinite(variance) & (variance > 0.0)
@@ -137,9 +139,8 @@ def read_exposure(
                 mask = _mask_by_plane(flags, mask_planes)
             except ValueError as error:
                 reasons.append(f"{row.mask}: {error}")
-    if reasons:
+    if variance is None or projection is None or reasons:
         raise ExposureFileError(*reasons)
-    assert variance is not None and projection is not None, "no reasons"
     mask["NO_DATA"] = mask.get("NO_DATA", False) | missing | ~np.isfinite(variance)
     return ExposureArrays(
         image=(counts * nanojansky).astype(np.float32),

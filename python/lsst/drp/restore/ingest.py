@@ -16,11 +16,13 @@ from pathlib import Path
 
 import lsst.utils.logging
 from lsst.daf.butler import Butler, MissingCollectionError, MissingDatasetTypeError
+from lsst.images import Box
 from lsst.sphgeom import ConvexPolygon
 
 from .exposure_files import ExposureFileError, read_exposure
 from .instrument import ExternalInstrument
 from .manifest import Manifest, ManifestError, ManifestRow, read_manifest
+from .projections import pixel_scale, sky_region
 from .psf_files import read_psf
 from .repository import (
     define_input_collection,
@@ -28,7 +30,6 @@ from .repository import (
     put_visit_image,
     register_instrument,
     register_visit,
-    sky_region,
     visit_timespan,
 )
 
@@ -183,15 +184,21 @@ def _check_files(
     periodic = lsst.utils.logging.PeriodicLogger(_LOG, interval=_LOG_INTERVAL)
     for count, row in enumerate(rows):
         periodic.log("Checked %d of %d images.", count, len(rows))
+        projection = None
         try:
             arrays = read_exposure(row, folder, instrument=instrument, mask_planes=manifest.mask_planes)
-            read_psf(row, folder, arrays.sky_projection)
+            projection = arrays.sky_projection
         except ExposureFileError as error:
             problems.extend(f"{row.label}: {reason}" for reason in error.reasons)
-            continue
-        projection = arrays.sky_projection
-        region = sky_region(projection, projection.pixel_frame.bbox)
-        checked.append(_CheckedRow(row=row, region=region))
+        try:
+            # Any pixel will do where there is no image.
+            bbox = projection.pixel_frame.bbox if projection is not None else Box.from_shape((1, 1))
+            scale = pixel_scale(projection, bbox) if projection is not None else 1.0
+            read_psf(row, folder, bbox, scale)
+        except ExposureFileError as error:
+            problems.extend(f"{row.label}: {reason}" for reason in error.reasons)
+        if projection is not None:
+            checked.append(_CheckedRow(row=row, region=sky_region(projection, bbox)))
     return checked, problems
 
 
@@ -257,12 +264,14 @@ def _write(
     """Write one image."""
     folder = manifest.path.parent
     arrays = read_exposure(row, folder, instrument=instrument, mask_planes=manifest.mask_planes)
+    projection = arrays.sky_projection
+    bbox = projection.pixel_frame.bbox
     visit_image = make_visit_image(
         image=arrays.image,
         variance=arrays.variance,
         mask=arrays.mask,
-        wcs=arrays.sky_projection,
-        psf=read_psf(row, folder, arrays.sky_projection),
+        wcs=projection,
+        psf=read_psf(row, folder, bbox, pixel_scale(projection, bbox)),
         instrument=instrument,
         visit=row.visit,
         detector=row.detector,

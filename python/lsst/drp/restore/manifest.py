@@ -153,7 +153,8 @@ class Manifest:
     path : `~pathlib.Path`
         The manifest; files are relative to its folder.
     rows : `tuple` [`ManifestRow`, ...]
-        The exposures, as far as they could be read.
+        The exposures; what could not be read of one is an empty text, -1 or
+        NaN, and reported in ``problems``.
     problems : `tuple` [`str`, ...]
         What is wrong with the table itself.
     instrument : `str` or `None`
@@ -180,7 +181,7 @@ def read_manifest(path: str | Path) -> Manifest:
     Returns
     -------
     manifest : `Manifest`
-        The rows that make sense, and the problems.
+        The rows and the problems.
 
     Raises
     ------
@@ -202,16 +203,17 @@ def read_manifest(path: str | Path) -> Manifest:
 
     problems: list[str] = []
     rows = []
+    complete = []
     scale = str(table.meta.get("time_scale", "utc"))
     for number in range(1, len(table) + 1):
         cells = {name: _cell(table[name], number - 1) for name in table.colnames}
         parser = _RowParser(cells, scale)
         row = parser.parse(number)
-        if row is not None:
-            rows.append(row)
-        label = row.label if row is not None else f"row {number}"
-        problems.extend(f"{path.name}, {label}: {reason}" for reason in parser.problems)
-    problems.extend(f"{path.name}: {reason}" for reason in _contradictions(rows))
+        rows.append(row)
+        if not parser.problems:
+            complete.append(row)
+        problems.extend(f"{path.name}: {row.label}: {reason}" for reason in parser.problems)
+    problems.extend(_contradictions(complete))
     planes, reasons = _mask_planes(table.meta.get("mask_planes"))
     problems.extend(f"{path.name}: {reason}" for reason in reasons)
     return Manifest(
@@ -234,74 +236,77 @@ def _cell(column: Any, index: int) -> Any:
 
 
 class _RowParser:
-    """Turns the cells of one row into a `ManifestRow`."""
+    """Turns the cells of one row into a `ManifestRow`, as far as possible."""
 
     def __init__(self, cells: dict[str, Any], time_scale: str) -> None:
         self._cells = cells
         self._time_scale = time_scale
         self.problems: list[str] = []
 
-    def parse(self, number: int) -> ManifestRow | None:
-        """Return the row, or `None` if something of it is missing."""
+    def parse(self, number: int) -> ManifestRow:
+        """Return the row, and collect what is wrong with it."""
         if (self._cells.get("variance") is None) == (self._cells.get("weight") is None):
             self.problems.append("give either a variance or a weight")
-        values: dict[str, Any] = {
-            "visit": self._integer("visit", None, ExternalInstrument.VISIT_MAX),
-            "detector": self._integer("detector", 0, ExternalInstrument.DETECTOR_MAX),
-            "image": self._text("image"),
-            "psf_kind": self._text("psf_kind"),
-            "psf": self._psf(),
-            "band": self._text("band"),
-            "physical_filter": self._text("physical_filter", self._cells.get("band")),
-            "begin": self._time(),
-            "exposure_time": self._number("exposure_time", minimum=0.0),
-            "zero_point": self._number("zero_point"),
-        }
-        if any(value is None for value in values.values()):
-            return None
-        for name in ("variance", "weight", "mask"):
-            values[name] = self._text(name, "") or None
-        return ManifestRow(number=number, **values)
+        return ManifestRow(
+            number=number,
+            visit=self._integer("visit", ExternalInstrument.VISIT_MAX),
+            detector=self._integer("detector", ExternalInstrument.DETECTOR_MAX, default=0),
+            image=self._text("image"),
+            variance=self._text("variance", default="") or None,
+            weight=self._text("weight", default="") or None,
+            mask=self._text("mask", default="") or None,
+            psf_kind=self._text("psf_kind"),
+            psf=self._psf(),
+            band=self._text("band"),
+            physical_filter=self._text("physical_filter", default=str(self._cells["band"])),
+            begin=self._time(),
+            exposure_time=self._number("exposure_time", minimum=0.0),
+            zero_point=self._number("zero_point"),
+        )
 
-    def _text(self, name: str, default: Any = None) -> str | None:
-        value = self._cells.get(name)
-        if value is None:
-            if default is None:
-                self.problems.append(f"{name} is empty")
-            return default if default is None else str(default)
-        return str(value)
-
-    def _number(self, name: str, minimum: float = -math.inf) -> float | None:
+    def _value(self, name: str) -> Any:
+        """Return a cell that must not be empty."""
         value = self._cells.get(name)
         if value is None:
             self.problems.append(f"{name} is empty")
-            return None
+        return value
+
+    def _text(self, name: str, *, default: str | None = None) -> str:
+        value = self._cells.get(name, default)
+        if value is None:
+            value = default if default is not None else self._value(name)
+        return "" if value is None else str(value)
+
+    def _number(self, name: str, *, minimum: float = -math.inf) -> float:
+        value = self._value(name)
+        if value is None:
+            return math.nan
         try:
             number = float(value)
         except (TypeError, ValueError):
             number = math.nan
-        if not math.isfinite(number) or number < minimum:
+        if not minimum <= number < math.inf:
             at_least = "" if math.isinf(minimum) else f" of at least {minimum:g}"
             self.problems.append(f"{name} is {value}, not a finite number{at_least}")
-            return None
+            return math.nan
         return number
 
-    def _integer(self, name: str, default: int | None, limit: int) -> int | None:
+    def _integer(self, name: str, limit: int, *, default: int | None = None) -> int:
         if default is not None and self._cells.get(name) is None:
             return default
         number = self._number(name)
-        if number is None:
-            return None
+        if math.isnan(number):
+            return -1
         if number != int(number) or not 0 <= number < limit:
             self.problems.append(f"{name} is {self._cells[name]}, not an integer from 0 to {limit - 1}")
-            return None
-        return int(self._cells[name])
+            return -1
+        return int(number)
 
-    def _psf(self) -> str | float | None:
+    def _psf(self) -> str | float:
         kind = self._cells.get("psf_kind")
         if kind in PSF_FWHM_KINDS:
             fwhm = self._number("psf")
-            if fwhm is not None and fwhm <= 0.0:
+            if fwhm <= 0.0:
                 self.problems.append(f"psf is a FWHM of {fwhm}, which must be positive")
             return fwhm
         if kind is not None and kind not in PSF_FILE_KINDS:
@@ -309,11 +314,8 @@ class _RowParser:
             self.problems.append(f"psf_kind {kind!r} is unknown; there are {known}")
         return self._text("psf")
 
-    def _time(self) -> Time | None:
-        value = self._cells.get("time")
-        if value is None:
-            self.problems.append("time is empty")
-            return None
+    def _time(self) -> Time:
+        value = self._value("time")
         if isinstance(value, Time):
             return value
         with contextlib.suppress(TypeError, ValueError):
@@ -321,8 +323,9 @@ class _RowParser:
         try:
             return Time(value, format="mjd" if isinstance(value, float) else None, scale=self._time_scale)
         except ValueError as error:
-            self.problems.append(f"time is {value}, neither ISO format nor MJD: {error}")
-            return None
+            if value is not None:
+                self.problems.append(f"time is {value}, neither ISO format nor MJD: {error}")
+            return Time(0.0, format="mjd")
 
 
 def _contradictions(rows: list[ManifestRow]) -> list[str]:

@@ -15,12 +15,12 @@ from typing import Any
 
 import astropy.io.fits
 import astropy.wcs
-import numpy as np
 
 from lsst.images import YX, Box, SkyProjection, TractFrame
 from lsst.images.cells import CellCoadd, CellGrid, PatchDefinition
 
 from .errors import InputError
+from .projections import pixel_scale
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,9 +60,7 @@ class PatchGeometry:
         """Size of a pixel at the centre of the patch, along x, arcsec
         (`float`).
         """
-        x, y = self.outer_bbox.x.center, self.outer_bbox.y.center
-        left, right = self.sky_projection.pixel_to_sky(x=np.array([x - 0.5, x + 0.5]), y=np.array([y, y]))
-        return float(left.separation(right).arcsec)
+        return pixel_scale(self.sky_projection, self.outer_bbox)
 
     @classmethod
     def from_tract(cls, tract_geometry: Mapping[str, Any], patch: int) -> PatchGeometry:

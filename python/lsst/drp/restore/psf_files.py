@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import astropy.io.fits
 import numpy as np
 
-from lsst.images import Box, DetectorFrame, SkyProjection
+from lsst.images import Box
 from lsst.images.psfs import GaussianPointSpreadFunction, PiffWrapper, PointSpreadFunction
 
 from .exposure_files import ExposureFileError, read_fits_image, split_extension
@@ -46,9 +46,7 @@ _MAX_ORDER = 4
 _MAX_ERROR = 1e-3
 
 
-def read_psf(
-    row: ManifestRow, folder: Path, sky_projection: SkyProjection[DetectorFrame]
-) -> PointSpreadFunction:
+def read_psf(row: ManifestRow, folder: Path, bbox: Box, scale: float) -> PointSpreadFunction:
     """Read the PSF of one row of a manifest, as something that a visit image
     can be stored with.
 
@@ -58,8 +56,10 @@ def read_psf(
         Names the PSF.
     folder : `~pathlib.Path`
         What its file is relative to.
-    sky_projection : `lsst.images.SkyProjection` [`lsst.images.DetectorFrame`]
-        Maps the pixels of the image to the sky.
+    bbox : `lsst.images.Box`
+        Pixels of the image.
+    scale : `float`
+        Size of a pixel, arcsec.
 
     Returns
     -------
@@ -71,16 +71,15 @@ def read_psf(
     ExposureFileError
         Raised if the file cannot be read, or is no PSF.
     """
-    bbox = sky_projection.pixel_frame.bbox
     name = str(row.psf)
+    if not name or (isinstance(row.psf, float) and not row.psf > 0.0):
+        raise ExposureFileError()  # reported with the manifest
     psf: PointSpreadFunction
     match row.psf_kind:
         case "fwhm_pixel":
             return _gaussian(float(row.psf), bbox)
         case "fwhm_arcsec":
-            x, y = bbox.x.center, bbox.y.center
-            left, right = sky_projection.pixel_to_sky(x=np.array([x - 0.5, x + 0.5]), y=np.array([y, y]))
-            return _gaussian(float(row.psf) / left.separation(right).arcsec, bbox)
+            return _gaussian(float(row.psf) / scale, bbox)
         case "kernel":
             psf = _kernel(folder, name, bbox)
         case "psfex":
@@ -88,7 +87,7 @@ def read_psf(
         case "piff":
             psf = _piff(folder, name, bbox, row.detector)
         case _:
-            raise AssertionError("checked with the manifest")
+            raise ExposureFileError()  # reported with the manifest
     _check(psf, name, bbox)
     return psf
 
@@ -237,6 +236,6 @@ def _sampled(psf: piff.PSF, chip: int, name: str, bbox: Box) -> PiffWrapper:
             kernels = coefficients.reshape(-1, _PIFF_SIZE, _PIFF_SIZE)
             return kernel_psf(kernels, bbox, origin=origin, scale=scale)
     raise ExposureFileError(
-        f"{name}: varies more over the image than a polynomial of order {_MAX_ORDER} (error {residual:.2g} of "
-        f"the peak, at most {_MAX_ERROR:g})"
+        f"{name}: varies more over the image than a polynomial of order {_MAX_ORDER} (error {residual:.2g} "
+        f"of the peak, at most {_MAX_ERROR:g})"
     )

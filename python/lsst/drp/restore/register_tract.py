@@ -17,7 +17,7 @@ from typing import Any
 from lsst.daf.butler import Butler, CollectionType, DatasetType
 
 from .patch_geometry import PatchGeometry
-from .repository import sky_region
+from .projections import sky_region
 
 
 def register_tract(

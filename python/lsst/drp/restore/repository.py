@@ -21,44 +21,15 @@ __all__ = (
 from collections.abc import Iterable, Mapping
 
 import astropy.units as u
-import numpy as np
 from astropy.time import Time
 
 from lsst.daf.butler import Butler, CollectionType, DatasetRef, DatasetType, Timespan
-from lsst.images import Box, SkyProjection, VisitImage
-from lsst.sphgeom import ConvexPolygon, LonLat, UnitVector3d
+from lsst.images import VisitImage
+from lsst.sphgeom import ConvexPolygon
 
 from .instrument import ExternalInstrument
+from .projections import sky_region
 from .visit_images import kernel_psf, make_visit_image
-
-
-def sky_region(sky_projection: SkyProjection, bbox: Box, *, points_per_edge: int = 5) -> ConvexPolygon:
-    """Return the part of the sky that a box of pixels covers.
-
-    Parameters
-    ----------
-    sky_projection : `lsst.images.SkyProjection`
-        Maps pixels to the sky.
-    bbox : `lsst.images.Box`
-        The pixels; their outer edges are half a pixel beyond the centres of
-        the first and the last.
-    points_per_edge : `int`, optional
-        Points sampled on each edge, so that a distorted edge is followed.
-
-    Returns
-    -------
-    region : `lsst.sphgeom.ConvexPolygon`
-        Convex hull of the sampled points.
-    """
-    steps = np.linspace(0.0, 1.0, points_per_edge)[:-1]
-    along = np.concatenate([steps, np.ones_like(steps), 1.0 - steps, np.zeros_like(steps)])
-    across = np.concatenate([np.zeros_like(steps), steps, np.ones_like(steps), 1.0 - steps])
-    sky = sky_projection.pixel_to_sky(
-        x=bbox.x.start - 0.5 + along * bbox.x.size, y=bbox.y.start - 0.5 + across * bbox.y.size
-    )
-    return ConvexPolygon.convexHull(
-        [UnitVector3d(LonLat.fromDegrees(ra, dec)) for ra, dec in zip(sky.ra.deg, sky.dec.deg, strict=True)]
-    )
 
 
 def register_instrument(

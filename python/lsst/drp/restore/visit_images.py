@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = ("kernel_psf", "make_visit_image", "polynomial_terms", "sky_projection_from_wcs")
+__all__ = ("kernel_psf", "make_visit_image", "polynomial_terms")
 
 import itertools
 import math
@@ -16,7 +16,6 @@ from collections.abc import Mapping
 import astropy.units as u
 import numpy as np
 from astro_metadata_translator import ObservationInfo
-from astropy.coordinates import SkyCoord
 from astropy.time import Time
 from astropy.wcs import WCS
 
@@ -40,77 +39,7 @@ from lsst.images.cameras import (
 from lsst.images.psfs import PiffWrapper, PointSpreadFunction
 from lsst.images.serialization import DetachedArchive
 
-_WCS_TOLERANCE = 1e-3 * u.arcsec
-"""Largest difference between a FITS WCS and the projection made of it; a
-thousandth of the best seeing's width.
-"""
-
-
-def sky_projection_from_wcs(wcs: WCS, frame: DetectorFrame) -> SkyProjection[DetectorFrame]:
-    """Return the sky projection of a FITS WCS in any celestial frame.
-
-    `lsst.images.SkyProjection.from_fits_wcs` takes any WCS for an ICRS one,
-    which would move an FK5 image by up to 0.1 arcsec; here the WCS is rotated
-    to ICRS first and the result compared with Astropy's.
-
-    Parameters
-    ----------
-    wcs : `astropy.wcs.WCS`
-        Celestial FITS WCS; its pixel (0, 0) is the first of the image.
-    frame : `lsst.images.DetectorFrame`
-        Frame of the pixels, whose bounding box starts at (0, 0).
-
-    Returns
-    -------
-    projection : `lsst.images.SkyProjection` [`lsst.images.DetectorFrame`]
-        Maps pixels to ICRS coordinates.
-
-    Raises
-    ------
-    ValueError
-        Raised if the WCS is not celestial, or cannot be represented to a
-        milliarcsecond.
-    """
-    if wcs.naxis != 2 or not wcs.has_celestial:
-        raise ValueError(f"The WCS is not one of two celestial axes: CTYPE is {list(wcs.wcs.ctype)}.")
-    if wcs.wcs.lng != 0:
-        raise ValueError(f"The first axis of the WCS must be the longitude, not {wcs.wcs.ctype[0]}.")
-    projection = SkyProjection.from_fits_wcs(_rotated_to_icrs(wcs), frame, pixel_bounds=frame.bbox)
-    x, y = (grid.ravel() for grid in np.meshgrid(*(np.linspace(0, n - 1, 5) for n in frame.bbox.shape[::-1])))
-    expected = wcs.pixel_to_world(x, y).icrs
-    try:
-        error = projection.pixel_to_sky(x=x, y=y).separation(expected).max()
-    except ValueError as err:
-        raise ValueError(f"The WCS {list(wcs.wcs.ctype)} cannot be represented: {err}") from err
-    if not error < _WCS_TOLERANCE:
-        raise ValueError(
-            f"The WCS {list(wcs.wcs.ctype)} can only be represented to {error.arcsec:.3g} arcsec."
-        )
-    return projection
-
-
-def _rotated_to_icrs(wcs: WCS) -> WCS:
-    """Return a WCS with the same pixels and projection, but ICRS coordinates.
-
-    For a zenithal projection, a change of the celestial frame moves the
-    reference point and turns the position angle of north there.
-    """
-    frame = wcs.pixel_to_world(0.0, 0.0).frame
-    if frame.name == "icrs":
-        return wcs
-    reference = SkyCoord(*wcs.wcs.crval, unit=u.deg, frame=frame.replicate_without_data())
-    north = reference.directional_offset_by(0.0 * u.deg, 1.0 * u.arcmin)
-    result = wcs.deepcopy()
-    prefix_length = len("RA--")
-    result.wcs.ctype = [
-        name + ctype[prefix_length:] for name, ctype in zip(("RA--", "DEC-"), wcs.wcs.ctype, strict=True)
-    ]
-    result.wcs.crval = [reference.icrs.ra.deg, reference.icrs.dec.deg]
-    result.wcs.lonpole = wcs.wcs.lonpole + reference.icrs.position_angle(north.icrs).deg
-    result.wcs.radesys = "ICRS"
-    result.wcs.equinox = math.nan
-    result.wcs.set()
-    return result
+from .projections import pixel_scale, sky_projection_from_wcs
 
 
 def make_visit_image(
@@ -226,8 +155,7 @@ def _nominal_detector(
     from starlink import Ast
 
     x, y = bbox.x.center, bbox.y.center
-    middle, beside = projection.pixel_to_sky(x=np.array([x, x + 1.0]), y=np.array([y, y]))
-    scale = middle.separation(beside).rad
+    scale = (pixel_scale(projection, bbox) * u.arcsec).to_value(u.rad)
     frames = Ast.FrameSet(Ast.Frame(2, "Ident=FOCAL_PLANE,Unit(1)=pixel,Unit(2)=pixel"))
     frames.addframe(1, Ast.ZoomMap(2, scale), Ast.Frame(2, "Ident=FIELD_ANGLE,Unit(1)=rad,Unit(2)=rad"))
     limits = ",".join(
