@@ -122,7 +122,10 @@ class Footprint:
         parts = shapely.intersection(
             overlap, shapely.box(x_start, y_start, x_start + cells.cell_shape.x, y_start + cells.cell_shape.y)
         )
-        centroids = shapely.centroid(parts)
+        # NaN in cells without overlap.
+        centroids = np.full((*parts.shape, 2), np.nan)
+        covered = ~shapely.is_empty(parts)
+        centroids[covered] = shapely.get_coordinates(shapely.centroid(parts[covered]))
         return cls(
             bbox=Box.factory[
                 math.ceil(y_min) : math.floor(y_max) + 1, math.ceil(x_min) : math.floor(x_max) + 1
@@ -135,8 +138,8 @@ class Footprint:
             overlaps_center=shapely.contains_xy(
                 overlap, x_start + 0.5 * cells.cell_shape.x, y_start + 0.5 * cells.cell_shape.y
             ),
-            x=shapely.get_x(centroids),
-            y=shapely.get_y(centroids),
+            x=centroids[..., 0],
+            y=centroids[..., 1],
         )
 
 
