@@ -47,15 +47,20 @@ def _weights(phase: np.ndarray) -> np.ndarray:
     return np.where(np.abs(distance) < FOOTPRINT, np.sinc(distance) * np.sinc(distance / FOOTPRINT), 0.0)
 
 
-def _squared_weights() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tabulate the sum and the centroid of the squared weights by phase."""
+def _squared_weights() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Tabulate the squared weights by phase: their sum, their centroid, and
+    their second moment in excess of that of a linear interpolation at their
+    centroid.
+    """
     phase = np.linspace(0.0, 1.0, 1001)
     squares = _weights(phase) ** 2
     total = squares.sum(axis=1)
-    return phase, total, (squares * _TAPS).sum(axis=1) / total
+    centroid = (squares * _TAPS).sum(axis=1) / total
+    spread = (squares * (_TAPS - centroid[:, np.newaxis]) ** 2).sum(axis=1) / total
+    return phase, total, centroid, spread - centroid * (1.0 - centroid)
 
 
-_PHASE, _SQUARE_SUM, _SQUARE_CENTROID = _squared_weights()
+_PHASE, _SQUARE_SUM, _SQUARE_CENTROID, _SQUARE_EXCESS = _squared_weights()
 
 
 def _blot(data: np.ndarray, x: np.ndarray, y: np.ndarray, interp: str) -> np.ndarray:
@@ -166,19 +171,19 @@ def interpolate_variance(variance: np.ndarray, x: np.ndarray, y: np.ndarray, nor
     Notes
     -----
     The variance is the sum of ``weight**2 * variance`` over ``norm**2``.  The
-    squared weights are separable, so their sum is known from the sub-pixel
-    phase; times the variance at their centroid, by linear interpolation, it
-    is exact wherever the variance is a linear function over the footprint.
+    squared weights are separable and depend on the sub-pixel phase only: with
+    their sum, centroid and second moments it is exact wherever the variance
+    is a quadratic function over the footprint (without a mixed term).
     """
     column, row = np.floor(x), np.floor(y)
     phase_x, phase_y = x - column, y - row
-    square_sum = np.interp(phase_x, _PHASE, _SQUARE_SUM) * np.interp(phase_y, _PHASE, _SQUARE_SUM)
-    at_centroid = _blot(
-        variance,
-        column + np.interp(phase_x, _PHASE, _SQUARE_CENTROID),
-        row + np.interp(phase_y, _PHASE, _SQUARE_CENTROID),
-        "linear",
-    )
-    result = np.zeros(x.shape, dtype=np.float32)
-    np.divide(at_centroid * square_sum, norm**2, out=result, where=norm > 0.0, casting="same_kind")
-    return result
+    column += np.interp(phase_x, _PHASE, _SQUARE_CENTROID)
+    row += np.interp(phase_y, _PHASE, _SQUARE_CENTROID)
+    result = linear = _blot(variance, column, row, "linear")
+    for axis, phase in enumerate((phase_y, phase_x)):
+        curvature = _blot(scipy.ndimage.correlate1d(variance, [1.0, -2.0, 1.0], axis), column, row, "linear")
+        result = result + 0.5 * np.interp(phase, _PHASE, _SQUARE_EXCESS) * curvature
+    # The curvature at a step of the variance must not turn its sign.
+    result = np.clip(result, 0.5 * linear, 2.0 * linear)
+    result *= np.interp(phase_x, _PHASE, _SQUARE_SUM) * np.interp(phase_y, _PHASE, _SQUARE_SUM)
+    return np.divide(result, norm**2, out=np.zeros_like(result), where=norm > 0.0).astype(np.float32)

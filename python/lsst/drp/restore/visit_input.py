@@ -150,8 +150,8 @@ class VisitInput:
         if missing := sorted(planes - present):
             raise InputError(
                 f"{self} has no mask plane {', '.join(missing)}, without which bad pixels would pass for "
-                f"good ones; its planes are {', '.join(sorted(present))}. Mask the dataset anew, or remove the "
-                "name from the configuration field badMaskPlanes.",
+                f"good ones; its planes are {', '.join(sorted(present))}. Mask the dataset anew, or remove "
+                "the name from the configuration field badMaskPlanes.",
                 dataset=str(self),
                 missing=", ".join(missing),
             )
