@@ -27,7 +27,7 @@ import time
 
 import astropy.table
 import astropy.units as u
-from astropy.coordinates import SkyCoord
+import numpy as np
 
 from lsst.daf.butler import Butler, DatasetType, MissingCollectionError
 from lsst.images import DetectorFrame, Image, SkyProjection
@@ -46,7 +46,7 @@ from .simulate_camera import SimulatedCamera, SimulatedVisit
 from .simulate_config import SimulationConfig
 from .simulate_exposure import SimulatedExposure
 from .simulate_psf import SimulatedPsf
-from .simulate_sky import complete_catalog, draw_truth, random_sky
+from .simulate_sky import complete_catalog, draw_truth, locate, random_sky
 
 _LOG = logging.getLogger(__name__)
 
@@ -155,11 +155,9 @@ def _put_truth(
 ) -> astropy.table.Table:
     """Write the truth datasets; return the catalog of the patch."""
     outer = geometry.patch.outer_bbox
-    position = geometry.sky_projection.sky_to_pixel(SkyCoord(catalog["ra"], catalog["dec"]))
     table = catalog.copy()
-    table["x"] = position.x
-    table["y"] = position.y
-    table = table[outer.contains(x=position.x, y=position.y)]
+    table["x"], table["y"], _ = locate(catalog, geometry.sky_projection)
+    table = table[outer.contains(x=np.asarray(table["x"]), y=np.asarray(table["y"]))]
     image = Image(
         draw_truth(catalog, geometry), bbox=outer, unit=u.nJy, sky_projection=geometry.sky_projection
     )

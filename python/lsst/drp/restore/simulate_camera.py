@@ -142,7 +142,7 @@ class SimulatedCamera:
         if size is None:
             width = 1.1 * max(patch.shape) * patch_scale / config.pixel_scale
             n = min(config.detectors)
-            size = int(np.ceil((width - (n - 1) * config.detector_gap) / n))
+            size = round((width - (n - 1) * config.detector_gap) / n)
         return cls(config=config, size=size)
 
     @property

@@ -20,7 +20,7 @@ from lsst.images import SkyProjection
 from .simulate_camera import SimulatedCamera, SimulatedVisit
 from .simulate_config import SimulationConfig, Stream
 from .simulate_psf import SimulatedPsf
-from .simulate_sky import add_stamp, galaxy_profile, sky_jacobian, truncation
+from .simulate_sky import add_stamp, galaxy_profile, locate, truncation
 
 # Wings of a source are drawn to this fraction of the sky noise per pixel.
 _FAINTEST = 0.02
@@ -93,8 +93,8 @@ class SimulatedExposure:
 
         rng = config.generator(Stream.PIXELS, visit.visit, detector)
         noise = np.sqrt(variance) * rng.standard_normal(shape)
-        image, saturated = _bleed((sources + visit.sky_level) * visit.gain, config.full_well)
-        image = image / visit.gain - visit.sky_level
+        held, saturated = _bleed((sources + visit.sky_level) * visit.gain, config.full_well)
+        image = np.where(saturated, held / visit.gain - visit.sky_level, sources)
         if config.noise:
             image[~saturated] += noise[~saturated]
         image += config.sky_residual * visit.sky_sigma * _low_order(rng, shape)
@@ -161,11 +161,7 @@ def draw_sources(
     corner = projection.pixel_to_sky(x=-_LONGEST_REACH, y=-_LONGEST_REACH)
     near = SkyCoord(catalog["ra"], catalog["dec"]).separation(center) < center.separation(corner)
     catalog = catalog[near]
-    if not len(catalog):
-        return image
-    sky = SkyCoord(catalog["ra"], catalog["dec"])
-    position = projection.sky_to_pixel(sky)
-    jacobians = sky_jacobian(projection, sky)
+    x, y, jacobians = locate(catalog, projection)
     galaxy = catalog["kind"] == "galaxy"
     radii = np.array(
         [psf.radius(loss, faintest / max(abs(flux), 1e-30)) for flux in np.asarray(catalog["flux_nJy"])]
@@ -175,7 +171,6 @@ def draw_sources(
     pixels = np.linalg.norm(jacobians, ord=2, axis=(1, 2))
     major = np.asarray(catalog["half_light_radius"]) / np.sqrt(np.asarray(catalog["axis_ratio"]))
     radii = np.ceil(radii + np.where(galaxy, ends * major * pixels, 0.0))
-    x, y = position.x, position.y
     reaches = (x + radii >= 0) & (x - radii < shape[1]) & (y + radii >= 0) & (y - radii < shape[0])
     for i in np.flatnonzero(reaches):
         profile, method = psf.profile(float(x[i]), float(y[i]))

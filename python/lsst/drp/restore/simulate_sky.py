@@ -15,7 +15,14 @@ through east).
 
 from __future__ import annotations
 
-__all__ = ("complete_catalog", "draw_truth", "galaxy_profile", "random_sky", "sky_jacobian", "star_catalog")
+__all__ = (
+    "complete_catalog",
+    "draw_truth",
+    "galaxy_profile",
+    "locate",
+    "random_sky",
+    "star_catalog",
+)
 
 from typing import TYPE_CHECKING, Any
 
@@ -116,8 +123,11 @@ def star_catalog(
     catalog : `astropy.table.Table`
         The stars.
     """
-    sky = geometry.sky_projection.pixel_to_sky(x=np.atleast_1d(x), y=np.atleast_1d(y))
-    fluxes = np.broadcast_to(np.asarray(flux, dtype=float), sky.shape)
+    x, y = np.atleast_1d(x), np.atleast_1d(y)
+    fluxes = np.broadcast_to(np.asarray(flux, dtype=float), x.shape)
+    if not len(x):
+        return complete_catalog(astropy.table.Table({"ra": x, "dec": y, "flux_nJy": fluxes}))
+    sky = geometry.sky_projection.pixel_to_sky(x=x, y=y)
     return complete_catalog(astropy.table.Table({"ra": sky.ra.deg, "dec": sky.dec.deg, "flux_nJy": fluxes}))
 
 
@@ -218,30 +228,39 @@ def _scatter(rng: np.random.Generator, center: SkyCoord, radius: float, n: int) 
     return astropy.table.Table({"ra": sky.ra.deg, "dec": sky.dec.deg})
 
 
-def sky_jacobian(projection: SkyProjection, sky: SkyCoord) -> np.ndarray:
-    """Compute the local linear map from sky to pixels.
+def locate(
+    catalog: astropy.table.Table, projection: SkyProjection
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Locate sources on a pixel grid.
 
     Parameters
     ----------
+    catalog : `astropy.table.Table`
+        The sources.
     projection : `lsst.images.SkyProjection`
         Maps pixels to the sky.
-    sky : `astropy.coordinates.SkyCoord`
-        Positions, shape ``(n,)``.
 
     Returns
     -------
+    x, y : `numpy.ndarray`
+        Positions, pixels, shape ``(n,)``.
     jacobian : `numpy.ndarray`
         Derivatives of ``(x, y)``, pixels, by offsets to the east and north,
         arcsec, shape ``(n, 2, 2)``: ``jacobian[:, 0, 1]`` is ``dx/dnorth``.
     """
-    jacobian = np.empty((len(sky), 2, 2))
+    jacobian = np.empty((len(catalog), 2, 2))
+    if not len(catalog):
+        # The projection refuses to transform no points.
+        return np.empty(0), np.empty(0), jacobian
+    sky = SkyCoord(catalog["ra"], catalog["dec"])
+    position = projection.sky_to_pixel(sky)
     step = 1.0 * u.arcsec
     for axis, (east, north) in enumerate(((step, 0 * step), (0 * step, step))):
         ahead = projection.sky_to_pixel(sky.spherical_offsets_by(east, north))
         behind = projection.sky_to_pixel(sky.spherical_offsets_by(-east, -north))
         jacobian[:, 0, axis] = (ahead.x - behind.x) / (2 * step.value)
         jacobian[:, 1, axis] = (ahead.y - behind.y) / (2 * step.value)
-    return jacobian
+    return position.x, position.y, jacobian
 
 
 def truncation(sersic_n: float) -> float:
@@ -304,10 +323,7 @@ def draw_truth(catalog: astropy.table.Table, geometry: PatchGeometry) -> np.ndar
 
     box = geometry.patch.outer_bbox
     image = np.zeros(box.shape)
-    sky = SkyCoord(catalog["ra"], catalog["dec"])
-    position = geometry.sky_projection.sky_to_pixel(sky)
-    jacobians = sky_jacobian(geometry.sky_projection, sky)
-    for source, x, y, jacobian in zip(catalog, position.x, position.y, jacobians, strict=True):
+    for source, x, y, jacobian in zip(catalog, *locate(catalog, geometry.sky_projection), strict=True):
         flux = float(source["flux_nJy"])
         if source["kind"] == "star":
             _share(image, box, np.array([x]), np.array([y]), np.array([flux]))
@@ -345,22 +361,29 @@ def _sample_profile(
     Returns
     -------
     u, v, weight : `numpy.ndarray`
-        Positions and their share of the flux, which is exact for each ring.
+        Positions and their share of the flux.
+
+    Notes
+    -----
+    The points are on rings; flux and second moment of each ring are those of
+    the profile, integrals of ``r * I(r)`` and ``r**3 * I(r)``.
     """
-    # Rings of at most a quarter of a pixel, and narrower towards the cusp.
+    # Rings of at most a tenth of a pixel, and narrower towards the cusp: the
+    # surface brightness is then right to 0.3 % of its peak.
     edges = [0.0]
     while edges[-1] < end:
-        edges.append(edges[-1] + min(0.25 / pixels, 0.01 + 0.2 * edges[-1]))
-    r = np.minimum(edges, end)
-    enclosed = scipy.special.gammainc(2 * n, (r / r0) ** (1 / n))
+        edges.append(edges[-1] + min(0.1 / pixels, 0.005 + 0.075 * edges[-1]))
+    t = (np.minimum(edges, end) / r0) ** (1 / n)
+    enclosed = scipy.special.gammainc(2 * n, t) * scipy.special.gamma(2 * n)
+    moment = scipy.special.gammainc(4 * n, t) * scipy.special.gamma(4 * n) * r0**2
     flux = np.diff(enclosed) / enclosed[-1]
-    middle = 0.5 * (r[1:] + r[:-1])
-    counts = np.maximum(8, np.ceil(2 * np.pi * middle * pixels / 0.35)).astype(int)
+    radius = np.sqrt(np.diff(moment) / np.diff(enclosed))
+    counts = np.maximum(8, np.ceil(2 * np.pi * radius * pixels / 0.2)).astype(int)
     ring = np.repeat(np.arange(len(counts)), counts)
     step = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     # Each ring starts at another angle, so that no spokes appear.
     angle = 2 * np.pi * (step / counts[ring] + ring * 0.618034)
-    return middle[ring] * np.cos(angle), middle[ring] * np.sin(angle), (flux / counts)[ring]
+    return radius[ring] * np.cos(angle), radius[ring] * np.sin(angle), (flux / counts)[ring]
 
 
 def _share(image: np.ndarray, box: Box, x: np.ndarray, y: np.ndarray, flux: np.ndarray) -> None:

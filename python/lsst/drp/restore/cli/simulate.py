@@ -87,6 +87,7 @@ def _config_options(command: Callable[..., None]) -> Callable[..., None]:
 @_config_options
 @click.option(
     "--catalog",
+    default=None,
     type=click.Path(exists=True, dir_okay=False),
     help="Table of sources to draw instead of a random sky, for example an ECSV file with the columns "
     "ra, dec (degrees), flux_nJy, and for galaxies kind, half_light_radius, sersic_n, axis_ratio, "
