@@ -1,0 +1,236 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The papers' two tables (section 4.1 of the second paper) and the
+circumstances of a restoration.
+"""
+
+from __future__ import annotations
+
+__all__ = (
+    "format_metrics",
+    "measure_metrics",
+    "psnr",
+    "sharpness",
+    "sky_noise",
+    "ssim",
+    "star_fwhm",
+)
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import astropy.units as u
+import numpy as np
+
+from lsst.utils.usage import get_peak_mem_usage
+
+from .image_quality import psnr, sharpness, sky_noise, ssim, star_fwhm
+
+if TYPE_CHECKING:
+    from lsst.images.cells import CellCoadd
+    from lsst.pipe.base import Struct
+
+    from .exposure_stack import ExposureStack
+    from .patch_geometry import PatchGeometry
+    from .reference_coadd import ReferenceCoadd
+    from .restoration import Restoration
+
+# Titles of the images that are compared, in the order of the tables.
+_TITLES = {
+    "exposures": "exposures",
+    "naive_mean": "naive mean",
+    "reference_coadd": "reference coadd",
+    "pipeline_coadd": "pipeline coadd",
+    "restored": "restored",
+}
+
+
+def measure_metrics(
+    restoration: Restoration,
+    stack: ExposureStack,
+    reference: ReferenceCoadd,
+    naive: np.ndarray,
+    *,
+    geometry: PatchGeometry,
+    inputs: Struct,
+    coadd: CellCoadd | None = None,
+) -> dict[str, Any]:
+    """Measure everything that is reported about a restored patch.
+
+    Parameters
+    ----------
+    restoration : `Restoration`
+        The latent image and how it was found.
+    stack : `ExposureStack`
+        The exposures, with or without the clipped pixels.
+    reference : `ReferenceCoadd`
+        Their weighted and clipped mean.
+    naive : `numpy.ndarray`
+        Their plain mean, nJy, shape ``(height, width)``.
+    geometry : `PatchGeometry`
+        The pixel grid of the patch.
+    inputs : `lsst.pipe.base.Struct`
+        What `BuildStackTask.run` returned: ``seeing`` and ``dropped`` are
+        used.
+    coadd : `lsst.images.cells.CellCoadd`, optional
+        The pipeline's own coadd.
+
+    Returns
+    -------
+    metrics : `dict`
+        Nested `dict` of `float`, `int`, `bool` and `str`:
+
+        ``sharpness``, ``sky_noise``
+            ``S_F`` and ``sigma_sky`` (nJy) of ``exposures`` (median over the
+            exposures), ``naive_mean``, ``reference_coadd``,
+            ``pipeline_coadd`` (if there is one) and ``restored``.
+        ``psnr``, ``ssim``
+            Of the restored image against ``exposures`` (average over the
+            exposures), ``reference_coadd`` and ``pipeline_coadd``.
+        ``n_exposures``, ``n_dropped``, ``dropped``
+            Exposures in the stack, visit images that could not be used, and
+            why by label.
+        ``seeing_arcsec``, ``seeing_pixels``
+            ``median``, ``best`` and ``worst`` full width at half maximum.
+        ``kernel_fraction``
+            ``median`` and ``lowest`` fraction of the PSF's flux inside of
+            the kernels.
+        ``clipped_fraction``
+            Fraction of the good pixels that were clipped as outliers.
+        ``steps``, ``loss``, ``converged``, ``seconds``, ``device``
+            Of the restoration: optimizer steps, final loss, whether it
+            converged, wall time (s), device.
+        ``peak_memory_gib``
+            Largest memory of this process so far, GiB.
+
+    Notes
+    -----
+    An exposure's bad pixels, and pixels without any data, would be sharp edges:
+    for ``S_F`` they are those of the reference coadd, or zero where it has
+    none.
+    """
+    no_data = np.isnan(reference.image)
+    restored = np.where(no_data, np.float32(np.nan), restoration.image)
+    images = {"naive_mean": naive, "reference_coadd": reference.image}
+    if coadd is not None:
+        images["pipeline_coadd"] = _on_patch(coadd, geometry)
+    images["restored"] = restored
+
+    exposures: dict[str, list[float]] = {"sharpness": [], "sky_noise": [], "psnr": [], "ssim": []}
+    for pixels, good in zip(stack.image, stack.good, strict=True):
+        exposures["sharpness"].append(sharpness(np.where(good, pixels, reference.image)))
+        exposures["sky_noise"].append(sky_noise(pixels, ~good))
+        masked = np.where(good, pixels, np.float32(np.nan))
+        exposures["psnr"].append(psnr(restored, masked))
+        exposures["ssim"].append(ssim(restored, masked))
+
+    fractions = stack.kernels.sum(axis=(-2, -1), dtype=np.float64)[stack.has_kernel]
+    seeing = {
+        "median": float(np.median(inputs.seeing)),
+        "best": float(np.min(inputs.seeing)),
+        "worst": float(np.max(inputs.seeing)),
+    }
+    against = [name for name in images if name in ("reference_coadd", "pipeline_coadd")]
+    n_clipped = int(np.count_nonzero(reference.clipped))
+    n_good = int(np.count_nonzero(stack.good | reference.clipped))
+    return {
+        "sharpness": {"exposures": float(np.median(exposures["sharpness"]))}
+        | {name: sharpness(image) for name, image in images.items()},
+        "sky_noise": {"exposures": float(np.nanmedian(exposures["sky_noise"]))}
+        | {name: sky_noise(image) for name, image in images.items()},
+        "psnr": {"exposures": float(np.nanmean(exposures["psnr"]))}
+        | {name: psnr(restored, images[name]) for name in against},
+        "ssim": {"exposures": float(np.nanmean(exposures["ssim"]))}
+        | {name: ssim(restored, images[name]) for name in against},
+        "n_exposures": stack.n_exposures,
+        "n_dropped": len(inputs.dropped),
+        "dropped": {str(label): str(reason) for label, reason in inputs.dropped},
+        "seeing_arcsec": {key: value * geometry.pixel_scale for key, value in seeing.items()},
+        "seeing_pixels": seeing,
+        "kernel_fraction": {"median": float(np.median(fractions)), "lowest": float(fractions.min())},
+        "clipped_fraction": n_clipped / max(n_good, 1),
+        "steps": int(restoration.steps),
+        "loss": float(restoration.loss),
+        "converged": bool(restoration.converged),
+        "seconds": float(restoration.seconds),
+        "device": str(restoration.device),
+        "peak_memory_gib": float(get_peak_mem_usage()[0].to_value(u.GiB)),
+    }
+
+
+def _on_patch(coadd: CellCoadd, geometry: PatchGeometry) -> np.ndarray:
+    """Return the pixels of a coadd on the patch's outer box in nJy, NaN where
+    it has no data.
+    """
+    result = np.full(geometry.outer_bbox.shape, np.nan, np.float32)
+    common = geometry.outer_bbox.intersection(coadd.bbox)
+    pixels = coadd.image[common].quantity.to_value(u.nJy).astype(np.float32)
+    if "NO_DATA" in coadd.mask.schema.names:
+        pixels[coadd.mask[common].get("NO_DATA")] = np.nan
+    result[common.slice_within(geometry.outer_bbox)] = pixels
+    return result
+
+
+def format_metrics(metrics: Mapping[str, Any]) -> str:
+    """Format what `measure_metrics` returned for a terminal or a log.
+
+    Parameters
+    ----------
+    metrics : `~collections.abc.Mapping`
+        The metrics, or the dataset ``restored_coadd_metrics``.
+
+    Returns
+    -------
+    text : `str`
+        The papers' two tables and the circumstances, several lines.
+    """
+    lines = _table(
+        "",
+        [
+            ("sharpness S_F", "{:.3f}", metrics["sharpness"]),
+            ("sky noise sigma_sky, nJy", "{:.4g}", metrics["sky_noise"]),
+        ],
+    )
+    lines += [
+        "",
+        *_table(
+            "restored against",
+            [
+                ("PSNR, dB", "{:.2f}", metrics["psnr"]),
+                ("SSIM", "{:.4f}", metrics["ssim"]),
+            ],
+        ),
+    ]
+    seeing, pixels = metrics["seeing_arcsec"], metrics["seeing_pixels"]
+    state = "converged" if metrics["converged"] else "not converged"
+    lines += [
+        "",
+        f"exposures   {metrics['n_exposures']} used; visit images dropped: {metrics['n_dropped']}; "
+        f"good pixels clipped: {metrics['clipped_fraction']:.3%}",
+        f'seeing      {seeing["median"]:.2f}" = {pixels["median"]:.2f} pixels (median), '
+        f'{seeing["best"]:.2f}" to {seeing["worst"]:.2f}"; '
+        f"kernels hold {metrics['kernel_fraction']['median']:.1%} of the flux, "
+        f"at least {metrics['kernel_fraction']['lowest']:.1%}",
+        f"restoration {metrics['steps']} steps in {metrics['seconds']:.0f} s on {metrics['device']}, "
+        f"{state}, loss {metrics['loss']:.4f}, peak memory {metrics['peak_memory_gib']:.1f} GiB",
+    ]
+    lines += [f"dropped     {label}: {reason}" for label, reason in metrics["dropped"].items()]
+    return "\n".join(lines)
+
+
+def _table(corner: str, rows: list[tuple[str, str, Mapping[str, float]]]) -> list[str]:
+    """Format rows of a label, a number format and values by image."""
+    names = [name for name in _TITLES if name in rows[0][2]]
+    cells = [[corner, *(_TITLES[name] for name in names)]]
+    cells += [[label, *(style.format(values[name]) for name in names)] for label, style, values in rows]
+    label_width = max(24, *(len(row[0]) for row in cells))
+    return [
+        row[0].ljust(label_width)
+        + "".join(
+            cell.rjust(max(len(title), 9) + 2) for cell, title in zip(row[1:], cells[0][1:], strict=True)
+        )
+        for row in cells
+    ]
