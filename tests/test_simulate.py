@@ -25,7 +25,8 @@ from lsst.drp.restore.cli.simulate import simulate_exposures as simulate_command
 from lsst.drp.restore.patch_geometry import PatchGeometry
 from lsst.drp.restore.register_tract import register_tract
 from lsst.drp.restore.simulate import SimulationConfig, SimulationSummary, simulate_exposures
-from lsst.drp.restore.simulate_sky import complete_catalog, draw_truth, random_sky, star_catalog
+from lsst.drp.restore.simulate_sky import complete_catalog, random_sky, star_catalog
+from lsst.drp.restore.simulate_truth import draw_truth
 from lsst.images import VisitImage
 from lsst.images.psfs import GaussianPointSpreadFunction, PiffWrapper
 
@@ -419,6 +420,48 @@ def test_truth_matches_exposures(butler: Butler, geometry: PatchGeometry) -> Non
         x=np.array([(pixels * x).sum() / pixels.sum()]), y=np.array([(pixels * y).sum() / pixels.sum()])
     )
     assert sky.separation(there).arcsec[0] < 0.01
+
+
+def test_galaxy_shape(butler: Butler, geometry: PatchGeometry) -> None:
+    """A galaxy has its size and position angle on the sky in a rotated visit
+    and in the truth.
+    """
+    catalog = star_catalog(geometry, 99.7, 100.4, 1e5)
+    values = {"kind": "galaxy", "half_light_radius": 1.2, "sersic_n": 1.0, "axis_ratio": 0.4}
+    for name, value in {**values, "position_angle": 25.0}.items():
+        catalog[name] = [value]
+    options = {**CLEAN, **ONE_DETECTOR, "dither_radius": 0.0, "seeing_range": (0.5, 0.5), "psf": "gaussian"}
+    simulate(butler, catalog=catalog, rotations=(200.0, 200.0), **options)
+    exposure = read(butler, 1, 0)
+    truth = butler.get("truth_image", skymap="field", tract=0, patch=0, band="i", collections="sim")
+    center = SkyCoord(catalog["ra"], catalog["dec"])
+    # Root mean square along an axis of an exponential disc that ends at 4
+    # half-light radii, by summing over radii.
+    r = np.linspace(0, 4.8, 10001)
+    scales = np.linspace(0.5, 1.0, 2001)
+    halves = [np.sum((r * np.exp(-r / a))[r < 1.2]) / np.sum(r * np.exp(-r / a)) for a in scales]
+    light = r * np.exp(-r / scales[np.argmin(np.abs(np.array(halves) - 0.5))])
+    sigma = np.sqrt(np.sum(r**2 * light) / np.sum(light) / 2)
+    # The width of the Gaussian PSF, which has the pixel in it, or of the
+    # bilinear response.
+    for image, pixels, width in (
+        (exposure, exposure.image.array, 0.5 / 2.355),
+        (truth, truth.array, 0.2 / np.sqrt(6)),
+    ):
+        y, x = np.indices(pixels.shape)
+        sky = image.sky_projection.pixel_to_sky(
+            x=x.ravel() + image.bbox.x.start, y=y.ravel() + image.bbox.y.start
+        )
+        east, north = (a.to_value(u.arcsec) for a in center[0].spherical_offsets_to(sky))
+        weight = pixels.ravel().astype(float) / pixels.sum(dtype=float)
+        assert abs(weight @ east) < 2e-3 and abs(weight @ north) < 2e-3
+        offsets = np.stack([east, north])
+        moments = (weight * offsets) @ offsets.T - width**2 * np.eye(2)
+        (minor, major), vectors = np.linalg.eigh(moments)
+        angle = np.rad2deg(np.arctan2(vectors[0, 1], vectors[1, 1])) % 180
+        assert angle == pytest.approx(25.0, abs=0.3)
+        assert np.sqrt(minor / major) == pytest.approx(0.4, abs=0.015)
+        assert (minor * major) ** 0.25 == pytest.approx(sigma, rel=0.01)
 
 
 def test_random_sky(geometry: PatchGeometry) -> None:

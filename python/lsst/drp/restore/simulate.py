@@ -11,7 +11,7 @@ Datasets, all in the RUN collection ``<collection>/run``:
     Image in nJy with variance, mask, PSF and WCS.
 ``truth_image`` (skymap, tract, patch, band; ImageV2)
     The noiseless sky without PSF on the patch's outer bounding box, nJy per
-    pixel; `.simulate_sky.draw_truth` says how it is sampled.
+    pixel; `.simulate_truth.draw_truth` says how it is sampled.
 ``truth_catalog`` (skymap, tract, patch, band; ArrowAstropy)
     The sources on the patch's outer bounding box: the columns of
     `.simulate_sky` and ``x``, ``y``, pixels of the tract.
@@ -46,7 +46,8 @@ from .simulate_camera import SimulatedCamera, SimulatedVisit
 from .simulate_config import SimulationConfig
 from .simulate_exposure import SimulatedExposure
 from .simulate_psf import SimulatedPsf
-from .simulate_sky import complete_catalog, draw_truth, locate, random_sky
+from .simulate_sky import complete_catalog, locate, random_sky
+from .simulate_truth import draw_truth
 
 _LOG = logging.getLogger(__name__)
 

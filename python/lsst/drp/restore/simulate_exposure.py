@@ -20,7 +20,8 @@ from lsst.images import SkyProjection
 from .simulate_camera import SimulatedCamera, SimulatedVisit
 from .simulate_config import SimulationConfig, Stream
 from .simulate_psf import SimulatedPsf
-from .simulate_sky import add_stamp, galaxy_profile, locate, truncation
+from .simulate_sky import galaxy_profile, locate, truncation
+from .simulate_truth import add_stamp
 
 # Wings of a source are drawn to this fraction of the sky noise per pixel.
 _FAINTEST = 0.02
