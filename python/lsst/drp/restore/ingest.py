@@ -135,12 +135,13 @@ def ingest_exposures(
         )
     checked, file_problems = _check_files(manifest, rows, instrument)
     problems.extend(file_problems)
-    problems.extend(_check_registered(butler, instrument, checked))
+    problems.extend(_check_registered(butler, instrument, [row for row in rows if row.complete]))
     if problems:
         raise ManifestError(manifest.path, problems)
     children = [run, *_tract_collections(butler, tract_collection)]
 
     # The collection comes first: it may be refused.
+    define_input_collection(butler, collection, [])
     butler.collections.register(run)
     define_input_collection(butler, collection, children)
     _register(butler, instrument, checked)
@@ -168,10 +169,14 @@ def _existing(butler: Butler, dataset_type: str, run: str, instrument: str) -> s
 
 def _tract_collections(butler: Butler, name: str | None) -> list[str]:
     """Return the collection of the tract's geometry, if there is one."""
-    known = butler.collections.query(name or _TRACT_COLLECTION)
-    if not known and name is not None:
-        raise ValueError(f"There is no collection {name!r}; register the tract first, with register-tract.")
-    return list(known)
+    try:
+        return list(butler.collections.query(name or _TRACT_COLLECTION))
+    except MissingCollectionError as error:
+        if name is None:
+            return []
+        raise ValueError(
+            f"There is no collection {name!r}; register the tract first, with register-tract."
+        ) from error
 
 
 def _check_files(
@@ -202,7 +207,7 @@ def _check_files(
     return checked, problems
 
 
-def _check_registered(butler: Butler, instrument: str, checked: list[_CheckedRow]) -> list[str]:
+def _check_registered(butler: Butler, instrument: str, rows: list[ManifestRow]) -> list[str]:
     """Return where the rows contradict what the repository knows already."""
     problems = []
     filters = {
@@ -215,8 +220,7 @@ def _check_registered(butler: Butler, instrument: str, checked: list[_CheckedRow
             "visit", instrument=instrument, limit=None, explain=False
         )
     }
-    for item in checked:
-        row = item.row
+    for row in rows:
         label = f"{row.label}: {row.image}"
         band = filters.get(row.physical_filter, row.band)
         if band != row.band:

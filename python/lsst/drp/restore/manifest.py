@@ -74,6 +74,9 @@ from .instrument import ExternalInstrument
 PSF_FILE_KINDS = ("kernel", "psfex", "piff")
 PSF_FWHM_KINDS = ("fwhm_pixel", "fwhm_arcsec")
 
+# The first time that a repository can hold.
+_EPOCH = Time("1970-01-01", scale="tai")
+
 _REQUIRED = ("visit", "image", "psf_kind", "psf", "band", "time", "exposure_time", "zero_point")
 _OPTIONAL = ("detector", "variance", "weight", "mask", "physical_filter")
 
@@ -121,6 +124,8 @@ class ManifestRow:
         Exposure time, s.
     zero_point : `float`
         AB magnitude of 1 count.
+    complete : `bool`
+        Whether everything could be read.
     """
 
     number: int
@@ -137,6 +142,7 @@ class ManifestRow:
     begin: Time
     exposure_time: float
     zero_point: float
+    complete: bool
 
     @property
     def label(self) -> str:
@@ -203,17 +209,14 @@ def read_manifest(path: str | Path) -> Manifest:
 
     problems: list[str] = []
     rows = []
-    complete = []
     scale = str(table.meta.get("time_scale", "utc"))
     for number in range(1, len(table) + 1):
         cells = {name: _cell(table[name], number - 1) for name in table.colnames}
         parser = _RowParser(cells, scale)
         row = parser.parse(number)
         rows.append(row)
-        if not parser.problems:
-            complete.append(row)
         problems.extend(f"{path.name}: {row.label}: {reason}" for reason in parser.problems)
-    problems.extend(_contradictions(complete))
+    problems.extend(_contradictions([row for row in rows if row.complete]))
     planes, reasons = _mask_planes(table.meta.get("mask_planes"))
     problems.extend(f"{path.name}: {reason}" for reason in reasons)
     return Manifest(
@@ -247,7 +250,7 @@ class _RowParser:
         """Return the row, and collect what is wrong with it."""
         if (self._cells.get("variance") is None) == (self._cells.get("weight") is None):
             self.problems.append("give either a variance or a weight")
-        return ManifestRow(
+        row = ManifestRow(
             number=number,
             visit=self._integer("visit", ExternalInstrument.VISIT_MAX),
             detector=self._integer("detector", ExternalInstrument.DETECTOR_MAX, default=0),
@@ -262,7 +265,9 @@ class _RowParser:
             begin=self._time(),
             exposure_time=self._number("exposure_time", minimum=0.0),
             zero_point=self._number("zero_point"),
+            complete=True,
         )
+        return dataclasses.replace(row, complete=not self.problems)
 
     def _value(self, name: str) -> Any:
         """Return a cell that must not be empty."""
@@ -316,16 +321,18 @@ class _RowParser:
 
     def _time(self) -> Time:
         value = self._value("time")
-        if isinstance(value, Time):
-            return value
         with contextlib.suppress(TypeError, ValueError):
-            value = float(value)
+            value = value if isinstance(value, Time) else float(value)
         try:
-            return Time(value, format="mjd" if isinstance(value, float) else None, scale=self._time_scale)
+            time = Time(value, format="mjd" if isinstance(value, float) else None, scale=self._time_scale)
         except ValueError as error:
             if value is not None:
                 self.problems.append(f"time is {value}, neither ISO format nor MJD: {error}")
-            return Time(0.0, format="mjd")
+            return _EPOCH
+        if not time > _EPOCH:
+            self.problems.append(f"time is {value}, which is before 1970")
+            return _EPOCH
+        return time
 
 
 def _contradictions(rows: list[ManifestRow]) -> list[str]:

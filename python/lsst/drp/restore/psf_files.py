@@ -12,7 +12,7 @@ __all__ = ("read_psf",)
 import itertools
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import astropy.io.fits
 import numpy as np
@@ -23,9 +23,6 @@ from lsst.images.psfs import GaussianPointSpreadFunction, PiffWrapper, PointSpre
 from .exposure_files import ExposureFileError, read_fits_image, split_extension
 from .manifest import ManifestRow
 from .visit_images import kernel_psf, polynomial_terms
-
-if TYPE_CHECKING:
-    import piff
 
 # Width of the smallest kernel that is accepted, and of the smallest stamp that
 # is drawn, pixels: that of the decoder's kernels.
@@ -40,9 +37,11 @@ _GAUSSIAN_EXTENT = 5.0
 # Full width at half maximum of a Gaussian over its standard deviation.
 _FWHM_PER_SIGMA = math.sqrt(8.0 * math.log(2.0))
 
-# Highest order of the polynomial that a Piff PSF is approximated with, and the
-# largest error, relative to the peak, for which a lower order is good enough.
+# Highest order of the polynomial that stands for a Piff PSF; the error,
+# relative to the peak, that is good enough for a lower order, and the largest
+# that is accepted.
 _MAX_ORDER = 4
+_GOOD_ERROR = 1e-5
 _MAX_ERROR = 1e-3
 
 
@@ -179,8 +178,12 @@ def _psfex(folder: Path, name: str, bbox: Box) -> PiffWrapper:
 
 
 def _piff(folder: Path, name: str, bbox: Box, detector: int) -> PiffWrapper:
-    """Return the PSF of a Piff file."""
-    import galsim
+    """Return a polynomial of pixel kernels that is the same as the model of a
+    Piff file.
+
+    A visit image can be stored with neither the WCS that a Piff model usually
+    has nor a model that was read from a file.
+    """
     import piff
 
     path = folder / name
@@ -193,25 +196,12 @@ def _piff(folder: Path, name: str, bbox: Box, detector: int) -> PiffWrapper:
     others = [key for key in psf.interp_property_names if key not in ("x", "y", "u", "v")]
     if others:
         raise ExposureFileError(f"{name}: the PSF must depend on the position in the image, not on {others}")
-    chips = sorted(psf.wcs)
-    if len(chips) == 1:
-        chip = chips[0]
-        if psf.pointing is None and isinstance(psf.wcs[chip], galsim.PixelScale) and chip == 0:
-            return PiffWrapper(psf, bbox, _PIFF_SIZE)
-    elif detector in chips:
-        chip = detector
-    else:
+    chips = sorted(int(chip) for chip in psf.wcs)
+    chip = chips[0] if len(chips) == 1 else detector
+    if chip not in chips:
         raise ExposureFileError(f"{name}: a model of the chips {chips}, none of which is detector {detector}")
-    return _sampled(psf, chip, name, bbox)
 
-
-def _sampled(psf: piff.PSF, chip: int, name: str, bbox: Box) -> PiffWrapper:
-    """Return a polynomial of pixel kernels that is the same as a Piff PSF with
-    a WCS of its own, which a visit image cannot be stored with.
-    """
     x, y = (grid.ravel() for grid in np.meshgrid(*(np.linspace(0, n - 1, 7) for n in bbox.shape[::-1])))
-    origin = (bbox.x.center, bbox.y.center)
-    scale = (bbox.x.size / 2, bbox.y.size / 2)
     try:
         # The first pixel is (1, 1) there.
         drawn = np.array(
@@ -223,19 +213,19 @@ def _sampled(psf: piff.PSF, chip: int, name: str, bbox: Box) -> PiffWrapper:
     except Exception as error:  # GalSim's and Piff's errors are of many types
         raise ExposureFileError(f"{name}: cannot be drawn: {error}") from error
     drawn /= drawn.sum(axis=1, keepdims=True)
-    residual = math.inf
+    origin = (bbox.x.center, bbox.y.center)
+    scale = (bbox.x.size / 2, bbox.y.size / 2)
+    u, v = (x - origin[0]) / scale[0], (y - origin[1]) / scale[1]
     for order in range(_MAX_ORDER + 1):
-        terms = [
-            ((x - origin[0]) / scale[0]) ** i * ((y - origin[1]) / scale[1]) ** j
-            for i, j in polynomial_terms(order)
-        ]
-        matrix = np.stack(terms, axis=1)
+        matrix = np.stack([u**i * v**j for i, j in polynomial_terms(order)], axis=1)
         coefficients = np.linalg.lstsq(matrix, drawn, rcond=None)[0]
-        residual = float(np.abs(matrix @ coefficients - drawn).max() / drawn.max())
-        if residual < _MAX_ERROR:
-            kernels = coefficients.reshape(-1, _PIFF_SIZE, _PIFF_SIZE)
-            return kernel_psf(kernels, bbox, origin=origin, scale=scale)
-    raise ExposureFileError(
-        f"{name}: varies more over the image than a polynomial of order {_MAX_ORDER} (error {residual:.2g} "
-        f"of the peak, at most {_MAX_ERROR:g})"
-    )
+        residual = np.abs(matrix @ coefficients - drawn).max() / drawn.max()
+        if residual < _GOOD_ERROR:
+            break
+    if not residual < _MAX_ERROR:
+        raise ExposureFileError(
+            f"{name}: varies more over the image than a polynomial of order {_MAX_ORDER} (error "
+            f"{residual:.2g} of the peak, at most {_MAX_ERROR:g})"
+        )
+    kernels = coefficients.reshape(-1, _PIFF_SIZE, _PIFF_SIZE)
+    return kernel_psf(kernels, bbox, origin=origin, scale=scale)
