@@ -23,6 +23,9 @@ FOOTPRINT = 3
 
 _TAPS = np.arange(1 - FOOTPRINT, FOOTPRINT + 1)
 
+# Where less than this of the weight is left there is nothing to interpolate.
+_SMALLEST_NORM = 0.1
+
 # Positions outside of the array are sent here: blot_image raises on NaN, and
 # this one is outside of any array.
 _NOWHERE = -1e6
@@ -92,8 +95,8 @@ def interpolate(
     -------
     values : `numpy.ndarray`
         Sum of weight times pixel over the good pixels, divided by ``norm``;
-        `numpy.float32`, shape ``(n, m)``.  Zero where ``norm`` is not
-        positive.
+        `numpy.float32`, shape ``(n, m)``.  Zero where ``norm`` is below
+        0.1.
     norm : `numpy.ndarray`
         Sum of the weights of the good pixels, same type and shape.
 
@@ -104,7 +107,7 @@ def interpolate(
     """
     norm = _blot(good, x, y, "lanczos3")
     values = _blot(np.where(good, data, 0.0), x, y, "lanczos3")
-    return np.divide(values, norm, out=np.zeros_like(values), where=norm > 0.0), norm
+    return np.divide(values, norm, out=np.zeros_like(values), where=norm > _SMALLEST_NORM), norm
 
 
 def bad_weight(good: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -166,7 +169,7 @@ def interpolate_variance(variance: np.ndarray, x: np.ndarray, y: np.ndarray, nor
     -------
     variance : `numpy.ndarray`
         Variance of the interpolated values, `numpy.float32`, same shape.
-        Zero where ``norm`` is not positive.
+        Zero where ``norm`` is below 0.1.
 
     Notes
     -----
@@ -186,4 +189,6 @@ def interpolate_variance(variance: np.ndarray, x: np.ndarray, y: np.ndarray, nor
     # The curvature at a step of the variance must not turn its sign.
     result = np.clip(result, 0.5 * linear, 2.0 * linear)
     result *= np.interp(phase_x, _PHASE, _SQUARE_SUM) * np.interp(phase_y, _PHASE, _SQUARE_SUM)
-    return np.divide(result, norm**2, out=np.zeros_like(result), where=norm > 0.0).astype(np.float32)
+    return np.divide(result, norm**2, out=np.zeros_like(result), where=norm > _SMALLEST_NORM).astype(
+        np.float32
+    )
