@@ -1,0 +1,253 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""From arrays to the datasets that are written: coadds with mask, PSF and
+provenance, and the network's weights.
+"""
+
+from __future__ import annotations
+
+__all__ = ("make_reference_coadd", "make_restored_coadd", "make_weights_table")
+
+from collections.abc import Mapping, Sequence
+
+import astropy.table
+import astropy.units as u
+import numpy as np
+import scipy.ndimage
+
+from lsst.images import Image, Mask, MaskPlane, MaskSchema, get_legacy_deep_coadd_mask_planes
+from lsst.images.cells import CellCoadd, CellGridBounds, CellIJ, CellPointSpreadFunction, CoaddProvenance
+
+from .exposure_stack import ExposureStack
+from .patch_geometry import PatchGeometry
+from .reference_coadd import ReferenceCoadd
+from .restoration import Restoration
+from .stack_builder import StackInput
+
+# Planes of the pipeline's own coadds keep their names and meaning (conversion
+# to lsst.afw needs no more than that: it writes other planes under their own
+# names).
+_COADD_PLANES = {plane.name: plane for plane in get_legacy_deep_coadd_mask_planes().values()}
+
+_RESTORED_SCHEMA = MaskSchema(
+    [
+        _COADD_PLANES["NO_DATA"],
+        MaskPlane("FEW_EXPOSURES", "Fewer exposures than configured have data for this pixel."),
+        MaskPlane(
+            "NOT_CONVERGED",
+            "The restoration ran out of steps, or failed, before its loss stopped falling.",
+        ),
+    ]
+)
+
+_REFERENCE_SCHEMA = MaskSchema(
+    [_COADD_PLANES[name] for name in ("NO_DATA", "CLIPPED", "REJECTED", "INEXACT_PSF")]
+)
+
+
+def make_restored_coadd(
+    restoration: Restoration,
+    stack: ExposureStack,
+    reference: ReferenceCoadd,
+    inputs: Sequence[StackInput],
+    geometry: PatchGeometry,
+    band: str,
+    few_exposures: int,
+) -> CellCoadd:
+    """Make the dataset ``restored_coadd``.
+
+    Parameters
+    ----------
+    restoration : `Restoration`
+        The latent image and how it was found.
+    stack : `ExposureStack`
+        The exposures it was restored from.
+    reference : `ReferenceCoadd`
+        Coadd of the same exposures; its number of exposures in each pixel is
+        used.
+    inputs : `~collections.abc.Sequence` [`StackInput`]
+        The visit images in the stack.
+    geometry : `PatchGeometry`
+        The pixel grid of the patch.
+    band : `str`
+        Name of the band.
+    few_exposures : `int`
+        Pixels with fewer exposures than this get the mask plane
+        ``FEW_EXPOSURES``.
+
+    Returns
+    -------
+    coadd : `lsst.images.cells.CellCoadd`
+        The latent image on the patch, nJy, with
+
+        - mask planes ``NO_DATA`` (no exposure has a good pixel here),
+          ``FEW_EXPOSURES`` and ``NOT_CONVERGED`` (then on all pixels);
+        - NaN as variance: it is not known;
+        - the pixel itself as PSF, as that is what a latent image is meant to
+          have: one at the centre of a stamp as large as the exposures'
+          kernels.
+
+    Notes
+    -----
+    The model also fills small holes in the data (the core of a star that is
+    saturated in all exposures): pixels with ``NO_DATA`` have a value as long
+    as a good pixel is within reach of a PSF kernel, and are NaN where
+    nothing constrains them.  Cells in which no exposure has a PSF are
+    missing: NaN, and no PSF.
+    """
+    missing = ~stack.has_kernel.any(axis=0)
+    missing_pixels = missing.repeat(stack.cell_shape[0], axis=0).repeat(stack.cell_shape[1], axis=1)
+    no_data = reference.n_exposures == 0
+    reached = scipy.ndimage.maximum_filter(~no_data, stack.kernel_size, mode="constant", cval=False)
+    image = np.where(reached & ~missing_pixels, restoration.image, np.float32(np.nan))
+
+    mask = Mask(0, schema=_RESTORED_SCHEMA, bbox=geometry.outer_bbox)
+    mask.set("NO_DATA", no_data)
+    mask.set("FEW_EXPOSURES", reference.n_exposures < few_exposures)
+    if not restoration.converged:
+        mask.set("NOT_CONVERGED")
+
+    pixel = np.zeros((*missing.shape, stack.kernel_size, stack.kernel_size), np.float32)
+    pixel[..., stack.padding, stack.padding] = 1.0
+    return _make_coadd(image, np.full_like(image, np.nan), mask, pixel, missing, inputs, geometry, band)
+
+
+def make_reference_coadd(
+    reference: ReferenceCoadd, inputs: Sequence[StackInput], geometry: PatchGeometry, band: str
+) -> CellCoadd:
+    """Make the dataset ``restored_coadd_reference``.
+
+    Parameters
+    ----------
+    reference : `ReferenceCoadd`
+        Weighted and clipped mean of the exposures.
+    inputs : `~collections.abc.Sequence` [`StackInput`]
+        The visit images in it.
+    geometry : `PatchGeometry`
+        The pixel grid of the patch.
+    band : `str`
+        Name of the band.
+
+    Returns
+    -------
+    coadd : `lsst.images.cells.CellCoadd`
+        The mean, nJy, with its variance and PSF, NaN where no exposure has
+        data, and the mask planes ``NO_DATA``, ``CLIPPED``, ``REJECTED`` and
+        ``INEXACT_PSF`` of the pipeline's coadds.
+    """
+    missing = ~reference.weights.any(axis=0)
+    cells = geometry.patch.cells
+    in_cell = np.count_nonzero(reference.weights, axis=0)
+    expected = in_cell.repeat(cells.cell_shape.y, axis=0).repeat(cells.cell_shape.x, axis=1)
+    incomplete = reference.n_exposures < expected
+
+    mask = Mask(0, schema=_REFERENCE_SCHEMA, bbox=geometry.outer_bbox)
+    mask.set("NO_DATA", reference.n_exposures == 0)
+    mask.set("CLIPPED", reference.clipped.any(axis=0))
+    mask.set("REJECTED", incomplete)
+    mask.set("INEXACT_PSF", incomplete)
+    return _make_coadd(
+        reference.image, reference.variance, mask, reference.kernels, missing, inputs, geometry, band
+    )
+
+
+def make_weights_table(weights: Mapping[str, np.ndarray]) -> astropy.table.Table:
+    """Make the dataset ``restored_coadd_weights``.
+
+    Parameters
+    ----------
+    weights : `~collections.abc.Mapping` [`str`, `numpy.ndarray`]
+        Weights of the network by name.
+
+    Returns
+    -------
+    table : `astropy.table.Table`
+        One row per number: ``name`` of the array, its ``shape`` (comma
+        separated; empty for a scalar), ``index`` in the flattened array (C
+        order), and ``value``.
+    """
+    names, shapes, indices, values = [], [], [], []
+    for name, array in weights.items():
+        names += [name] * array.size
+        shapes += [",".join(map(str, array.shape))] * array.size
+        indices.append(np.arange(array.size))
+        values.append(np.asarray(array, np.float32).ravel())
+    return astropy.table.Table(
+        {
+            "name": np.array(names, dtype=str),
+            "shape": np.array(shapes, dtype=str),
+            "index": np.concatenate(indices) if indices else np.array([], np.int64),
+            "value": np.concatenate(values) if values else np.array([], np.float32),
+        }
+    )
+
+
+def _make_coadd(
+    image: np.ndarray,
+    variance: np.ndarray,
+    mask: Mask,
+    kernels: np.ndarray,
+    missing: np.ndarray,
+    inputs: Sequence[StackInput],
+    geometry: PatchGeometry,
+    band: str,
+) -> CellCoadd:
+    """Put the planes, the PSF and the provenance together.
+
+    ``kernels`` has shape ``(cells_y, cells_x, k, k)``; ``missing`` tells which
+    cells have none, shape ``(cells_y, cells_x)``.
+    """
+    bbox = geometry.outer_bbox
+    bounds = CellGridBounds(
+        grid=geometry.patch.cells,
+        bbox=bbox,
+        missing=frozenset(CellIJ(i=int(i), j=int(j)) for i, j in np.argwhere(missing)),
+    )
+    psf = np.where(missing[..., np.newaxis, np.newaxis], np.float32(np.nan), kernels)
+    return CellCoadd(
+        Image(image, bbox=bbox, unit=u.nJy, sky_projection=geometry.sky_projection),
+        mask=mask,
+        variance=Image(variance, bbox=bbox, unit=u.nJy**2),
+        band=band,
+        psf=CellPointSpreadFunction(psf, bounds=bounds),
+        patch=geometry.patch,
+        provenance=_make_provenance(inputs),
+    )
+
+
+def _make_provenance(inputs: Sequence[StackInput]) -> CoaddProvenance:
+    """Tabulate the visit images and what each gave to each cell.
+
+    Several instruments or filters become one comma-separated name.
+    """
+    table = CoaddProvenance.make_empty_input_table(len(inputs))
+    for row, visit_image in zip(table, inputs, strict=True):
+        for name in table.colnames:
+            row[name] = getattr(visit_image, name)
+    # lsst-images 30.2026.4300 can neither write nor read a table with more
+    # than one name in these columns (as of HSC's two i filters).
+    common = {name: ",".join(sorted(set(table[name]))) for name in ("instrument", "physical_filter")}
+    for name, value in common.items():
+        table[name] = np.full(len(table), value, dtype=object)
+
+    gave = [np.argwhere(visit_image.unmasked_fraction > 0) for visit_image in inputs]
+    contributions = CoaddProvenance.make_empty_contribution_table(sum(map(len, gave)))
+    start = 0
+    for visit_image, cells in zip(inputs, gave, strict=True):
+        rows = slice(start, start + len(cells))
+        i, j = cells.T
+        contributions["cell_i"][rows], contributions["cell_j"][rows] = i, j
+        contributions["instrument"][rows] = common["instrument"]
+        for name in ("visit", "detector"):
+            contributions[name][rows] = getattr(visit_image, name)
+        for name in ("overlaps_center", "overlap_fraction", "unmasked_fraction", "weight"):
+            contributions[name][rows] = getattr(visit_image, name)[i, j]
+        for axes in ("xx", "yy", "xy"):
+            contributions[f"psf_shape_{axes}"][rows] = getattr(visit_image, f"psf_{axes}")[i, j]
+        # Set where the measurement failed, as flags of measurements are.
+        contributions["psf_shape_flag"][rows] = ~np.isfinite(visit_image.psf_xx[i, j])
+        start = rows.stop
+    return CoaddProvenance(inputs=table, contributions=contributions)
