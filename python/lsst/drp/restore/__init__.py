@@ -4,3 +4,55 @@
 # license that can be found in the LICENSE file.
 
 """Restored coadds of ground-based surveys by AstroClearNet."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .astro_clear_net import AstroClearNetConfig, AstroClearNetTask
+    from .build_stack import BuildStackConfig, BuildStackTask
+    from .errors import InputError, RestorationError
+    from .exposure_stack import ExposureStack
+    from .patch_geometry import PatchGeometry
+    from .restoration import Restoration
+    from .restore_coadd import RestoreCoaddConfig, RestoreCoaddConnections, RestoreCoaddTask
+
+__all__ = (
+    "AstroClearNetConfig",
+    "AstroClearNetTask",
+    "BuildStackConfig",
+    "BuildStackTask",
+    "ExposureStack",
+    "InputError",
+    "PatchGeometry",
+    "Restoration",
+    "RestorationError",
+    "RestoreCoaddConfig",
+    "RestoreCoaddConnections",
+    "RestoreCoaddTask",
+)
+
+_MODULES = {
+    "AstroClearNetConfig": "astro_clear_net",
+    "AstroClearNetTask": "astro_clear_net",
+    "BuildStackConfig": "build_stack",
+    "BuildStackTask": "build_stack",
+    "ExposureStack": "exposure_stack",
+    "InputError": "errors",
+    "PatchGeometry": "patch_geometry",
+    "Restoration": "restoration",
+    "RestorationError": "errors",
+    "RestoreCoaddConfig": "restore_coadd",
+    "RestoreCoaddConnections": "restore_coadd",
+    "RestoreCoaddTask": "restore_coadd",
+}
+
+
+# Every call of the ``butler`` command imports this package for its
+# subcommands; what the tasks need is imported when they are asked for.
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

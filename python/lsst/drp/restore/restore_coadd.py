@@ -1,0 +1,284 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The pipeline task: from the visit images that overlap a patch to its
+restored coadd.
+"""
+
+from __future__ import annotations
+
+__all__ = ("RestoreCoaddConfig", "RestoreCoaddConnections", "RestoreCoaddTask")
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import astropy.units as u
+
+import lsst.pex.config as pexConfig
+import lsst.pipe.base as pipeBase
+import lsst.pipe.base.connectionTypes as cT
+from lsst.images import Image
+from lsst.images.cells import CellCoadd
+
+from .astro_clear_net import AstroClearNetTask
+from .build_stack import BuildStackTask
+from .exposure_stack import ExposureStack
+from .metrics import format_metrics, measure_metrics
+from .pack import make_reference_coadd, make_restored_coadd, make_weights_table
+from .patch_geometry import PatchGeometry
+from .plots import plot_restoration
+from .reference_coadd import naive_mean, reference_coadd
+
+_PATCH = ("skymap", "tract", "patch", "band")
+
+
+class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATCH):
+    """Datasets of `RestoreCoaddTask`."""
+
+    visit_images = cT.Input(
+        doc="Calibrated exposures that overlap the patch, with PSF, variance and mask.",
+        name="visit_image",
+        storageClass="VisitImage",
+        dimensions=("instrument", "visit", "detector"),
+        multiple=True,
+        deferLoad=True,
+    )
+    tract_geometry = cT.Input(
+        doc="Pixel grids of the patches of a tract, from 'butler register-tract' (patchGeometry='tract').",
+        name="tract_geometry",
+        storageClass="StructuredDataDict",
+        dimensions=("skymap", "tract"),
+    )
+    sky_map = cT.Input(
+        doc="The skymap of the full Science Pipelines (patchGeometry='skymap').",
+        name="skyMap",
+        storageClass="SkyMap",
+        dimensions=("skymap",),
+    )
+    coadd = cT.PrerequisiteInput(
+        doc="The pipeline's own coadd of the patch: compared with where there is one, and the source of the "
+        "pixel grid if patchGeometry='coadd'.",
+        name="deep_coadd",
+        storageClass="CellCoadd",
+        dimensions=_PATCH,
+        multiple=True,
+        minimum=0,
+        deferLoad=True,
+    )
+    restored_coadd = cT.Output(
+        doc="The restored coadd: the non-negative latent image.",
+        name="restored_coadd",
+        storageClass="CellCoadd",
+        dimensions=_PATCH,
+    )
+    restored_coadd_reference = cT.Output(
+        doc="Clipped mean of the same exposures, weighted by their inverse variance.",
+        name="restored_coadd_reference",
+        storageClass="CellCoadd",
+        dimensions=_PATCH,
+    )
+    restored_coadd_naive_mean = cT.Output(
+        doc="The papers' naive coadd: the unweighted mean of the same exposures.",
+        name="restored_coadd_naive_mean",
+        storageClass="ImageV2",
+        dimensions=_PATCH,
+    )
+    restored_coadd_training = cT.Output(
+        doc="Loss by training step.",
+        name="restored_coadd_training",
+        storageClass="ArrowAstropy",
+        dimensions=_PATCH,
+    )
+    restored_coadd_metrics = cT.Output(
+        doc="Sharpness, noise and similarity of the restored coadd and of what it is compared with.",
+        name="restored_coadd_metrics",
+        storageClass="StructuredDataDict",
+        dimensions=_PATCH,
+    )
+    restored_coadd_plot = cT.Output(
+        doc="An exposure, the reference coadd, the restored coadd and their difference.",
+        name="restored_coadd_plot",
+        storageClass="Plot",
+        dimensions=_PATCH,
+    )
+    restored_coadd_kernels = cT.Output(
+        doc="PSF kernels by visit and cell, shape (visits, cells_y, cells_x, 25, 25).",
+        name="restored_coadd_kernels",
+        storageClass="NumpyArray",
+        dimensions=_PATCH,
+    )
+    restored_coadd_weights = cT.Output(
+        doc="Fitted weights of the network.",
+        name="restored_coadd_weights",
+        storageClass="ArrowAstropy",
+        dimensions=_PATCH,
+    )
+
+    def __init__(self, *, config: RestoreCoaddConfig):
+        if config.patchGeometry != "tract":
+            del self.tract_geometry
+        if config.patchGeometry != "skymap":
+            del self.sky_map
+        if config.patchGeometry == "coadd":
+            # A patch without a coadd has no grid then: it is no quantum.
+            self.coadd = cT.Input(
+                doc=self.coadd.doc,
+                name=self.coadd.name,
+                storageClass=self.coadd.storageClass,
+                dimensions=self.coadd.dimensions,
+                multiple=True,
+                deferLoad=True,
+            )
+
+
+class RestoreCoaddConfig(pipeBase.PipelineTaskConfig, pipelineConnections=RestoreCoaddConnections):
+    """Configuration of `RestoreCoaddTask`."""
+
+    patchGeometry = pexConfig.ChoiceField[str](
+        doc="Where the pixel grid of the patch comes from.",
+        default="tract",
+        allowed={
+            "tract": "The dataset tract_geometry that 'butler register-tract' writes.",
+            "coadd": "The pipeline's own coadd of the patch.",
+            "skymap": "The dataset skyMap of the full Science Pipelines.",
+        },
+        optional=False,
+    )
+    cellSize = pexConfig.RangeField[int](
+        doc="Height and width in pixels of the cells of patches whose skymap defines none.", default=150, min=25
+    )
+    buildStack = pexConfig.ConfigurableField(
+        target=BuildStackTask, doc="Brings the visit images onto the patch's grid."
+    )
+    clipSigma = pexConfig.RangeField[float](
+        doc="Pixels of an exposure that differ from the others' median by more than this many sigma, and by "
+        "more than differences between the PSFs explain, are outliers: neither coadded nor fitted.",
+        default=5.0,
+        min=1.0,
+    )
+    restorer = pexConfig.ConfigurableField(target=AstroClearNetTask, doc="Restores the latent image.")
+    fewExposures = pexConfig.RangeField[int](
+        doc="Pixels with fewer exposures than this get the mask plane FEW_EXPOSURES.", default=3, min=0
+    )
+
+
+class RestoreCoaddTask(pipeBase.PipelineTask):
+    """Restore one patch in one band from the visit images that overlap it."""
+
+    ConfigClass = RestoreCoaddConfig
+    _DefaultName: ClassVar[str] = "restoreCoadd"
+    config: RestoreCoaddConfig
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.makeSubtask("buildStack")
+        self.makeSubtask("restorer")
+
+    def runQuantum(
+        self,
+        butlerQC: pipeBase.QuantumContext,
+        inputRefs: pipeBase.InputQuantizedConnection,
+        outputRefs: pipeBase.OutputQuantizedConnection,
+    ) -> None:
+        """Translate between the Butler and `run`.
+
+        Parameters
+        ----------
+        butlerQC : `lsst.pipe.base.QuantumContext`
+            Reads and writes the datasets.
+        inputRefs : `lsst.pipe.base.InputQuantizedConnection`
+            Input datasets.
+        outputRefs : `lsst.pipe.base.OutputQuantizedConnection`
+            Output datasets.
+        """
+        inputs = butlerQC.get(inputRefs)
+        data_id = butlerQC.quantum.dataId
+        coadd = next(iter(inputs["coadd"]), None)
+        match self.config.patchGeometry:
+            case "tract":
+                geometry = PatchGeometry.from_tract(inputs["tract_geometry"], data_id["patch"])
+            case "coadd":
+                geometry = PatchGeometry.from_coadd(coadd)
+            case "skymap":
+                geometry = PatchGeometry.from_skymap(
+                    inputs["sky_map"],
+                    data_id["tract"],
+                    data_id["patch"],
+                    skymap_name=data_id["skymap"],
+                    cell_size=self.config.cellSize,
+                )
+        outputs = self.run(
+            inputs["visit_images"],
+            geometry,
+            data_id["band"],
+            coadd=coadd.get() if coadd is not None else None,
+            num_cores=butlerQC.resources.num_cores,
+        )
+        butlerQC.put(outputs, outputRefs)
+
+    def run(
+        self,
+        visit_images: Sequence[Any],
+        geometry: PatchGeometry,
+        band: str,
+        *,
+        coadd: CellCoadd | None = None,
+        num_cores: int = 1,
+    ) -> pipeBase.Struct:
+        """Restore a patch.
+
+        Parameters
+        ----------
+        visit_images : `~collections.abc.Sequence` [handle]
+            Deferred handles of the visit images: ``dataId``, and ``get`` with
+            ``component`` and ``parameters``.
+        geometry : `PatchGeometry`
+            The pixel grid of the patch.
+        band : `str`
+            Name of the band.
+        coadd : `lsst.images.cells.CellCoadd`, optional
+            The pipeline's coadd of the patch, for comparison.
+        num_cores : `int`, optional
+            CPU cores to use.
+
+        Returns
+        -------
+        outputs : `lsst.pipe.base.Struct`
+            One attribute by output connection.
+
+        Raises
+        ------
+        lsst.pipe.base.NoWorkFound
+            Raised if too few visit images can be used.
+        RestorationError
+            Raised if an input or the configuration is wrong, or the training
+            fails.
+        """
+        inputs = self.buildStack.run(visit_images, geometry, band)
+        stack: ExposureStack = inputs.stack
+        naive = naive_mean(stack)
+        reference = reference_coadd(stack, clip_sigma=self.config.clipSigma)
+        stack.reject(reference.clipped)
+        restoration = self.restorer.run(stack, reference, n_threads=num_cores)
+
+        metrics = measure_metrics(
+            restoration, stack, reference, naive, geometry=geometry, inputs=inputs, coadd=coadd
+        )
+        title = f"{geometry.skymap}, tract {geometry.tract}, patch {geometry.patch.id}, {band}"
+        self.log.info("Restored %s:\n%s", title, format_metrics(metrics))
+        return pipeBase.Struct(
+            restored_coadd=make_restored_coadd(
+                restoration, stack, reference, inputs.inputs, geometry, band, self.config.fewExposures
+            ),
+            restored_coadd_reference=make_reference_coadd(reference, inputs.inputs, geometry, band),
+            restored_coadd_naive_mean=Image(
+                naive, bbox=geometry.outer_bbox, unit=u.nJy, sky_projection=geometry.sky_projection
+            ),
+            restored_coadd_training=restoration.history,
+            restored_coadd_metrics=metrics,
+            restored_coadd_plot=plot_restoration(stack, reference, restoration, title=title),
+            restored_coadd_kernels=stack.kernels,
+            restored_coadd_weights=make_weights_table(restoration.weights),
+        )
