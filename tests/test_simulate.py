@@ -112,8 +112,8 @@ def test_repository(butler: Butler, geometry: PatchGeometry) -> None:
         }
     assert found == {(v, d) for v in (1, 2) for d in range(4)}
     image = read(butler, 2, 3)
-    # 2 detectors and a gap of 20 pixels cover 110 % of 200 pixels.
-    assert image.image.array.shape == (100, 100)
+    # 2 detectors and a gap of 20 pixels cover 125 % of 200 pixels.
+    assert image.image.array.shape == (115, 115)
     assert image.image.unit == u.nJy and image.variance.unit == u.nJy**2
     assert image.band == "i" and image.obs_info.visit_id == 2
     assert image.obs_info.datetime_begin.tai.isot == "2025-11-21T02:00:00.000"
@@ -121,7 +121,7 @@ def test_repository(butler: Butler, geometry: PatchGeometry) -> None:
     assert record.timespan.begin == image.obs_info.datetime_begin
     # The record's region is that of the pixels: the patch grid is found at
     # the same place by both.
-    middle = image.sky_projection.pixel_to_sky(x=49.5, y=49.5)
+    middle = image.sky_projection.pixel_to_sky(x=57.0, y=57.0)
     record = butler.query_dimension_records(
         "visit_detector_region", instrument="SimCam", visit=2, detector=3
     )[0]
@@ -165,7 +165,7 @@ def test_chip_gaps(butler: Butler) -> None:
 
 def test_deterministic(butler: Butler) -> None:
     """A seed gives the same pixels, whatever the number of visits."""
-    two = {"detectors": (2, 1)}
+    two = {"detectors": (2, 1), "detector_size": 60, "galaxy_density": 0.2}
     simulate(butler, "a", n_visits=1, seed=7, **two)
     # Records of visit 1 must be the same, or this would raise.
     simulate(butler, "b", n_visits=2, seed=7, **two)
@@ -175,8 +175,26 @@ def test_deterministic(butler: Butler) -> None:
         assert not np.array_equal(first.image.array, read(butler, 2, detector, "b").image.array)
     simulate(butler, "c", n_visits=1, seed=8, first_visit=101, **two)
     assert not np.array_equal(read(butler, 1, 0, "a").image.array, read(butler, 101, 0, "c").image.array)
+
+
+def test_refusals(butler: Butler) -> None:
+    """What would mix two simulations, or has no patch, is refused before
+    anything is written.
+    """
+    one = {"detectors": (1, 1), "detector_size": 50, "catalog": NO_SOURCES}
+    simulate(butler, "a", **one)
     with pytest.raises(ValueError, match="'a/run' already holds truth_catalog, truth_image, visit_image"):
-        simulate(butler, "a", n_visits=1, seed=7)
+        simulate(butler, "a", **one)
+    with pytest.raises(ValueError, match="has another visit 1 of 'SimCam'; choose a first visit"):
+        simulate(butler, "b", seed=1, **one)
+    with pytest.raises(ValueError, match="no geometry of tract 0 of skymap 'other' in collection 'skymaps'"):
+        simulate(butler, "b", skymap="other", **one)
+    with pytest.raises(ValueError, match="in collection 'nowhere'; register the tract"):
+        simulate(butler, "b", tract_collection="nowhere", **one)
+    assert not butler.collections.query("b*")
+    # With another ID or camera there is room for both.
+    simulate(butler, "b", seed=1, first_visit=2, **one)
+    simulate(butler, "c", seed=1, instrument="OtherCam", **one)
 
 
 @pytest.mark.parametrize("psf", ["piff", "kernel", "gaussian"])

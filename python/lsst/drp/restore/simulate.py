@@ -24,12 +24,19 @@ __all__ = ("SimulationConfig", "SimulationSummary", "simulate_exposures")
 import dataclasses
 import logging
 import time
+from collections.abc import Mapping
 
 import astropy.table
 import astropy.units as u
 import numpy as np
 
-from lsst.daf.butler import Butler, DatasetType, MissingCollectionError
+from lsst.daf.butler import (
+    Butler,
+    DatasetNotFoundError,
+    DatasetType,
+    MissingCollectionError,
+    MissingDatasetTypeError,
+)
 from lsst.images import DetectorFrame, Image, SkyProjection
 from lsst.sphgeom import ConvexPolygon
 
@@ -95,16 +102,12 @@ def simulate_exposures(butler: Butler, config: SimulationConfig) -> SimulationSu
     Raises
     ------
     ValueError
-        Raised if the collection holds data already, or the catalog is not
-        usable.
-    lsst.daf.butler.registry.ConflictingDefinitionError
-        Raised if the repository has other visits with the same IDs.
+        Raised if the tract is not registered, the collection holds data
+        already, the repository has other visits with the same IDs, or the
+        catalog is not usable.  No dataset is written then.
     """
     _require_empty(butler, config.run)
-    tract_geometry = butler.get(
-        "tract_geometry", skymap=config.skymap, tract=config.tract, collections=config.tract_collection
-    )
-    geometry = PatchGeometry.from_tract(tract_geometry, config.patch)
+    geometry = _get_geometry(butler, config)
     outer = geometry.patch.outer_bbox
     center = geometry.sky_projection.pixel_to_sky(x=outer.x.center, y=outer.y.center)
     right = geometry.sky_projection.pixel_to_sky(x=outer.x.center + 1, y=outer.y.center)
@@ -115,16 +118,18 @@ def simulate_exposures(butler: Butler, config: SimulationConfig) -> SimulationSu
         catalog = complete_catalog(config.catalog)
 
     register_instrument(butler, config.instrument, camera.detectors, {config.physical_filter: config.band})
+    ids = range(config.first_visit, config.first_visit + config.n_visits)
+    visits = [SimulatedVisit.draw(config, visit, center) for visit in ids]
+    pointings = [_register_visit(butler, camera, visit) for visit in visits]
     truth = _put_truth(butler, config, geometry, catalog)
     rows = []
-    for i in range(config.n_visits):
+    for visit, projections in zip(visits, pointings, strict=True):
         start = time.perf_counter()
-        visit = SimulatedVisit.draw(config, config.first_visit + i, center)
-        rows.append(_put_visit(butler, camera, visit, catalog))
+        rows.append(_put_visit(butler, camera, visit, projections, catalog))
         _LOG.info(
             "Visit %d (%d of %d): seeing %.2f arcsec, noise %.1f nJy per pixel, in %.1f s.",
             visit.visit,
-            i + 1,
+            len(rows),
             config.n_visits,
             visit.seeing,
             visit.sky_sigma,
@@ -151,6 +156,20 @@ def _require_empty(butler: Butler, run: str) -> None:
         )
 
 
+def _get_geometry(butler: Butler, config: SimulationConfig) -> PatchGeometry:
+    """Read the pixel grid of the patch."""
+    try:
+        tract_geometry = butler.get(
+            "tract_geometry", skymap=config.skymap, tract=config.tract, collections=config.tract_collection
+        )
+    except (DatasetNotFoundError, MissingCollectionError, MissingDatasetTypeError) as error:
+        raise ValueError(
+            f"There is no geometry of tract {config.tract} of skymap {config.skymap!r} in collection "
+            f"{config.tract_collection!r}; register the tract with 'butler register-tract' first."
+        ) from error
+    return PatchGeometry.from_tract(tract_geometry, config.patch)
+
+
 def _put_truth(
     butler: Butler, config: SimulationConfig, geometry: PatchGeometry, catalog: astropy.table.Table
 ) -> astropy.table.Table:
@@ -174,14 +193,12 @@ def _put_truth(
     return table
 
 
-def _put_visit(
-    butler: Butler, camera: SimulatedCamera, visit: SimulatedVisit, catalog: astropy.table.Table
-) -> dict[str, object]:
-    """Simulate and write the detectors of a visit, one at a time; return what
-    the summary says of it.
-    """
+def _register_visit(
+    butler: Butler, camera: SimulatedCamera, visit: SimulatedVisit
+) -> dict[int, SkyProjection[DetectorFrame]]:
+    """Register a visit; return the sky projection of each detector."""
     config = camera.config
-    projections: dict[int, SkyProjection] = {}
+    projections: dict[int, SkyProjection[DetectorFrame]] = {}
     regions: dict[int, ConvexPolygon] = {}
     for detector in camera.detectors:
         frame = DetectorFrame(
@@ -191,6 +208,19 @@ def _put_visit(
             camera.wcs(visit, detector), frame, pixel_bounds=camera.bbox
         )
         regions[detector] = sky_region(projections[detector], camera.bbox)
+    # A visit that is there already must be this very one: registering would
+    # let its regions grow.
+    known = {
+        record.detector: record.region
+        for record in butler.query_dimension_records(
+            "visit_detector_region", instrument=config.instrument, visit=visit.visit, explain=False
+        )
+    }
+    if known and known != regions:
+        raise ValueError(
+            f"The repository has another visit {visit.visit} of {config.instrument!r}; choose a first visit "
+            "after those it has, or another name for the instrument."
+        )
     register_visit(
         butler,
         instrument=config.instrument,
@@ -201,6 +231,20 @@ def _put_visit(
         detector_regions=regions,
         target_name=f"{config.skymap} tract {config.tract} patch {config.patch}",
     )
+    return projections
+
+
+def _put_visit(
+    butler: Butler,
+    camera: SimulatedCamera,
+    visit: SimulatedVisit,
+    projections: Mapping[int, SkyProjection[DetectorFrame]],
+    catalog: astropy.table.Table,
+) -> dict[str, object]:
+    """Simulate and write the detectors of a visit, one at a time; return what
+    the summary says of it.
+    """
+    config = camera.config
     masked, unmasked, saturated = 0, 0, 0
     for detector, projection in projections.items():
         psf = SimulatedPsf.draw(camera, visit, detector)

@@ -140,7 +140,7 @@ class SimulatedCamera:
         """
         size = config.detector_size
         if size is None:
-            width = 1.1 * max(patch.shape) * patch_scale / config.pixel_scale
+            width = 1.25 * max(patch.shape) * patch_scale / config.pixel_scale
             n = min(config.detectors)
             size = round((width - (n - 1) * config.detector_gap) / n)
         return cls(config=config, size=size)

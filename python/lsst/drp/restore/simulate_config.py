@@ -60,8 +60,8 @@ class SimulationConfig:
     detectors : `tuple` [`int`, `int`]
         Number of detectors along x and y.
     detector_size : `int` or `None`
-        Height and width of a detector, pixels.  `None` makes the camera 10 %
-        wider than the patch.
+        Height and width of a detector, pixels.  `None` makes the camera 25 %
+        wider than the patch, so that it covers nearly all when rotated.
     detector_gap : `int`
         Gap between detectors, pixels.
     pixel_scale : `float`
