@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from lsst.daf.butler import Butler
 from lsst.pipe.base import Pipeline
 from lsst.resources import ResourcePath
 
@@ -152,6 +153,28 @@ def test_wheel_runs_outside_of_checkout(installed: Environment) -> None:
     commands = installed.butler("--help")
     for command in ("register-tract", "simulate-exposures", "ingest-exposures"):
         assert command in commands
+
+
+def test_wheel_restores_a_patch(installed: Environment) -> None:
+    """The installed wheel goes all the way from an empty directory to a
+    restored coadd.
+    """
+    installed.butler("create repo")
+    installed.butler(
+        "register-tract repo small --ra 150 --dec 2.2 --patch-size 60 --patch-border 15 --cell-size 30"
+    )
+    installed.butler("simulate-exposures repo --skymap small --n-visits 3 --detectors 1 1 --psf gaussian")
+    installed.pipetask(
+        f"run --register-dataset-types -b repo -i sim -o u/test/restored -p {PIPELINE} "
+        """-d "skymap='small' AND tract=0 AND patch=0 AND band='i'" """
+        "-c restoreCoadd:restorer.maxEpochs=1 -c restoreCoadd:restorer.stepsPerEpoch=2 "
+        "-c restoreCoadd:restorer.cropSize=32"
+    )
+    with Butler.from_config(str(installed.directory / "repo"), collections="u/test/restored") as butler:
+        restored = butler.get("restored_coadd", skymap="small", tract=0, patch=0, band="i")
+    assert restored.image.array.shape == (90, 90)
+    assert restored.image.array.min() >= 0
+    assert restored.image.array.max() > 0
 
 
 def write_candidate(path: Path, before: str) -> None:
