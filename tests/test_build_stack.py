@@ -16,7 +16,7 @@ from astropy.time import Time
 from handles import ConvertedHandle, StoredHandle
 from skies import make_geometry, tan_wcs
 
-from lsst.daf.butler import Butler
+from lsst.daf.butler import Butler, DatasetRef, DatasetType, FileDataset
 from lsst.drp.restore.build_stack import BuildStackConfig, BuildStackTask
 from lsst.drp.restore.errors import InputError
 from lsst.drp.restore.psf_kernels import fwhm, psf_kernel
@@ -306,21 +306,7 @@ def butler(tmp_path):
 
 def test_from_a_repository(butler):
     images = [*mosaic(1, angle=15.0), *mosaic(2, angle=-100.0)]
-    register_instrument(butler, "Cam", {d: f"S{d}" for d in MOSAIC}, {"i_1": "i"})
-    for visit in (1, 2):
-        register_visit(
-            butler,
-            instrument="Cam",
-            visit=visit,
-            physical_filter="i_1",
-            begin=BEGIN + visit * u.min,
-            exposure_time=30.0,
-            detector_regions={
-                image.sky_projection.pixel_frame.detector: sky_region(image.sky_projection, BBOX)
-                for image in images
-                if image.sky_projection.pixel_frame.visit == visit
-            },
-        )
+    register_images(butler, images)
     refs = [put_visit_image(butler, image, "run") for image in images]
     result = build(*(butler.getDeferred(ref) for ref in refs))
     expected = build(*images)
@@ -341,17 +327,56 @@ def test_images_converted_from_exposures_are_read_once():
     assert np.array_equal(result.stack.kernels, expected.stack.kernels)
 
 
-def test_conversion_without_afw_says_what_to_do():
-    handle = ConvertedHandle(make_image())
+def register_images(butler: Butler, images: list[VisitImage]) -> None:
+    """Register the records of images of visits 1 and 2."""
+    register_instrument(butler, "Cam", {d: f"S{d}" for d in range(4)}, {"i_1": "i"})
+    for visit in (1, 2):
+        register_visit(
+            butler,
+            instrument="Cam",
+            visit=visit,
+            physical_filter="i_1",
+            begin=BEGIN + visit * u.min,
+            exposure_time=30.0,
+            detector_regions={
+                image.sky_projection.pixel_frame.detector: sky_region(image.sky_projection, BBOX)
+                for image in images
+                if image.sky_projection.pixel_frame.visit == visit
+            },
+        )
+
+
+def test_exposures_without_afw_say_what_to_do(butler, tmp_path):
+    """A dataset type registered as ExposureF, in a repository; and a formatter
+    that cannot be imported.
+    """
+    image = make_image()
+    register_images(butler, [image, make_image(2)])
+    calexp = DatasetType(
+        "calexp", ("instrument", "visit", "detector"), "ExposureF", universe=butler.dimensions
+    )
+    butler.registry.registerDatasetType(calexp)
+    butler.collections.register("run")
+    data_id = butler.registry.expandDataId(instrument="Cam", visit=1, detector=1)
+    ref = DatasetRef(calexp, data_id, run="run")
+    path = tmp_path / "calexp.fits"
+    path.touch()
+    formatter = "lsst.images.formatters.GenericFormatter"
+    butler.ingest(FileDataset(path, [ref], formatter=formatter), transfer="copy")
+    handle = butler.getDeferred(ref, storageClass="VisitImage")
+    with pytest.raises(InputError, match="Cam visit 1 detector 1 cannot be read.*lsst.afw.*ingest-exposures"):
+        build(handle, StoredHandle(make_image(2)))
+
+    other = ConvertedHandle(image)
 
     def get(**kwargs):
-        raise ModuleNotFoundError("No module named 'lsst.afw'", name="lsst.afw")
+        raise ImportError("No module named 'lsst.obs'")
 
-    handle.get = get
+    other.get = get
     with pytest.raises(
-        InputError, match="Cam visit 1 detector 1 cannot be read without lsst.afw.*ingest-exposures"
+        InputError, match="Cam visit 1 detector 1 cannot be read.*'lsst.obs'.*ingest-exposures"
     ):
-        build(handle, make_image(2))
+        build(other, make_image(2))
 
 
 # -- units

@@ -29,12 +29,15 @@ def test_what_the_data_id_lacks_comes_from_the_image():
     assert visit_input.day_obs == 0
 
 
-def test_other_key_errors_are_not_swallowed():
+@pytest.mark.parametrize(
+    "error", [KeyError("disk on fire"), ValueError("disk on fire"), FileNotFoundError("gone")]
+)
+def test_other_errors_are_not_swallowed(error):
     handle = StoredHandle(make_image())
 
     def get(**kwargs):
-        raise KeyError("disk on fire")
+        raise error
 
     handle.get = get
-    with pytest.raises(KeyError, match="disk on fire"):
+    with pytest.raises(type(error), match="disk on fire|gone"):
         VisitInput(handle).get("unit")

@@ -177,7 +177,13 @@ class BuildStackTask(pipeBase.Task):
                 used = []
             if used:
                 builder.keep(name)
-                self.log.info("%s: %d detectors, %.1f%% of the patch.", name, len(used), 100.0 * fraction)
+                self.log.info(
+                    "%s: %.1f%% of the patch, from %d of %d images.",
+                    name,
+                    100.0 * fraction,
+                    len(used),
+                    len(members),
+                )
             else:
                 builder.discard()
 

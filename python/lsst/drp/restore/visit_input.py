@@ -94,11 +94,15 @@ class VisitInput:
         except KeyError as err:
             if "exposure_record" not in str(err):
                 raise
-        except ImportError as err:
+        except (ImportError, ValueError) as err:
+            # The Butler finds by itself that it cannot convert, or its
+            # formatter cannot be imported.
+            if isinstance(err, ValueError) and "storage class" not in str(err):
+                raise
             raise InputError(
-                f"{self} cannot be read without {err.name}: it is stored in a format of the full Science "
-                "Pipelines. Run there, or bring the exposure into a repository of visit images with "
-                "'butler ingest-exposures'.",
+                f"{self} cannot be read as a VisitImage here ({err}). If it is an afw ExposureF, run where "
+                "lsst.afw is installed, in the full Science Pipelines, or bring the exposure into a "
+                "repository of visit images with 'butler ingest-exposures'.",
                 dataset=str(self),
             ) from err
         self._is_open = True
