@@ -252,7 +252,7 @@ def test_seeing(butler: Butler) -> None:
     for row in summary.visits:
         assert 0.5 <= row["seeing"] <= 0.95
         kernel = read(butler, row["visit"], 0).psf.compute_kernel_image(x=50.0, y=50.0).array
-        moffat = galsim.Moffat(beta=3.0, fwhm=row["seeing"] / 0.2)
+        moffat = galsim.Moffat(beta=3.5, fwhm=row["seeing"] / 0.2)
         expected = moffat.drawImage(nx=101, ny=101, scale=1.0).array
         assert kernel.max() == pytest.approx(expected.max(), rel=2e-3)
     assert np.ptp(summary.visits["seeing"]) > 0.05

@@ -83,7 +83,8 @@ class SimulationConfig:
         Range of the visits' seeing (FWHM of the PSF at the optical axis before
         the pixel), arcsec.
     moffat_beta : `float`
-        Exponent of the Moffat profile of the PSF.
+        Exponent of the Moffat profile of the PSF.  GalSim draws 2.5, 3.5 and
+        4.5 several times faster than other values.
     psf_variation : `float`
         Amplitude of the variation over the camera of the PSF's size
         (relative) and of its ellipticity (absolute).
@@ -153,7 +154,7 @@ class SimulationConfig:
     rotations: tuple[float, float] = (0.0, 360.0)
     psf: str = "piff"
     seeing_range: tuple[float, float] = (0.5, 0.95)
-    moffat_beta: float = 3.0
+    moffat_beta: float = 3.5
     psf_variation: float = 0.04
     psf_loss: float = 5e-4
     depth: float = 24.5

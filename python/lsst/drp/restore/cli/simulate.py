@@ -41,7 +41,7 @@ _OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
     ("rotations", (float, float), (0.0, 360.0), "Range of the camera's rotation, degrees."),
     ("psf", ("piff", "kernel", "gaussian"), "piff", "How the PSF is modelled and stored."),
     ("seeing_range", (float, float), (0.5, 0.95), "Range of the seeing (FWHM), arcsec."),
-    ("moffat_beta", float, 3.0, "Exponent of the Moffat profile of the PSF."),
+    ("moffat_beta", float, 3.5, "Exponent of the Moffat profile of the PSF."),
     ("psf_variation", float, 0.04, "Variation of the PSF's size and shape over the camera."),
     ("psf_loss", float, 5e-4, "Fraction of the flux that the PSF's stamp may miss."),
     ("depth", float, 24.5, "Magnitude of a star of 5 sigma in a visit with 0.7 arcsec of seeing."),
