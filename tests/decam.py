@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = ("FOLDER", "PIXEL_SCALE", "STARS", "ZERO_POINT", "arrays", "require", "write_exposures")
+__all__ = ("FOLDER", "PIXEL_SCALE", "STARS", "TRACT", "ZERO_POINT", "arrays", "require", "write_exposures")
 
 import importlib.util
 from pathlib import Path
@@ -26,6 +26,14 @@ PIXEL_SCALE = 0.262
 
 STARS = ((57.6, 180.5), (100.6, 73.1), (104.6, 233.3), (178.6, 202.3))
 """Positions (x, y) of four stars to measure the sharpness on, pixels from 0."""
+
+TRACT = {
+    **{"ra": 318.10818, "dec": -66.01562, "pixel_scale": PIXEL_SCALE},
+    **{"patch_size": 200, "patch_border": 25, "cell_size": 50, "n_patches": (1, 1)},
+}
+"""Arguments of `lsst.drp.restore.register_tract.register_tract` for a tract of
+one patch that holds the four stars.  North is along x in the exposures.
+"""
 
 ZERO_POINT = 30.1
 """AB magnitude of 1 count on the common scale; about that of DECam, not

@@ -416,7 +416,10 @@ def test_everything_wrong_is_reported_at_once(butler, exposures):
     exposures.add(1, 24, psf="", image="")
     (exposures.folder / "text.fits").write_text("not FITS")
     exposures.add(1, 25, image="text.fits", psf="missing.psf")
+    exposures.add(2, 0, physical_filter=33 * "r")
+    exposures.add(3, 0, time="1969-12-31T00:00:00")
     exposures.meta["mask_planes"] = {"BAD": [0], "CR": [1]}
+    exposures.meta["instrument"] = 33 * "x"
     problems = problems_of(butler, exposures.manifest())
     expected = [
         "row 1 (visit 1, detector 0): missing.fits: no such file",
@@ -449,6 +452,9 @@ def test_everything_wrong_is_reported_at_once(butler, exposures):
         "row 26 (visit 1, detector 24): psf is empty",
         "row 27 (visit 1, detector 25): text.fits: cannot be read",
         "row 27 (visit 1, detector 25): missing.psf: no such file",
+        f"row 28 (visit 2, detector 0): physical_filter '{33 * 'r'}' has more than 32 characters",
+        "row 29 (visit 3, detector 0): time is 1969-12-31T00:00:00, which is before 1970",
+        f"instrument '{33 * 'x'}' has more than 32 characters",
         "manifest.ecsv: mask_planes: no mask plane 'CR'",
     ]
     for text in expected:
@@ -530,8 +536,11 @@ def test_real_exposures(butler, tmp_path):
     folder = tmp_path / "decam"
     folder.mkdir()
     manifest = decam.write_exposures(folder)
+    register_tract(butler, "s", **decam.TRACT)
     summary = ingest_exposures(butler, manifest)
     assert (summary.n_images, summary.n_visits, summary.instrument) == (10, 10, "DECam")
+    joined = butler.query_data_ids(("visit", "detector", "patch", "band"), where="skymap='s' AND band='i'")
+    assert len(joined) == 10
     data = decam.arrays()
     nanojansky = 10 ** (-0.4 * (decam.ZERO_POINT - 31.4))
     stars = np.array(decam.STARS)

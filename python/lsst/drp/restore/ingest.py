@@ -21,7 +21,7 @@ from lsst.sphgeom import ConvexPolygon
 
 from .exposure_files import ExposureFileError, read_exposure
 from .instrument import ExternalInstrument
-from .manifest import Manifest, ManifestError, ManifestRow, read_manifest
+from .manifest import MAX_NAME_LENGTH, Manifest, ManifestError, ManifestRow, read_manifest
 from .projections import pixel_scale, sky_region
 from .psf_files import read_psf
 from .repository import (
@@ -125,6 +125,8 @@ def ingest_exposures(
     existing = _existing(butler, dataset_type, run, instrument)
     rows = list(manifest.rows)
     problems = list(manifest.problems)
+    if len(instrument) > MAX_NAME_LENGTH:
+        problems.append(f"instrument {instrument!r} has more than {MAX_NAME_LENGTH} characters")
     if skip_existing:
         rows = [row for row in rows if (row.visit, row.detector) not in existing]
     else:

@@ -74,6 +74,9 @@ from .instrument import ExternalInstrument
 PSF_FILE_KINDS = ("kernel", "psfex", "piff")
 PSF_FWHM_KINDS = ("fwhm_pixel", "fwhm_arcsec")
 
+# Characters that a repository has for the name of an instrument, filter or band.
+MAX_NAME_LENGTH = 32
+
 # The first time that a repository can hold.
 _EPOCH = Time("1970-01-01", scale="tai")
 
@@ -260,8 +263,8 @@ class _RowParser:
             mask=self._text("mask", default="") or None,
             psf_kind=self._text("psf_kind"),
             psf=self._psf(),
-            band=self._text("band"),
-            physical_filter=self._text("physical_filter", default=str(self._cells["band"])),
+            band=self._name("band"),
+            physical_filter=self._name("physical_filter", default=str(self._cells["band"])),
             begin=self._time(),
             exposure_time=self._number("exposure_time", minimum=0.0),
             zero_point=self._number("zero_point"),
@@ -281,6 +284,12 @@ class _RowParser:
         if value is None:
             value = default if default is not None else self._value(name)
         return "" if value is None else str(value)
+
+    def _name(self, name: str, *, default: str | None = None) -> str:
+        value = self._text(name, default=default)
+        if len(value) > MAX_NAME_LENGTH:
+            self.problems.append(f"{name} {value!r} has more than {MAX_NAME_LENGTH} characters")
+        return value
 
     def _number(self, name: str, *, minimum: float = -math.inf) -> float:
         value = self._value(name)
