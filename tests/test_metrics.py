@@ -281,7 +281,7 @@ def test_measure_metrics(restored: tuple[ExposureStack, ReferenceCoadd, Restorat
     assert noise["restored"] < 0.01
     assert metrics["sharpness"]["restored"] > metrics["sharpness"]["exposures"]
     assert metrics["sharpness"]["restored"] > metrics["sharpness"]["reference_coadd"]
-    # The five dark rows are compared with nothing.
+    # The five rows without data are compared with nothing.
     truth = np.where(np.isnan(reference.image), np.nan, restoration.image)
     assert np.count_nonzero(np.isnan(truth)) >= 5 * 160
     good = [np.where(g, y, np.nan) for y, g in zip(stack.image, stack.good, strict=True)]

@@ -12,7 +12,7 @@ import pytest
 from stacks import moffat_kernel
 
 from lsst.drp.restore.exposure_stack import ExposureStack
-from lsst.drp.restore.reference_coadd import naive_mean, reference_coadd
+from lsst.drp.restore.reference_coadd import constrained_pixels, naive_mean, reference_coadd
 
 NO_CLIPPING = 1e9
 
@@ -164,6 +164,24 @@ def test_one_exposure_is_its_own_coadd() -> None:
     np.testing.assert_allclose(coadd.image[one.good[0]], one.image[one.good], rtol=1e-6)
     np.testing.assert_allclose(coadd.variance[one.good[0]], one.variance[one.good], rtol=1e-6)
     assert np.isnan(coadd.image[~one.good[0]]).all()
+
+
+def test_constrained_pixels_are_those_in_reach_of_data() -> None:
+    stack = make_noise_stack()
+    empty = np.zeros(stack.image.shape, bool)
+    empty[:, :6] = True
+    stack.reject(empty)
+    reference = reference_coadd(stack, clip_sigma=NO_CLIPPING)
+    constrained = constrained_pixels(stack, reference)
+    height, width = stack.shape
+    reach = stack.kernel_size // 2
+    for y in range(height):
+        for x in range(width):
+            near = stack.good[:, max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1]
+            missing = y >= 10 and x < 8
+            assert constrained[y, x] == (near.any() and not missing)
+    assert not constrained[:4].any()
+    assert np.isnan(reference.image[5]).all() and constrained[5].all()
 
 
 def test_inputs_are_left_alone() -> None:

@@ -28,6 +28,7 @@ import numpy as np
 from lsst.utils.usage import get_peak_mem_usage
 
 from .image_quality import psnr, sharpness, sky_noise, ssim, star_fwhm
+from .reference_coadd import constrained_pixels
 
 if TYPE_CHECKING:
     from lsst.images.cells import CellCoadd
@@ -108,12 +109,11 @@ def measure_metrics(
 
     Notes
     -----
-    An exposure's bad pixels, and pixels without any data, would be sharp edges:
-    for ``S_F`` they are those of the reference coadd, or zero where it has
-    none.
+    An exposure's bad pixels would be sharp edges: for ``S_F`` they are those of
+    the reference coadd.  The restored image counts where `constrained_pixels`
+    is true.
     """
-    no_data = np.isnan(reference.image)
-    restored = np.where(no_data, np.float32(np.nan), restoration.image)
+    restored = np.where(constrained_pixels(stack, reference), restoration.image, np.float32(np.nan))
     images = {"naive_mean": naive, "reference_coadd": reference.image}
     if coadd is not None:
         images["pipeline_coadd"] = _on_patch(coadd, geometry)

@@ -16,14 +16,13 @@ from collections.abc import Mapping, Sequence
 import astropy.table
 import astropy.units as u
 import numpy as np
-import scipy.ndimage
 
 from lsst.images import Image, Mask, MaskPlane, MaskSchema, get_legacy_deep_coadd_mask_planes
 from lsst.images.cells import CellCoadd, CellGridBounds, CellIJ, CellPointSpreadFunction, CoaddProvenance
 
 from .exposure_stack import ExposureStack
 from .patch_geometry import PatchGeometry
-from .reference_coadd import ReferenceCoadd
+from .reference_coadd import ReferenceCoadd, constrained_pixels
 from .restoration import Restoration
 from .stack_builder import StackInput
 
@@ -94,18 +93,15 @@ def make_restored_coadd(
     -----
     The model also fills small holes in the data (the core of a star that is
     saturated in all exposures): pixels with ``NO_DATA`` have a value as long
-    as a good pixel is within reach of a PSF kernel, and are NaN where
-    nothing constrains them.  Cells in which no exposure has a PSF are
+    as a good pixel is within reach of a PSF kernel (`constrained_pixels`), and
+    are NaN where nothing constrains them.  Cells in which no exposure has a PSF are
     missing: NaN, and no PSF.
     """
     missing = ~stack.has_kernel.any(axis=0)
-    missing_pixels = missing.repeat(stack.cell_shape[0], axis=0).repeat(stack.cell_shape[1], axis=1)
-    no_data = reference.n_exposures == 0
-    reached = scipy.ndimage.maximum_filter(~no_data, stack.kernel_size, mode="constant", cval=False)
-    image = np.where(reached & ~missing_pixels, restoration.image, np.float32(np.nan))
+    image = np.where(constrained_pixels(stack, reference), restoration.image, np.float32(np.nan))
 
     mask = Mask(0, schema=_RESTORED_SCHEMA, bbox=geometry.outer_bbox)
-    mask.set("NO_DATA", no_data)
+    mask.set("NO_DATA", reference.n_exposures == 0)
     mask.set("FEW_EXPOSURES", reference.n_exposures < few_exposures)
     if not restoration.converged:
         mask.set("NOT_CONVERGED")

@@ -15,6 +15,8 @@ import astropy.units as u
 import numpy as np
 import scipy.ndimage
 
+from .reference_coadd import constrained_pixels
+
 if TYPE_CHECKING:
     import astropy.table
     from matplotlib.axes import Axes
@@ -68,7 +70,7 @@ def plot_restoration(
     return plot_comparison(
         np.where(stack.good[t], stack.image[t], np.float32(np.nan)),
         reference.image,
-        np.where(np.isnan(reference.image), np.float32(np.nan), restoration.image),
+        np.where(constrained_pixels(stack, reference), restoration.image, np.float32(np.nan)),
         title=title,
         exposure_label=f"One exposure: {stack.names[t]}",
         geometry=geometry,
@@ -108,7 +110,7 @@ def plot_comparison(
     -------
     figure : `matplotlib.figure.Figure`
         The figure.  The upper row shows the whole patch, the lower one the
-        region with most light in it (not if the patch is hardly larger than
+        region with most sources in it (not if the patch is hardly larger than
         that).
     """
     from matplotlib.colors import AsinhNorm
@@ -133,7 +135,7 @@ def plot_comparison(
     height, width = coadd.shape
     regions = [(slice(0, height), slice(0, width))]
     if min(height, width) >= 2 * _ZOOM_PIXELS:
-        regions.append(_brightest_region(coadd, noise))
+        regions.append(_crowded_region(np.where(np.isnan(exposure), np.nan, coadd), noise))
     ratios = [min(max((r.stop - r.start) / (c.stop - c.start), 0.5), 2.0) for r, c in regions]
     figure = make_figure(figsize=(18.4, 4.6 * sum(ratios) + 1.7), dpi=120, layout="compressed")
     axes = figure.subplots(len(regions), 4, squeeze=False, height_ratios=ratios)
@@ -253,15 +255,17 @@ def _percentile(image: np.ndarray, percent: float) -> float:
     return float(np.percentile(pixels, percent)) if pixels.size else 0.0
 
 
-def _brightest_region(image: np.ndarray, noise: float) -> tuple[slice, slice]:
-    """Return the square of the enlarged region: where most light is, with
-    bright sources compressed so that one of them does not decide.
+def _crowded_region(image: np.ndarray, noise: float) -> tuple[slice, slice]:
+    """Return the square of the enlarged region: where most well visible
+    sources are (a bright one counts three times), away from its edge.
     """
-    light = np.arcsinh(np.maximum(np.nan_to_num(image, nan=0.0), 0) / (3 * noise))
-    # A region with missing pixels shows less.
-    light[~np.isfinite(image)] = -1.0
+    known = scipy.ndimage.minimum_filter(np.isfinite(image), 15)
+    pixels = scipy.ndimage.gaussian_filter(np.nan_to_num(image, nan=0.0), 1.0)
+    contrast = (pixels - scipy.ndimage.uniform_filter(pixels, 15)) / (2 * noise)
+    peaks = (pixels == scipy.ndimage.maximum_filter(pixels, 9)) & (contrast > 1) & known
+    light = np.where(peaks, np.clip(contrast, 1, 3), 0.0)
     half = _ZOOM_PIXELS // 2
-    mean = scipy.ndimage.uniform_filter(light, _ZOOM_PIXELS)[half:-half, half:-half]
+    mean = scipy.ndimage.gaussian_filter(light, _ZOOM_PIXELS / 5)[half : 1 - half, half : 1 - half]
     row, column = (int(index) for index in np.unravel_index(np.argmax(mean), mean.shape))
     return slice(row, row + _ZOOM_PIXELS), slice(column, column + _ZOOM_PIXELS)
 

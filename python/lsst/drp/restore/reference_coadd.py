@@ -9,11 +9,12 @@ papers' naive mean.
 
 from __future__ import annotations
 
-__all__ = ("ReferenceCoadd", "naive_mean", "reference_coadd")
+__all__ = ("ReferenceCoadd", "constrained_pixels", "naive_mean", "reference_coadd")
 
 import dataclasses
 
 import numpy as np
+import scipy.ndimage
 
 from .exposure_stack import ExposureStack
 from .outliers import outliers_from_mean, outliers_from_median
@@ -152,6 +153,30 @@ def naive_mean(stack: ExposureStack) -> np.ndarray:
         count += good
     with np.errstate(invalid="ignore"):
         return total / count
+
+
+def constrained_pixels(stack: ExposureStack, reference: ReferenceCoadd) -> np.ndarray:
+    """Tell where the exposures say anything about the latent image.
+
+    Parameters
+    ----------
+    stack : `ExposureStack`
+        The exposures.
+    reference : `ReferenceCoadd`
+        Their mean.
+
+    Returns
+    -------
+    constrained : `numpy.ndarray`
+        `bool`, shape ``(height, width)``: `True` in the cells where an exposure
+        has a PSF, as far as a good pixel is within reach of its kernel.  That
+        includes small holes in the data, as the core of a star that is
+        saturated in all exposures.
+    """
+    reached = scipy.ndimage.maximum_filter(
+        reference.n_exposures > 0, stack.kernel_size, mode="constant", cval=False
+    )
+    return reached & _expand_cells(stack.has_kernel.any(axis=0), stack.cell_shape)
 
 
 def _average(
