@@ -16,12 +16,13 @@ restorer = config.restorer  # noqa: F821
 # concatenation, a pointwise convolution and a last ReLU.  The number and size
 # of the convolutions are not published; these are the default's.
 restorer.kernelSizes = [1, 3, 5, 7, 9, 11]
-restorer.inputCompression = "none"
+restorer.normalizeInput = False
 restorer.leakiness = 0.0
 restorer.batchNormalization = True
 restorer.hiddenFilters = []
 restorer.hiddenKernelSizes = []
 restorer.brightnessWindow = 0
+restorer.projectedOutput = False
 
 # Equation 5; delta is not published.
 restorer.huberDelta = 1.0
@@ -30,6 +31,7 @@ restorer.huberDelta = 1.0
 restorer.learningRate = 0.002
 restorer.learningRateDecay = 0.95
 restorer.learningRateDecaySteps = 1000
+restorer.maxGradientNorm = 0.0
 restorer.maxEpochs = 450
 
 # Whole-field epochs with the statistics of the whole field; nothing held out.

@@ -21,6 +21,7 @@ from lsst.drp.restore.crops import CropSampler, FieldInput  # noqa: E402
 from lsst.drp.restore.network import (  # noqa: E402
     EncoderSpec,
     MaskedHuber,
+    Positive,
     build_encoder,
     build_trainer,
     set_field_statistics,
@@ -28,21 +29,23 @@ from lsst.drp.restore.network import (  # noqa: E402
 
 DEFAULT = EncoderSpec(
     kernel_sizes=(1, 3, 5),
-    compression="arcsinh",
+    normalize_input=True,
     leakiness=0.2,
     batch_normalization=False,
     hidden_filters=(4, 3),
     hidden_sizes=(1, 3),
     brightness_window=9,
+    projected_output=True,
 )
 PAPER = EncoderSpec(
     kernel_sizes=(1, 3, 5),
-    compression="none",
+    normalize_input=False,
     leakiness=0.0,
     batch_normalization=True,
     hidden_filters=(),
     hidden_sizes=(),
     brightness_window=0,
+    projected_output=False,
 )
 
 
@@ -54,7 +57,13 @@ def encode(exposures: np.ndarray, encoder: object, spec: EncoderSpec) -> np.ndar
     """Evaluate an encoder with SciPy, from the papers' description."""
     weights = {v.path: np.asarray(v, dtype=np.float64) for v in encoder.variables}
     n = exposures.shape[-1]
-    y = np.arcsinh(exposures) if spec.compression == "arcsinh" else exposures
+    y = exposures
+    if spec.brightness_window:
+        brightness = uniform_filter(np.maximum(exposures.mean(axis=-1), 0), spec.brightness_window) + 1
+        half = spec.brightness_window // 2
+        brightness, y = crop(brightness, half), crop(y, half)
+        if spec.normalize_input:
+            y = y / brightness[..., None]
     largest = max(spec.kernel_sizes)
     maps = []
     for k in spec.kernel_sizes:
@@ -76,21 +85,28 @@ def encode(exposures: np.ndarray, encoder: object, spec: EncoderSpec) -> np.ndar
         kernel, bias = weights[f"hidden_{i}/kernel"], weights[f"hidden_{i}/bias"]
         z = np.stack(
             [
-                sum(correlate2d(z[..., a], kernel[:, :, a, b], mode="valid") for a in range(z.shape[-1])) + bias[b]
+                sum(correlate2d(z[..., a], kernel[:, :, a, b], mode="valid") for a in range(z.shape[-1]))
+                + bias[b]
                 for b in range(kernel.shape[-1])
             ],
             -1,
         )
         z = np.maximum(z, 0)
     latent = z @ weights["pointwise/kernel"][0, 0, :, 0] + weights["pointwise/bias"][0]
-    latent = crop(latent, (latent.shape[0] - exposures.shape[0] + 2 * spec.margin) // 2)
     if spec.brightness_window:
-        brightness = uniform_filter(np.maximum(exposures.mean(axis=-1), 0), spec.brightness_window)
-        latent = latent * (crop(brightness, spec.margin) + 1)
+        latent = latent * crop(brightness, (brightness.shape[0] - latent.shape[0]) // 2)
     return np.maximum(latent, 0)
 
 
-@pytest.mark.parametrize("spec", [DEFAULT, PAPER, dataclasses.replace(PAPER, hidden_filters=(2,), hidden_sizes=(5,))])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        DEFAULT,
+        PAPER,
+        dataclasses.replace(DEFAULT, normalize_input=False),
+        dataclasses.replace(PAPER, hidden_filters=(2,), hidden_sizes=(5,)),
+    ],
+)
 def test_encoder_is_the_published_network(spec: EncoderSpec) -> None:
     encoder = build_encoder(3, spec, seed=7)
     rng = np.random.default_rng(1)
@@ -119,10 +135,25 @@ def test_margin_is_what_the_output_lacks(sizes: list[int], hidden: list[int], wi
         hidden_filters=(2,) * len(hidden),
         hidden_sizes=tuple(hidden),
         brightness_window=window,
+        normalize_input=window > 0,
     )
     encoder = build_encoder(2, spec, seed=0)
     size = 3 + 2 * spec.margin
     assert encoder(np.ones((1, size, size, 2), np.float32)).shape == (1, 3, 3, 1)
+
+
+def test_output_that_went_dark_can_come_back() -> None:
+    import tensorflow as tf
+
+    values = tf.Variable([-2.0, -1.0, 3.0, 4.0])
+    upstream = tf.constant([-1.0, 1.0, -1.0, 1.0])
+    with tf.GradientTape() as tape:
+        result = Positive()(values)
+    np.testing.assert_array_equal(result, [0.0, 0.0, 3.0, 4.0])
+    # Descent along -1 makes the first one brighter; the second is to be
+    # darker, which it cannot be.
+    gradient = tape.gradient(result, values, output_gradients=upstream)
+    np.testing.assert_array_equal(gradient, [-1.0, 0.0, -1.0, 1.0])
 
 
 def test_few_parameters() -> None:

@@ -45,16 +45,13 @@ class AstroClearNetConfig(pexConfig.Config):
         listCheck=lambda sizes: len(sizes) > 0 and len(set(sizes)) == len(sizes),
         itemCheck=lambda size: size > 0 and size % 2 == 1,
     )
-    inputCompression = pexConfig.ChoiceField[str](
-        doc="What is done to the encoder's input, which is in units of the patch's median sigma.",
-        default="arcsinh",
-        allowed={
-            "none": "Nothing, as in the papers.",
-            "arcsinh": "The inverse hyperbolic sine, so that bright and faint sources are alike.",
-        },
-        optional=False,
+    normalizeInput = pexConfig.Field[bool](
+        doc="Divide the encoder's input by the local mean brightness (brightnessWindow), so that a source "
+        "looks the same whatever its flux. False, as in the papers: the input is in units of the median sigma.",
+        default=True,
     )
-    leakiness = pexConfig.RangeField[float](
+    leakiness = pexConfig.RangeField(
+        dtype=float,
         doc="Slope below zero of the activation of the depthwise convolutions; 0 is the papers' ReLU.",
         default=0.2,
         min=0.0,
@@ -75,15 +72,22 @@ class AstroClearNetConfig(pexConfig.Config):
         default=[1, 5],
         itemCheck=lambda size: size > 0 and size % 2 == 1,
     )
-    brightnessWindow = pexConfig.RangeField[int](
+    brightnessWindow = pexConfig.RangeField(
+        dtype=int,
         doc="Width in pixels of the local mean brightness that multiplies the encoder's output; odd, 0 for "
         "none as in the papers.",
         default=9,
         min=0,
     )
+    projectedOutput = pexConfig.Field[bool](
+        doc="Let pixels that the last ReLU cut at zero keep the gradients that would make them brighter, so "
+        "that the training recovers from a latent image that one step made dark. False is the papers' ReLU.",
+        default=True,
+    )
 
     # The loss (equations 4 and 5).
-    huberDelta = pexConfig.RangeField[float](
+    huberDelta = pexConfig.RangeField(
+        dtype=float,
         doc="Residual in units of sigma beyond which the loss is linear.",
         default=2.0,
         min=0.0,
@@ -91,62 +95,84 @@ class AstroClearNetConfig(pexConfig.Config):
     )
 
     # The optimizer (remark in section 3.3).
-    learningRate = pexConfig.RangeField[float](
-        doc="Adam's initial learning rate.", default=0.002, min=0.0, inclusiveMin=False
+    learningRate = pexConfig.RangeField(
+        dtype=float, doc="Adam's initial learning rate.", default=0.004, min=0.0, inclusiveMin=False
     )
-    learningRateDecay = pexConfig.RangeField[float](
-        doc="Factor on the learning rate every learningRateDecaySteps.", default=0.95, min=0.0, max=1.0
+    learningRateDecay = pexConfig.RangeField(
+        dtype=float,
+        doc="Factor on the learning rate every learningRateDecaySteps.",
+        default=0.8,
+        min=0.0,
+        max=1.0,
     )
-    learningRateDecaySteps = pexConfig.RangeField[int](
-        doc="Steps between two decays of the learning rate.", default=1000, min=1
+    learningRateDecaySteps = pexConfig.RangeField(
+        dtype=int, doc="Steps between two decays of the learning rate.", default=100, min=1
+    )
+    maxGradientNorm = pexConfig.RangeField(
+        dtype=float,
+        doc="Norm to which larger gradients are cut: crops with a bright star have gradients hundreds of "
+        "times larger than the others. 0 for no limit as in the papers.",
+        default=0.3,
+        min=0.0,
     )
 
     # What it is trained on.
-    cropSize = pexConfig.RangeField[int](
+    cropSize = pexConfig.RangeField(
+        dtype=int,
         doc="Height and width of the random crops, pixels; 0 trains on the whole field in every step as in "
         "the papers. Crops larger than the patch are cut to it.",
         default=64,
         min=0,
     )
-    batchSize = pexConfig.RangeField[int](doc="Crops in a step.", default=4, min=1)
-    stepsPerEpoch = pexConfig.RangeField[int](
+    batchSize = pexConfig.RangeField(dtype=int, doc="Crops in a step.", default=4, min=1)
+    stepsPerEpoch = pexConfig.RangeField(
+        dtype=int,
         doc="Steps between two looks at the held-out crops. A whole-field epoch is one step.",
         default=100,
         min=1,
     )
-    maxEpochs = pexConfig.RangeField[int](
-        doc="Epochs after which training ends at the latest.", default=30, min=1
+    maxEpochs = pexConfig.RangeField(
+        dtype=int, doc="Epochs after which training ends at the latest.", default=40, min=1
     )
-    validationFraction = pexConfig.RangeField[float](
+    validationFraction = pexConfig.RangeField(
+        dtype=float,
         doc="Fraction of the patch held out of the training crops to stop early by; 0 trains for maxEpochs.",
         default=0.1,
         min=0.0,
         max=0.5,
     )
-    patience = pexConfig.RangeField[int](
-        doc="Epochs without a better held-out loss after which training stops.", default=5, min=1
+    patience = pexConfig.RangeField(
+        dtype=int, doc="Epochs without a better held-out loss after which training stops.", default=5, min=1
     )
-    minImprovement = pexConfig.RangeField[float](
+    minImprovement = pexConfig.RangeField(
+        dtype=float,
         doc="Smallest decrease of the held-out loss per good pixel that counts as better.",
-        default=1e-5,
+        default=1e-4,
         min=0.0,
     )
-    minGoodFraction = pexConfig.RangeField[float](
-        doc="Crops with a smaller fraction of good pixels are drawn again.", default=0.3, min=0.0, max=1.0
+    minGoodFraction = pexConfig.RangeField(
+        dtype=float,
+        doc="Crops with a smaller fraction of good pixels are drawn again.",
+        default=0.3,
+        min=0.0,
+        max=1.0,
     )
 
     # How it runs.
-    seed = pexConfig.RangeField[int](
-        doc="Seed of the initial weights and of the crops.", default=42, min=0, max=2**31 - 1
+    seed = pexConfig.RangeField(
+        dtype=int, doc="Seed of the initial weights and of the crops.", default=42, min=0, max=2**31 - 1
     )
-    tileSize = pexConfig.RangeField[int](
-        doc="Height and width of the tiles of the last pass, pixels: bounds its memory.", default=512, min=32
+    tileSize = pexConfig.RangeField(
+        dtype=int,
+        doc="Height and width of the tiles of the last pass, pixels: bounds its memory.",
+        default=512,
+        min=32,
     )
     computeDevice = pexConfig.ChoiceField[str](
         doc="Where to compute.", default="auto", allowed=dict(COMPUTE_DEVICES), optional=False
     )
-    progressInterval = pexConfig.RangeField[float](
-        doc="Seconds between two progress messages.", default=5.0, min=0.0
+    progressInterval = pexConfig.RangeField(
+        dtype=float, doc="Seconds between two progress messages.", default=5.0, min=0.0
     )
 
     def validate(self) -> None:
@@ -162,6 +188,8 @@ class AstroClearNetConfig(pexConfig.Config):
             self._refuse("hiddenKernelSizes", "must have as many entries as hiddenFilters")
         if self.brightnessWindow and self.brightnessWindow % 2 == 0:
             self._refuse("brightnessWindow", "must be odd, or 0")
+        if self.normalizeInput and not self.brightnessWindow:
+            self._refuse("normalizeInput", "needs a brightnessWindow")
         if self.batchNormalization and self.cropSize:
             self._refuse("batchNormalization", "needs whole-field epochs: set cropSize=0")
         if self.validationFraction and not self.cropSize:
@@ -182,12 +210,13 @@ class AstroClearNetConfig(pexConfig.Config):
 
         return EncoderSpec(
             kernel_sizes=tuple(self.kernelSizes),
-            compression=self.inputCompression,
+            normalize_input=self.normalizeInput,
             leakiness=self.leakiness,
             batch_normalization=self.batchNormalization,
             hidden_filters=tuple(self.hiddenFilters),
             hidden_sizes=tuple(self.hiddenKernelSizes),
             brightness_window=self.brightnessWindow,
+            projected_output=self.projectedOutput,
         )
 
 
@@ -303,7 +332,7 @@ class AstroClearNetTask(pipeBase.Task):
         )
         # XLA makes a step several times slower on a CPU, and faster on a GPU.
         trainer.compile(
-            optimizer=keras.optimizers.Adam(rate),
+            optimizer=keras.optimizers.Adam(rate, global_clipnorm=self.config.maxGradientNorm or None),
             loss=MaskedHuber(self.config.huberDelta),
             jit_compile=compiled,
         )

@@ -99,6 +99,6 @@ def _prepare_jax(device: str) -> str:
 
 def _no_gpu(backend: str) -> str:
     return (
-        f"computeDevice is 'gpu' but {backend} sees none. Install the extra lsst-drp-restore[gpu] and a driver, "
-        "or set computeDevice='auto' (or 'cpu') to restore on the CPU."
+        f"computeDevice is 'gpu' but {backend} sees none. Install the extra lsst-drp-restore[gpu] and a "
+        "driver, or set computeDevice='auto' (or 'cpu') to restore on the CPU."
     )

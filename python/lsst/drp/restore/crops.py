@@ -74,7 +74,7 @@ class FieldInput:
         self.scale = float(np.sqrt(np.median(stack.variance[stack.good])))
 
     def context(self, crop: Crop) -> np.ndarray:
-        """The encoder's input for the latent image of a crop.
+        """Cut out the encoder's input for the latent image of a crop.
 
         Parameters
         ----------
@@ -277,9 +277,7 @@ class CropSampler:
     def validation_batches(self) -> list[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]:
         """Cut the held-out crops; see `batch`."""
         crops = self.validation_crops
-        return [
-            self.batch(crops[i : i + self._batch_size]) for i in range(0, len(crops), self._batch_size)
-        ]
+        return [self.batch(crops[i : i + self._batch_size]) for i in range(0, len(crops), self._batch_size)]
 
     def _hold_out(self, fraction: float) -> list[Crop]:
         """Choose the held-out crops among those of a regular grid."""

@@ -10,7 +10,7 @@ This module imports Keras; import it inside of the function that needs it.
 
 from __future__ import annotations
 
-__all__ = ("EncoderSpec", "MaskedHuber", "build_encoder", "build_trainer", "set_field_statistics")
+__all__ = ("EncoderSpec", "MaskedHuber", "Positive", "build_encoder", "build_trainer", "set_field_statistics")
 
 import dataclasses
 from collections.abc import Iterable
@@ -31,9 +31,8 @@ class EncoderSpec:
     ----------
     kernel_sizes : `tuple` [`int`, ...]
         Odd sizes of the parallel depthwise convolutions, pixels.
-    compression : `str`
-        What is done to the input, in units of the patch's median sigma:
-        ``none`` or ``arcsinh``.
+    normalize_input : `bool`
+        Divide the input by the local mean brightness.
     leakiness : `float`
         Slope of the depthwise convolutions' activation below zero; 0 is the
         papers' ReLU.
@@ -45,15 +44,18 @@ class EncoderSpec:
     brightness_window : `int`
         Odd width in pixels of the local mean brightness that multiplies the
         output; 0 for none.
+    projected_output : `bool`
+        End in `Positive` instead of the papers' ReLU.
     """
 
     kernel_sizes: tuple[int, ...]
-    compression: str
+    normalize_input: bool
     leakiness: float
     batch_normalization: bool
     hidden_filters: tuple[int, ...]
     hidden_sizes: tuple[int, ...]
     brightness_window: int
+    projected_output: bool
 
     @property
     def margin(self) -> int:
@@ -61,19 +63,7 @@ class EncoderSpec:
         (`int`).
         """
         reach = max(self.kernel_sizes) // 2 + sum(size // 2 for size in self.hidden_sizes)
-        return max(reach, self.brightness_window // 2)
-
-
-class Compress(layers.Layer):
-    """The inverse hyperbolic sine, element by element.
-
-    Bright stars are thousands of times brighter than the noise; compressed,
-    one set of weights serves both.
-    """
-
-    def call(self, inputs: Any) -> Any:
-        """Return ``arcsinh(inputs)``."""
-        return ops.arcsinh(inputs)
+        return reach + self.brightness_window // 2
 
 
 class LocalBrightness(layers.Layer):
@@ -101,6 +91,32 @@ class LocalBrightness(layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
         return {**super().get_config(), "window": self._window}
+
+
+@ops.custom_gradient
+def _project(values: Any) -> tuple[Any, Any]:
+    """Cut values at zero; below it, keep the gradients that lead upwards."""
+
+    def gradient(*args: Any, upstream: Any = None) -> Any:
+        upstream = args[0] if upstream is None else upstream
+        leads_up = ops.logical_or(values > 0, upstream < 0)
+        return upstream * ops.cast(leads_up, upstream.dtype)
+
+    return ops.relu(values), gradient
+
+
+class Positive(layers.Layer):
+    """A ReLU that the training can climb back from.
+
+    Forwards it is the ReLU.  Backwards, a pixel at zero keeps the part of its
+    gradient that would make it brighter, as in a projected gradient: with the
+    plain ReLU, a latent image that one large step made dark everywhere would
+    stay dark.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """Return ``max(inputs, 0)``."""
+        return _project(inputs)
 
 
 def _crop(tensor: Any, pixels: int) -> Any:
@@ -132,15 +148,24 @@ def build_encoder(n_exposures: int, spec: EncoderSpec, seed: int) -> keras.Model
         are the outputs of the layers named ``maps_<size>``.
     """
     init = keras.initializers.GlorotUniform
-    seeds = iter(np.random.SeedSequence(seed).generate_state(len(spec.kernel_sizes) + len(spec.hidden_sizes) + 1))
+    seeds = iter(
+        np.random.SeedSequence(seed).generate_state(len(spec.kernel_sizes) + len(spec.hidden_sizes) + 1)
+    )
     exposures = keras.Input((None, None, n_exposures), name="exposures")
-    compressed = Compress(name="compress")(exposures) if spec.compression == "arcsinh" else exposures
+    inputs = exposures
+    if spec.brightness_window:
+        brightness = LocalBrightness(spec.brightness_window, name="brightness")(exposures)
+        inputs = _crop(exposures, spec.brightness_window // 2)
+        if spec.normalize_input:
+            # A source then looks the same whatever its flux, and one set of
+            # weights serves all of them.
+            inputs = inputs / brightness
     largest = max(spec.kernel_sizes)
     maps = []
     for size in spec.kernel_sizes:
         branch = layers.DepthwiseConv2D(
             size, depthwise_initializer=init(int(next(seeds))), name=f"depthwise_{size}"
-        )(_crop(compressed, (largest - size) // 2))
+        )(_crop(inputs, (largest - size) // 2))
         branch = layers.LeakyReLU(spec.leakiness, name=f"maps_{size}")(branch)
         if spec.batch_normalization:
             branch = layers.BatchNormalization(name=f"normalization_{size}")(branch)
@@ -150,17 +175,12 @@ def build_encoder(n_exposures: int, spec: EncoderSpec, seed: int) -> keras.Model
         features = layers.Conv2D(
             filters, size, activation="relu", kernel_initializer=init(int(next(seeds))), name=f"hidden_{i}"
         )(features)
-    reach = largest // 2 + sum(size // 2 for size in spec.hidden_sizes)
-    latent = layers.Conv2D(1, 1, kernel_initializer=init(int(next(seeds))), name="pointwise")(
-        _crop(features, spec.margin - reach)
-    )
+    latent = layers.Conv2D(1, 1, kernel_initializer=init(int(next(seeds))), name="pointwise")(features)
     if spec.brightness_window:
-        window = spec.brightness_window
-        brightness = LocalBrightness(window, name="brightness")(
-            _crop(exposures, spec.margin - window // 2)
-        )
-        latent = layers.Multiply(name="scale")([latent, brightness])
-    return keras.Model(exposures, layers.ReLU(name="latent")(latent), name="encoder")
+        reach = largest // 2 + sum(size // 2 for size in spec.hidden_sizes)
+        latent = layers.Multiply(name="scale")([latent, _crop(brightness, reach)])
+    output = Positive(name="latent") if spec.projected_output else layers.ReLU(name="latent")
+    return keras.Model(exposures, output(latent), name="encoder")
 
 
 def build_trainer(
@@ -196,7 +216,9 @@ def build_trainer(
     inverse_sigma = keras.Input(predicted.shape[1:], name="inverse_sigma")
     scaled = layers.Multiply(name="scaled")([predicted, inverse_sigma])
     return keras.Model(
-        {"exposures": exposures, "kernels": kernels, "inverse_sigma": inverse_sigma}, scaled, name="astroclearnet"
+        {"exposures": exposures, "kernels": kernels, "inverse_sigma": inverse_sigma},
+        scaled,
+        name="astroclearnet",
     )
 
 

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 __all__ = ("RestoreCoaddConfig", "RestoreCoaddConnections", "RestoreCoaddTask")
 
+import importlib.util
+import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import astropy.units as u
@@ -19,6 +22,7 @@ import astropy.units as u
 import lsst.pex.config as pexConfig
 import lsst.pipe.base as pipeBase
 import lsst.pipe.base.connectionTypes as cT
+from lsst.daf.butler import Butler
 from lsst.images import Image
 from lsst.images.cells import CellCoadd
 
@@ -30,6 +34,8 @@ from .pack import make_reference_coadd, make_restored_coadd, make_weights_table
 from .patch_geometry import PatchGeometry
 from .plots import plot_restoration
 from .reference_coadd import naive_mean, reference_coadd
+
+_LOG = logging.getLogger(__name__)
 
 _PATCH = ("skymap", "tract", "patch", "band")
 
@@ -63,7 +69,6 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
         name="deep_coadd",
         storageClass="CellCoadd",
         dimensions=_PATCH,
-        multiple=True,
         minimum=0,
         deferLoad=True,
     )
@@ -117,6 +122,16 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
     )
 
     def __init__(self, *, config: RestoreCoaddConfig):
+        if "calexp" in config.connections.visit_images and importlib.util.find_spec("lsst.afw") is None:
+            # The graph will be refused with an IncompatibleDatasetTypeError if
+            # they are; what to do about it can only be said here.
+            _LOG.warning(
+                "Dataset '%s' is an afw ExposureF in most repositories, and lsst.afw, which reads it, is not "
+                "installed here. If the graph is refused, run inside of the full Science Pipelines "
+                "('setup drp_restore'), or bring the exposures in as visit images with "
+                "'butler ingest-exposures'.",
+                config.connections.visit_images,
+            )
         if config.patchGeometry != "tract":
             del self.tract_geometry
         if config.patchGeometry != "skymap":
@@ -128,7 +143,6 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
                 name=self.coadd.name,
                 storageClass=self.coadd.storageClass,
                 dimensions=self.coadd.dimensions,
-                multiple=True,
                 deferLoad=True,
             )
 
@@ -146,22 +160,45 @@ class RestoreCoaddConfig(pipeBase.PipelineTaskConfig, pipelineConnections=Restor
         },
         optional=False,
     )
-    cellSize = pexConfig.RangeField[int](
-        doc="Height and width in pixels of the cells of patches whose skymap defines none.", default=150, min=25
+    cellSize = pexConfig.RangeField(
+        dtype=int,
+        doc="Height and width in pixels of the cells of patches whose skymap defines none.",
+        default=150,
+        min=25,
     )
-    buildStack = pexConfig.ConfigurableField(
+    buildStack: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
         target=BuildStackTask, doc="Brings the visit images onto the patch's grid."
     )
-    clipSigma = pexConfig.RangeField[float](
+    clipSigma = pexConfig.RangeField(
+        dtype=float,
         doc="Pixels of an exposure that differ from the others' median by more than this many sigma, and by "
         "more than differences between the PSFs explain, are outliers: neither coadded nor fitted.",
         default=5.0,
         min=1.0,
     )
-    restorer = pexConfig.ConfigurableField(target=AstroClearNetTask, doc="Restores the latent image.")
-    fewExposures = pexConfig.RangeField[int](
-        doc="Pixels with fewer exposures than this get the mask plane FEW_EXPOSURES.", default=3, min=0
+    restorer: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
+        target=AstroClearNetTask, doc="Restores the latent image."
     )
+    fewExposures = pexConfig.RangeField(
+        dtype=int,
+        doc="Pixels with fewer exposures than this get the mask plane FEW_EXPOSURES.",
+        default=3,
+        min=0,
+    )
+
+
+def _all_or_nothing(butlerQC: pipeBase.QuantumContext) -> AbstractContextManager[None]:
+    """Return a context in which all datasets are written or none is.
+
+    A run that is killed between two of its outputs leaves a repository in
+    which ``--skip-existing`` finds the quantum neither done nor to do.  A
+    transaction of the repository prevents that; `QuantumContext` does not
+    offer it, so it is asked of the butler behind it.  A butler without a
+    registry (``pipetask run-qbb``) has no transactions and needs none: its
+    datasets are registered when the whole graph has run.
+    """
+    butler = butlerQC._QuantumContext__butler  # type: ignore[attr-defined]
+    return butler.transaction() if isinstance(butler, Butler) else nullcontext()
 
 
 class RestoreCoaddTask(pipeBase.PipelineTask):
@@ -170,6 +207,8 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
     ConfigClass = RestoreCoaddConfig
     _DefaultName: ClassVar[str] = "restoreCoadd"
     config: RestoreCoaddConfig
+    buildStack: BuildStackTask
+    restorer: AstroClearNetTask
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
@@ -194,8 +233,8 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             Output datasets.
         """
         inputs = butlerQC.get(inputRefs)
-        data_id = butlerQC.quantum.dataId
-        coadd = next(iter(inputs["coadd"]), None)
+        data_id: dict[str, Any] = dict(outputRefs.restored_coadd.dataId.required)
+        coadd = inputs.get("coadd")
         match self.config.patchGeometry:
             case "tract":
                 geometry = PatchGeometry.from_tract(inputs["tract_geometry"], data_id["patch"])
@@ -216,7 +255,8 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             coadd=coadd.get() if coadd is not None else None,
             num_cores=butlerQC.resources.num_cores,
         )
-        butlerQC.put(outputs, outputRefs)
+        with _all_or_nothing(butlerQC):
+            butlerQC.put(outputs, outputRefs)
 
     def run(
         self,
@@ -278,7 +318,9 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             ),
             restored_coadd_training=restoration.history,
             restored_coadd_metrics=metrics,
-            restored_coadd_plot=plot_restoration(stack, reference, restoration, title=title),
+            restored_coadd_plot=plot_restoration(
+                stack, reference, restoration, title=title, geometry=geometry
+            ),
             restored_coadd_kernels=stack.kernels,
             restored_coadd_weights=make_weights_table(restoration.weights),
         )

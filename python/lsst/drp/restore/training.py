@@ -65,9 +65,7 @@ class History(keras.callbacks.Callback):
         Exposure pixels that a step predicts.
     """
 
-    def __init__(
-        self, log: LsstLogAdapter, *, max_steps: int, pixels_per_step: int, interval: float
-    ) -> None:
+    def __init__(self, log: LsstLogAdapter, *, max_steps: int, pixels_per_step: int, interval: float) -> None:
         super().__init__()
         self._log = log
         self._max_steps = max_steps
