@@ -93,9 +93,13 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environm
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-index", "--no-deps"]
     subprocess.run([*pip, str(wheel)], check=True)
     # A .pth file only extends the path: the .pth files over there, such as the
-    # one of an editable install, are not read.
+    # one of an editable install, are not read.  The virtual environment may be
+    # inside of the checkout; what else is there is not a dependency.
     dependencies = [
-        path for path in sys.path if os.path.isdir(path) and TOP not in (Path(path), *Path(path).parents)
+        path
+        for path in sys.path
+        if os.path.isdir(path)
+        and (Path(path).is_relative_to(sys.prefix) or not Path(path).is_relative_to(TOP))
     ]
     site_packages = environment.run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
     Path(site_packages, "dependencies.pth").write_text("\n".join(dependencies))
