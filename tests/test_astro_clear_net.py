@@ -22,7 +22,7 @@ PAPER = Path(__file__).parents[1] / "config" / "paper.py"
 
 def make_task(**fields: Any) -> AstroClearNetTask:
     config = AstroClearNetConfig()
-    config.update(cropSize=32, batchSize=2, stepsPerEpoch=50, maxEpochs=10, patience=10, computeDevice="cpu")
+    config.update(cropSize=32, batchSize=2, stepsPerEpoch=50, maxEpochs=10, computeDevice="cpu")
     config.update(**fields)
     config.validate()
     return AstroClearNetTask(config=config)
@@ -83,7 +83,7 @@ def test_masked_pixels_do_not_matter() -> None:
 
 def test_training_stops_when_the_held_out_loss_does_not_fall() -> None:
     stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=1, flux=(1.0, 1.1))
-    config = dict(stepsPerEpoch=5, maxEpochs=50, patience=2, minImprovement=0.05)
+    config = dict(stepsPerEpoch=5, maxEpochs=50, minEpochs=2, patience=2, minImprovement=0.05)
     result = make_task(**config).run(stack, reference_coadd(stack), n_threads=2)
     assert result.converged
     assert result.steps < 250

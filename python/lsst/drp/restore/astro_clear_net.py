@@ -47,7 +47,7 @@ class AstroClearNetConfig(pexConfig.Config):
     )
     normalizeInput = pexConfig.Field[bool](
         doc="Divide the encoder's input by the local mean brightness (brightnessWindow), so that a source "
-        "looks the same whatever its flux. False, as in the papers: the input is in units of the median sigma.",
+        "looks the same whatever its flux. False is the papers' input, here in units of the median sigma.",
         default=True,
     )
     leakiness = pexConfig.RangeField(
@@ -133,6 +133,13 @@ class AstroClearNetConfig(pexConfig.Config):
     )
     maxEpochs = pexConfig.RangeField(
         dtype=int, doc="Epochs after which training ends at the latest.", default=40, min=1
+    )
+    minEpochs = pexConfig.RangeField(
+        dtype=int,
+        doc="Epochs before the held-out loss is looked at: while the learning rate is large it goes up "
+        "and down with the crops.",
+        default=10,
+        min=0,
     )
     validationFraction = pexConfig.RangeField(
         dtype=float,
@@ -348,6 +355,7 @@ class AstroClearNetTask(pipeBase.Task):
             monitor="val_loss",
             min_delta=self.config.minImprovement,
             patience=self.config.patience,
+            start_from_epoch=self.config.minEpochs,
             restore_best_weights=True,
         )
         if held_out:
