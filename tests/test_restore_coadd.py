@@ -43,6 +43,7 @@ OUTPUTS = {
     "restored_coadd_training": "ArrowAstropy",
     "restored_coadd_metrics": "StructuredDataDict",
     "restored_coadd_plot": "Plot",
+    "restored_coadd_training_plot": "Plot",
     "restored_coadd_kernels": "NumpyArray",
     "restored_coadd_weights": "ArrowAstropy",
 }

@@ -120,7 +120,8 @@ class AstroClearNetConfig(pexConfig.Config):
     cropSize = pexConfig.RangeField(
         dtype=int,
         doc="Height and width of the random crops, pixels; 0 trains on the whole field in every step as in "
-        "the papers. Crops larger than the patch are cut to it.",
+        "the papers. No crop is larger than a third of the patch, so that there is room beside the held-out "
+        "ones.",
         default=64,
         min=0,
     )
@@ -308,7 +309,7 @@ class AstroClearNetTask(pipeBase.Task):
         try:
             return CropSampler(
                 field,
-                crop_shape=(min(size, height), min(size, width)) if size else (height, width),
+                crop_shape=(min(size, height // 3), min(size, width // 3)) if size else (height, width),
                 batch_size=self.config.batchSize if size else 1,
                 validation_fraction=self.config.validationFraction,
                 min_good_fraction=self.config.minGoodFraction if size else 0.0,

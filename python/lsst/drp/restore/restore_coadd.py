@@ -32,7 +32,7 @@ from .exposure_stack import ExposureStack
 from .metrics import format_metrics, measure_metrics
 from .pack import make_reference_coadd, make_restored_coadd, make_weights_table
 from .patch_geometry import PatchGeometry
-from .plots import plot_restoration
+from .plots import plot_history, plot_restoration
 from .reference_coadd import naive_mean, reference_coadd
 
 _LOG = logging.getLogger(__name__)
@@ -105,6 +105,12 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
     restored_coadd_plot = cT.Output(
         doc="An exposure, the reference coadd, the restored coadd and their difference.",
         name="restored_coadd_plot",
+        storageClass="Plot",
+        dimensions=_PATCH,
+    )
+    restored_coadd_training_plot = cT.Output(
+        doc="Loss by training step, as a figure.",
+        name="restored_coadd_training_plot",
         storageClass="Plot",
         dimensions=_PATCH,
     )
@@ -321,6 +327,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             restored_coadd_plot=plot_restoration(
                 stack, reference, restoration, title=title, geometry=geometry
             ),
+            restored_coadd_training_plot=plot_history(restoration.history, title=title),
             restored_coadd_kernels=stack.kernels,
             restored_coadd_weights=make_weights_table(restoration.weights),
         )
