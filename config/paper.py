@@ -6,8 +6,7 @@
 """AstroClearNet as published (arXiv:2302.02030 and Sukurdeep, Navarro &
 Budavari, Astronomy and Computing).
 
-Applied to RestoreCoaddTask:
-``-C restoreCoadd:resource://lsst.drp.restore/config/paper.py``
+The pipeline pipelines/restoreCoaddPaper.yaml applies it to RestoreCoaddTask.
 """
 
 restorer = config.restorer  # noqa: F821

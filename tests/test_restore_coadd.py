@@ -29,7 +29,7 @@ from lsst.drp.restore.register_tract import register_tract
 from lsst.drp.restore.simulate import simulate_exposures
 from lsst.drp.restore.simulate_config import SimulationConfig
 from lsst.images.cells import CellCoadd
-from lsst.pipe.base import NoWorkFound
+from lsst.pipe.base import NoWorkFound, Pipeline
 from lsst.pipe.base.tests.pipelineStepTester import PipelineStepTester
 from lsst.pipe.base.testUtils import lintConnections
 
@@ -273,6 +273,13 @@ def test_killed_run_can_be_completed(repo: Path, moment: str) -> None:
         for name in OUTPUTS:
             assert butler.find_dataset(name, DATA_ID) is not None
         assert butler.get("restored_coadd", DATA_ID).bbox.shape == (150, 150)
+
+
+def test_pipeline_of_the_papers() -> None:
+    graph = Pipeline.from_uri(PIPELINE.replace("restoreCoadd.yaml", "restoreCoaddPaper.yaml")).to_graph()
+    assert list(graph.tasks) == ["restoreCoadd"]
+    restorer = graph.tasks["restoreCoadd"].config.restorer.value
+    assert (restorer.maxEpochs, restorer.cropSize, restorer.batchNormalization) == (450, 0, True)
 
 
 def test_connections() -> None:

@@ -256,8 +256,8 @@ class AstroClearNetTask(pipeBase.Task):
         Raises
         ------
         RestorationError
-            Raised if a GPU is asked for and there is none, if no crop fits
-            the patch, or if the loss is not finite.
+            Raised if a GPU is asked for and there is none, or if the loss is
+            not finite.
         """
         start = time.perf_counter()
         try:
@@ -306,17 +306,14 @@ class AstroClearNetTask(pipeBase.Task):
 
         height, width = field.stack.shape
         size = self.config.cropSize
-        try:
-            return CropSampler(
-                field,
-                crop_shape=(min(size, height // 3), min(size, width // 3)) if size else (height, width),
-                batch_size=self.config.batchSize if size else 1,
-                validation_fraction=self.config.validationFraction,
-                min_good_fraction=self.config.minGoodFraction if size else 0.0,
-                seed=self.config.seed,
-            )
-        except ValueError as err:
-            raise RestorationError(f"{err} See cropSize and validationFraction.") from err
+        return CropSampler(
+            field,
+            crop_shape=(min(size, height // 3), min(size, width // 3)) if size else (height, width),
+            batch_size=self.config.batchSize if size else 1,
+            validation_fraction=self.config.validationFraction,
+            min_good_fraction=self.config.minGoodFraction if size else 0.0,
+            seed=self.config.seed,
+        )
 
     def _train(self, encoder: Any, field: FieldInput, *, compiled: bool) -> tuple[astropy.table.Table, bool]:
         """Fit the encoder's weights; return the history and whether the
