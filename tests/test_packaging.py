@@ -22,14 +22,6 @@ from lsst.resources import ResourcePath
 
 TOP = Path(__file__).resolve().parent.parent
 PIPELINE = "resource://lsst.drp.restore/pipelines/restoreCoadd.yaml"
-PAPER = """
-description: A patch restored with the settings of the papers.
-tasks:
-  restoreCoadd:
-    class: lsst.drp.restore.RestoreCoaddTask
-    config:
-      - file: resource://lsst.drp.restore/config/paper.py
-"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,8 +154,8 @@ def test_wheel_runs_outside_of_checkout(installed: Environment) -> None:
     assert Path(where.strip()).is_relative_to(installed.directory)
     shown = installed.pipetask(f"build -p {PIPELINE} --show pipeline")
     assert "class: lsst.drp.restore.RestoreCoaddTask" in shown
-    (installed.directory / "paper.yaml").write_text(PAPER)
-    configured = installed.pipetask("build -p paper.yaml --show config=restoreCoadd::*maxEpochs")
+    paper = PIPELINE.replace("restoreCoadd.yaml", "restoreCoaddPaper.yaml")
+    configured = installed.pipetask(f"build -p {paper} --show config=restoreCoadd::*maxEpochs")
     assert "restorer.maxEpochs=450" in configured
     commands = installed.butler("--help")
     for command in ("register-tract", "simulate-exposures", "ingest-exposures"):
