@@ -282,6 +282,18 @@ def test_pipeline_of_the_papers() -> None:
     assert (restorer.maxEpochs, restorer.cropSize, restorer.batchNormalization) == (450, 0, True)
 
 
+def test_pipeline_of_image_mm(repo: Path) -> None:
+    pipeline = PIPELINE.replace("restoreCoadd.yaml", "restoreCoaddImageMM.yaml")
+    command = ["run", "-b", str(repo), "-i", "sim", "--output-run", "u/test/mm", "-p", pipeline, "-d", WHERE]
+    result = run_pipeline([*command, "--register-dataset-types", "-c", "restoreCoadd:restorer.maxSteps=10"])
+    assert result.exit_code == 0, result.output
+    with Butler.from_config(str(repo), collections="u/test/mm") as butler:
+        assert butler.get("restored_coadd_metrics", DATA_ID)["steps"] == 10
+        assert len(butler.get("restored_coadd_training", DATA_ID)) == 10
+        assert len(butler.get("restored_coadd_weights", DATA_ID)) == 0
+        assert np.nanmin(butler.get("restored_coadd", DATA_ID).image.array) >= 0
+
+
 def test_connections() -> None:
     lintConnections(RestoreCoaddConnections)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .build_stack import BuildStackConfig, BuildStackTask
     from .errors import InputError, RestorationError
     from .exposure_stack import ExposureStack
+    from .image_mm import ImageMMConfig, ImageMMTask
     from .patch_geometry import PatchGeometry
     from .restoration import Restoration
     from .restore_coadd import RestoreCoaddConfig, RestoreCoaddConnections, RestoreCoaddTask
@@ -25,6 +26,8 @@ __all__ = (
     "BuildStackConfig",
     "BuildStackTask",
     "ExposureStack",
+    "ImageMMConfig",
+    "ImageMMTask",
     "InputError",
     "PatchGeometry",
     "Restoration",
@@ -40,6 +43,8 @@ _MODULES = {
     "BuildStackConfig": "build_stack",
     "BuildStackTask": "build_stack",
     "ExposureStack": "exposure_stack",
+    "ImageMMConfig": "image_mm",
+    "ImageMMTask": "image_mm",
     "InputError": "errors",
     "PatchGeometry": "patch_geometry",
     "Restoration": "restoration",

@@ -235,6 +235,45 @@ class FieldDecoder:
                 result[self._padded(rows), self._padded(cols)] += piece
         return result
 
+    def back_project(self, latent: np.ndarray, delta: float) -> tuple[np.ndarray, np.ndarray, float]:
+        """Take the exposures and their prediction back to the latent image,
+        weighted as the Huber loss weights them.
+
+        Parameters
+        ----------
+        latent : `numpy.ndarray`
+            Shape ``(height + k - 1, width + k - 1)``, nJy.
+        delta : `float`
+            Residual in units of sigma beyond which the loss is linear.
+
+        Returns
+        -------
+        observed, predicted : `numpy.ndarray`
+            ``sum_t f[t]^T (w y)[t]`` and ``sum_t f[t]^T (w (f*x))[t]`` with
+            ``w = m / v * min(1, delta / |r|)``, ``r`` being the residual in
+            units of sigma, nJy**-1; shape of ``latent``.  Their difference is
+            minus the gradient of the loss.
+        loss : `float`
+            Mean Huber loss per good pixel of ``latent``, dimensionless.
+        """
+        stack, total = self._stack, 0.0
+        observed, predicted = np.zeros((2, *latent.shape), dtype=np.float32)
+        for cells in self._batches():
+            kernels = self._kernels_of(cells)
+            pieces = np.stack([latent[self._padded(rows), self._padded(cols)] for _, _, rows, cols in cells])
+            model = convolve(ops.convert_to_tensor(pieces, "float32"), kernels)
+            image = np.stack([stack.image[:, rows, cols] for _, _, rows, cols in cells])
+            weight = 1.0 / np.stack([stack.variance[:, rows, cols] for _, _, rows, cols in cells])
+            size = ops.abs(image - model) * np.sqrt(weight)
+            clipped = ops.minimum(size, delta)
+            total += float(ops.sum(clipped * (size - 0.5 * clipped)))
+            weight = weight * clipped / ops.maximum(size, 1e-12)
+            for target, exposures in ((observed, image), (predicted, model)):
+                spread = ops.convert_to_numpy(correlate(weight * exposures, kernels))
+                for (_, _, rows, cols), piece in zip(cells, spread, strict=True):
+                    target[self._padded(rows), self._padded(cols)] += piece
+        return observed, predicted, total / int(np.count_nonzero(stack.good))
+
     def huber_loss(self, latent: np.ndarray, delta: float) -> float:
         """Mean Huber loss per good pixel of the patch (equations 4 and 5).
 

@@ -7,9 +7,10 @@
 
 from __future__ import annotations
 
-__all__ = ("Restoration",)
+__all__ = ("Restoration", "make_history")
 
 import dataclasses
+from collections.abc import Sequence
 
 import astropy.table
 import numpy as np
@@ -31,11 +32,9 @@ class Restoration:
         Whether the loss on held-out crops stopped falling before the training
         ran out of steps.
     history : `astropy.table.Table`
-        One row per logged interval of the training: ``step``, ``loss``,
-        ``validation_loss`` (mean Huber loss per good pixel, dimensionless),
-        ``learning_rate``, ``seconds`` since the start.
+        How the loss fell; see `make_history`.
     weights : `dict` [`str`, `numpy.ndarray`]
-        The fitted weights of the network by name.
+        The fitted weights of the network by name; empty without a network.
     steps : `int`
         Optimizer steps taken.
     loss : `float`
@@ -64,3 +63,32 @@ class Restoration:
         """
         height, width = self.latent.shape
         return self.latent[self.padding : height - self.padding, self.padding : width - self.padding]
+
+
+def make_history(rows: Sequence[tuple[int, float, float, float, float]]) -> astropy.table.Table:
+    """Make the dataset ``restored_coadd_training``.
+
+    Parameters
+    ----------
+    rows : `~collections.abc.Sequence` [`tuple`]
+        ``step``; ``loss`` and ``validation_loss`` per good pixel,
+        dimensionless; ``learning_rate``; ``seconds`` since the start.
+
+    Returns
+    -------
+    history : `astropy.table.Table`
+        The rows; what a restorer does not have is NaN.
+    """
+    return astropy.table.Table(
+        rows=rows,
+        names=("step", "loss", "validation_loss", "learning_rate", "seconds"),
+        dtype=(np.int64, np.float64, np.float64, np.float64, np.float64),
+        descriptions=(
+            "Optimizer steps taken.",
+            "Mean loss per good pixel of what the steps since the last row were taken on.",
+            "Mean loss per good pixel of the held-out crops.",
+            "Learning rate of the next step.",
+            "Seconds since the start of the training.",
+        ),
+        units={"seconds": "s"},
+    )

@@ -22,6 +22,8 @@ import numpy as np
 
 from lsst.utils.logging import LsstLogAdapter
 
+from .restoration import make_history
+
 Batch = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
 
 
@@ -116,21 +118,6 @@ class History(keras.callbacks.Callback):
         Returns
         -------
         history : `astropy.table.Table`
-            A row by epoch with ``step``, ``loss`` and ``validation_loss``
-            (per good pixel, dimensionless; NaN without held-out crops),
-            ``learning_rate`` and ``seconds`` since the start.
+            A row by epoch; see `make_history`.
         """
-        table = astropy.table.Table(
-            rows=self._rows,
-            names=("step", "loss", "validation_loss", "learning_rate", "seconds"),
-            dtype=(np.int64, np.float64, np.float64, np.float64, np.float64),
-            descriptions=(
-                "Optimizer steps taken.",
-                "Mean loss per good pixel of the epoch's batches.",
-                "Mean loss per good pixel of the held-out crops.",
-                "Learning rate of the next step.",
-                "Seconds since the start of the training.",
-            ),
-            units={"seconds": "s"},
-        )
-        return table
+        return make_history(self._rows)

@@ -1,0 +1,170 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""ImageMM: restoration by majorize-minimize steps, without a network
+(arXiv:2501.03002).
+"""
+
+from __future__ import annotations
+
+__all__ = ("ImageMMConfig", "ImageMMTask")
+
+import time
+from typing import ClassVar
+
+import numpy as np
+
+import lsst.pex.config as pexConfig
+import lsst.pipe.base as pipeBase
+
+from .compute import COMPUTE_DEVICES, prepare_backend
+from .errors import RestorationError
+from .exposure_stack import ExposureStack
+from .reference_coadd import ReferenceCoadd
+from .restoration import Restoration, make_history
+
+# Steps over which the fall of the loss tells whether there is more to come.
+_CONVERGENCE_STEPS = 10
+
+
+class ImageMMConfig(pexConfig.Config):
+    """Configuration of `ImageMMTask`."""
+
+    maxSteps = pexConfig.RangeField(dtype=int, doc="Steps to take.", default=100, min=1)
+    huberDelta = pexConfig.RangeField(
+        dtype=float,
+        doc="Residual in units of sigma beyond which the loss is linear.",
+        default=2.0,
+        min=0.0,
+        inclusiveMin=False,
+    )
+    maxFactor = pexConfig.RangeField(
+        dtype=float,
+        doc="Largest factor (and its inverse the smallest) by which a step changes a pixel: kappa.",
+        default=4.0,
+        min=1.0,
+        inclusiveMin=False,
+    )
+    minCoverage = pexConfig.RangeField(
+        dtype=float,
+        doc="Pixels of the latent image that the exposures see with less than this fraction of the median "
+        "weight (where there are data) stay dark: nothing holds their value, and it can grow without limit.",
+        default=0.01,
+        min=0.0,
+        max=1.0,
+    )
+    minImprovement = pexConfig.RangeField(
+        dtype=float,
+        doc="Decrease of the loss per good pixel in the last 10 steps below which the image counts as "
+        "converged. It does not stop the steps: such rules stop far too early.",
+        default=1e-2,
+        min=0.0,
+    )
+    computeDevice = pexConfig.ChoiceField[str](
+        doc="Where to compute.", default="auto", allowed=dict(COMPUTE_DEVICES), optional=False
+    )
+    progressInterval = pexConfig.RangeField(
+        dtype=float, doc="Seconds between two progress messages.", default=5.0, min=0.0
+    )
+
+
+class ImageMMTask(pipeBase.Task):
+    """Restore a stack of exposures by multiplicative majorize-minimize steps.
+
+    Notes
+    -----
+    Each step is
+
+    ``x <- x * clip(sum_t f[t]^T (w y)[t] / sum_t f[t]^T (w (f*x))[t], 1/kappa,
+    kappa)``
+
+    with the weights of the Huber loss, from a constant image; a negative
+    numerator is cut at zero.
+    """
+
+    ConfigClass = ImageMMConfig
+    _DefaultName: ClassVar[str] = "imageMM"
+    config: ImageMMConfig
+
+    def run(self, stack: ExposureStack, reference: ReferenceCoadd, *, n_threads: int = 1) -> Restoration:
+        """Restore the patch.
+
+        Parameters
+        ----------
+        stack : `ExposureStack`
+            The exposures.
+        reference : `ReferenceCoadd`
+            Coadd of the same exposures; not used.
+        n_threads : `int`, optional
+            CPU threads to use.
+
+        Returns
+        -------
+        restoration : `Restoration`
+            The latent image and how it was found; without weights.
+
+        Raises
+        ------
+        RestorationError
+            Raised if a GPU is asked for and there is none.
+        """
+        start = time.perf_counter()
+        try:
+            device = prepare_backend(self.config.computeDevice, n_threads, seed=0)
+        except RuntimeError as err:
+            raise RestorationError(str(err)) from err
+        from .decoder import FieldDecoder
+
+        decoder = FieldDecoder(stack)
+        coverage = decoder.adjoint(1.0 / stack.variance)
+        seen = coverage[stack.padding : -stack.padding, stack.padding : -stack.padding][
+            stack.good.any(axis=0)
+        ]
+        covered = coverage > self.config.minCoverage * np.median(seen)
+        noise = np.sqrt(np.median(stack.variance[stack.good]))
+        latent = np.where(covered, noise, 0.0).astype(np.float32)
+        self.log.info(
+            "Taking %d steps with %d exposures of %dx%d pixels on %s.",
+            self.config.maxSteps,
+            stack.n_exposures,
+            *stack.shape,
+            device,
+        )
+        rows, reported = [], start
+        for step in range(1, self.config.maxSteps + 1):
+            observed, predicted, loss = decoder.back_project(latent, self.config.huberDelta)
+            factor = np.divide(
+                np.maximum(observed, 0.0),
+                predicted,
+                out=np.ones_like(latent),
+                where=covered & (predicted > 0.0),
+            )
+            latent *= np.clip(factor, 1.0 / self.config.maxFactor, self.config.maxFactor)
+            now = time.perf_counter()
+            rows.append((step, loss, np.nan, np.nan, now - start))
+            if now - reported >= self.config.progressInterval:
+                reported = now
+                self.log.info(
+                    "Step %d of %d: loss %.5f, %.2f Mpixel/s, %.0f s left.",
+                    step,
+                    self.config.maxSteps,
+                    loss,
+                    step * stack.image.size / (now - start) / 1e6,
+                    (self.config.maxSteps - step) * (now - start) / step,
+                )
+        loss = decoder.huber_loss(latent, self.config.huberDelta)
+        self.log.info("Loss per good pixel: %.5f.", loss)
+        before = rows[-_CONVERGENCE_STEPS][1] if len(rows) >= _CONVERGENCE_STEPS else np.inf
+        return Restoration(
+            latent=latent,
+            padding=stack.padding,
+            converged=bool(before - loss < self.config.minImprovement),
+            history=make_history(rows),
+            weights={},
+            steps=self.config.maxSteps,
+            loss=loss,
+            device=device,
+            seconds=time.perf_counter() - start,
+        )
