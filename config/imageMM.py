@@ -11,3 +11,4 @@ The pipeline pipelines/restoreCoaddImageMM.yaml applies it to RestoreCoaddTask.
 from lsst.drp.restore import ImageMMTask
 
 config.restorer.retarget(ImageMMTask)
+config.refine.steps = 0

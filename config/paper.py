@@ -36,3 +36,6 @@ restorer.maxEpochs = 450
 # Whole-field epochs with the statistics of the whole field; nothing held out.
 restorer.cropSize = 0
 restorer.validationFraction = 0.0
+
+# The latent image is the network's output (equation 6), as it is.
+config.refine.steps = 0  # noqa: F821

@@ -278,7 +278,9 @@ def test_killed_run_can_be_completed(repo: Path, moment: str) -> None:
 def test_pipeline_of_the_papers() -> None:
     graph = Pipeline.from_uri(PIPELINE.replace("restoreCoadd.yaml", "restoreCoaddPaper.yaml")).to_graph()
     assert list(graph.tasks) == ["restoreCoadd"]
-    restorer = graph.tasks["restoreCoadd"].config.restorer.value
+    config = graph.tasks["restoreCoadd"].config
+    assert config.refine.steps == 0
+    restorer = config.restorer.value
     assert (restorer.maxEpochs, restorer.cropSize, restorer.batchNormalization) == (450, 0, True)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .exposure_stack import ExposureStack
     from .image_mm import ImageMMConfig, ImageMMTask
     from .patch_geometry import PatchGeometry
+    from .refine import RefineConfig, RefineTask
     from .restoration import Restoration
     from .restore_coadd import RestoreCoaddConfig, RestoreCoaddConnections, RestoreCoaddTask
 
@@ -30,6 +31,8 @@ __all__ = (
     "ImageMMTask",
     "InputError",
     "PatchGeometry",
+    "RefineConfig",
+    "RefineTask",
     "Restoration",
     "RestorationError",
     "RestoreCoaddConfig",
@@ -47,6 +50,8 @@ _MODULES = {
     "ImageMMTask": "image_mm",
     "InputError": "errors",
     "PatchGeometry": "patch_geometry",
+    "RefineConfig": "refine",
+    "RefineTask": "refine",
     "Restoration": "restoration",
     "RestorationError": "errors",
     "RestoreCoaddConfig": "restore_coadd",

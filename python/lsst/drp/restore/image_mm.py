@@ -75,13 +75,7 @@ class ImageMMTask(pipeBase.Task):
 
     Notes
     -----
-    Each step is
-
-    ``x <- x * clip(sum_t f[t]^T (w y)[t] / sum_t f[t]^T (w (f*x))[t], 1/kappa,
-    kappa)``
-
-    with the weights of the Huber loss, from a constant image; a negative
-    numerator is cut at zero.
+    The steps are those of `majorize_minimize`, from a constant image.
     """
 
     ConfigClass = ImageMMConfig
@@ -116,13 +110,10 @@ class ImageMMTask(pipeBase.Task):
         except RuntimeError as err:
             raise RestorationError(str(err)) from err
         from .decoder import FieldDecoder
+        from .majorize_minimize import coverage, majorize_minimize
 
         decoder = FieldDecoder(stack)
-        coverage = decoder.adjoint(1.0 / stack.variance)
-        seen = coverage[stack.padding : -stack.padding, stack.padding : -stack.padding][
-            stack.good.any(axis=0)
-        ]
-        covered = coverage > self.config.minCoverage * np.median(seen)
+        covered = coverage(stack, decoder) > self.config.minCoverage
         noise = np.sqrt(np.median(stack.variance[stack.good]))
         latent = np.where(covered, noise, 0.0).astype(np.float32)
         self.log.info(
@@ -133,15 +124,15 @@ class ImageMMTask(pipeBase.Task):
             device,
         )
         rows, reported = [], start
-        for step in range(1, self.config.maxSteps + 1):
-            observed, predicted, loss = decoder.back_project(latent, self.config.huberDelta)
-            factor = np.divide(
-                np.maximum(observed, 0.0),
-                predicted,
-                out=np.ones_like(latent),
-                where=covered & (predicted > 0.0),
-            )
-            latent *= np.clip(factor, 1.0 / self.config.maxFactor, self.config.maxFactor)
+        losses = majorize_minimize(
+            decoder,
+            latent,
+            covered,
+            steps=self.config.maxSteps,
+            delta=self.config.huberDelta,
+            max_factor=self.config.maxFactor,
+        )
+        for step, loss in enumerate(losses, start=1):
             now = time.perf_counter()
             rows.append((step, loss, np.nan, np.nan, now - start))
             if now - reported >= self.config.progressInterval:

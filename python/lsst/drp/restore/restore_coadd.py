@@ -29,11 +29,13 @@ from lsst.images.cells import CellCoadd
 from .astro_clear_net import AstroClearNetTask
 from .build_stack import BuildStackTask
 from .exposure_stack import ExposureStack
+from .image_mm import ImageMMTask
 from .metrics import format_metrics, measure_metrics
 from .pack import make_reference_coadd, make_restored_coadd, make_weights_table
 from .patch_geometry import PatchGeometry
 from .plots import plot_history, plot_restoration
 from .reference_coadd import naive_mean, reference_coadd
+from .refine import RefineTask
 
 _LOG = logging.getLogger(__name__)
 
@@ -185,6 +187,9 @@ class RestoreCoaddConfig(pipeBase.PipelineTaskConfig, pipelineConnections=Restor
     restorer: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
         target=AstroClearNetTask, doc="Restores the latent image."
     )
+    refine: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
+        target=RefineTask, doc="Takes data-consistency steps after the restorer."
+    )
     fewExposures = pexConfig.RangeField(
         dtype=int,
         doc="Pixels with fewer exposures than this get the mask plane FEW_EXPOSURES.",
@@ -214,12 +219,14 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
     _DefaultName: ClassVar[str] = "restoreCoadd"
     config: RestoreCoaddConfig
     buildStack: BuildStackTask
-    restorer: AstroClearNetTask
+    restorer: AstroClearNetTask | ImageMMTask
+    refine: RefineTask
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.makeSubtask("buildStack")
         self.makeSubtask("restorer")
+        self.makeSubtask("refine")
 
     def runQuantum(
         self,
@@ -307,7 +314,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         naive = naive_mean(stack)
         reference = reference_coadd(stack, clip_sigma=self.config.clipSigma)
         stack.reject(reference.clipped)
-        restoration = self.restorer.run(stack, reference, n_threads=num_cores)
+        restoration = self.refine.run(stack, self.restorer.run(stack, reference, n_threads=num_cores))
 
         metrics = measure_metrics(
             restoration, stack, reference, naive, geometry=geometry, inputs=inputs, coadd=coadd

@@ -1,0 +1,110 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Data-consistency steps after the network: what it lost, the exposures still
+have.
+"""
+
+from __future__ import annotations
+
+__all__ = ("RefineConfig", "RefineTask")
+
+import dataclasses
+import time
+from typing import ClassVar
+
+import numpy as np
+
+import lsst.pex.config as pexConfig
+import lsst.pipe.base as pipeBase
+
+from .exposure_stack import ExposureStack
+from .restoration import Restoration
+
+
+class RefineConfig(pexConfig.Config):
+    """Configuration of `RefineTask`."""
+
+    steps = pexConfig.RangeField(
+        dtype=int, doc="Majorize-minimize steps to take; 0 leaves the image as it is.", default=2, min=0
+    )
+    huberDelta = pexConfig.RangeField(
+        dtype=float,
+        doc="Residual in units of sigma beyond which the loss is linear.",
+        default=2.0,
+        min=0.0,
+        inclusiveMin=False,
+    )
+    maxFactor = pexConfig.RangeField(
+        dtype=float,
+        doc="Largest factor (and its inverse the smallest) by which a step changes a pixel.",
+        default=4.0,
+        min=1.0,
+        inclusiveMin=False,
+    )
+    floor = pexConfig.RangeField(
+        dtype=float,
+        doc="Value, in units of the median sigma, to which darker pixels are raised before the first step: a "
+        "step multiplies, so that a dark pixel would stay dark.",
+        default=0.03,
+        min=0.0,
+    )
+    minCoverage = pexConfig.RangeField(
+        dtype=float,
+        doc="Pixels that the exposures see with less than this fraction of the median weight are left alone.",
+        default=0.01,
+        min=0.0,
+        max=1.0,
+    )
+
+
+class RefineTask(pipeBase.Task):
+    """Take a few majorize-minimize steps from a restored image."""
+
+    ConfigClass = RefineConfig
+    _DefaultName: ClassVar[str] = "refine"
+    config: RefineConfig
+
+    def run(self, stack: ExposureStack, restoration: Restoration) -> Restoration:
+        """Refine a restoration.
+
+        Parameters
+        ----------
+        stack : `ExposureStack`
+            The exposures that were restored.
+        restoration : `Restoration`
+            What the restorer returned; it is not changed.
+
+        Returns
+        -------
+        refined : `Restoration`
+            The same with a better latent image, its loss, and the time that
+            this took.
+        """
+        if not self.config.steps:
+            return restoration
+        start = time.perf_counter()
+        from .decoder import FieldDecoder
+        from .majorize_minimize import coverage, majorize_minimize
+
+        decoder = FieldDecoder(stack)
+        movable = coverage(stack, decoder) > self.config.minCoverage
+        noise = float(np.sqrt(np.median(stack.variance[stack.good])))
+        latent = restoration.latent.copy()
+        latent[movable] = np.maximum(latent[movable], np.float32(self.config.floor * noise))
+        for _ in majorize_minimize(
+            decoder,
+            latent,
+            movable,
+            steps=self.config.steps,
+            delta=self.config.huberDelta,
+            max_factor=self.config.maxFactor,
+        ):
+            pass
+        loss = decoder.huber_loss(latent, self.config.huberDelta)
+        self.log.info("Loss per good pixel after %d steps of refinement: %.5f.", self.config.steps, loss)
+        return dataclasses.replace(
+            restoration, latent=latent, loss=loss, seconds=restoration.seconds + time.perf_counter() - start
+        )
