@@ -260,10 +260,7 @@ class AstroClearNetTask(pipeBase.Task):
             not finite.
         """
         start = time.perf_counter()
-        try:
-            device = prepare_backend(self.config.computeDevice, n_threads, self.config.seed)
-        except RuntimeError as err:
-            raise RestorationError(str(err)) from err
+        device = prepare_backend(self.config.computeDevice, n_threads, self.config.seed)
         from .crops import FieldInput
         from .decoder import FieldDecoder
         from .network import build_encoder, set_field_statistics

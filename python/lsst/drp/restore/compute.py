@@ -12,6 +12,8 @@ __all__ = ("COMPUTE_DEVICES", "prepare_backend")
 import logging
 import os
 
+from .errors import RestorationError
+
 _LOG = logging.getLogger(__name__)
 
 COMPUTE_DEVICES = {
@@ -44,7 +46,7 @@ def prepare_backend(device: str, n_threads: int, seed: int) -> str:
 
     Raises
     ------
-    RuntimeError
+    RestorationError
         Raised if ``device`` is ``gpu`` and there is none.
     """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -71,7 +73,7 @@ def _prepare_tensorflow(device: str, n_threads: int) -> str:
     tf.config.experimental.enable_op_determinism()
     gpus = [] if device == "cpu" else tf.config.list_physical_devices("GPU")
     if device == "gpu" and not gpus:
-        raise RuntimeError(_no_gpu("TensorFlow"))
+        raise RestorationError(_no_gpu("TensorFlow"))
     try:
         if not gpus:
             tf.config.set_visible_devices([], "GPU")
@@ -93,7 +95,7 @@ def _prepare_jax(device: str) -> str:
         jax.config.update("jax_platforms", "cpu")
     found = jax.devices()[0]
     if device == "gpu" and found.platform == "cpu":
-        raise RuntimeError(_no_gpu("JAX"))
+        raise RestorationError(_no_gpu("JAX"))
     return "CPU" if found.platform == "cpu" else found.device_kind
 
 

@@ -71,7 +71,7 @@ class FieldInput:
         self.stack = stack
         self.margin = margin
         self.fill = np.where(np.isfinite(fill), fill, 0.0).astype(np.float32)
-        self.scale = float(np.sqrt(np.median(stack.variance[stack.good])))
+        self.scale = stack.median_sigma
 
     def context(self, crop: Crop) -> np.ndarray:
         """Cut out the encoder's input for the latent image of a crop.

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = ("ExposureStack",)
+__all__ = ("ExposureStack", "expand_cells")
 
 import dataclasses
 from collections.abc import Iterator
@@ -102,6 +102,11 @@ class ExposureStack:
         """
         return self.kernels.any(axis=(-2, -1))
 
+    @property
+    def median_sigma(self) -> float:
+        """Median standard deviation of the good pixels, nJy (`float`)."""
+        return float(np.sqrt(np.median(self.variance[self.good])))
+
     def reject(self, pixels: np.ndarray) -> None:
         """Take pixels out of the stack, in place: it may be most of the
         memory of a process.
@@ -130,3 +135,21 @@ class ExposureStack:
         for i in range(self.kernels.shape[1]):
             for j in range(self.kernels.shape[2]):
                 yield i, j, slice(i * height, (i + 1) * height), slice(j * width, (j + 1) * width)
+
+
+def expand_cells(values: np.ndarray, cell_shape: tuple[int, int]) -> np.ndarray:
+    """Give every pixel the value of its cell.
+
+    Parameters
+    ----------
+    values : `numpy.ndarray`
+        Values by cell, shape ``(cells_y, cells_x)``.
+    cell_shape : `tuple` [`int`, `int`]
+        Height and width of a cell, pixels.
+
+    Returns
+    -------
+    pixels : `numpy.ndarray`
+        Shape ``(height, width)`` of the patch.
+    """
+    return values.repeat(cell_shape[0], axis=0).repeat(cell_shape[1], axis=1)

@@ -20,7 +20,6 @@ import lsst.pex.config as pexConfig
 import lsst.pipe.base as pipeBase
 
 from .compute import COMPUTE_DEVICES, prepare_backend
-from .errors import RestorationError
 from .exposure_stack import ExposureStack
 from .reference_coadd import ReferenceCoadd
 from .restoration import Restoration, make_history
@@ -105,17 +104,13 @@ class ImageMMTask(pipeBase.Task):
             Raised if a GPU is asked for and there is none.
         """
         start = time.perf_counter()
-        try:
-            device = prepare_backend(self.config.computeDevice, n_threads, seed=0)
-        except RuntimeError as err:
-            raise RestorationError(str(err)) from err
+        device = prepare_backend(self.config.computeDevice, n_threads, seed=0)
         from .decoder import FieldDecoder
         from .majorize_minimize import coverage, majorize_minimize
 
         decoder = FieldDecoder(stack)
         covered = coverage(stack, decoder) > self.config.minCoverage
-        noise = np.sqrt(np.median(stack.variance[stack.good]))
-        latent = np.where(covered, noise, 0.0).astype(np.float32)
+        latent = np.where(covered, stack.median_sigma, 0.0).astype(np.float32)
         self.log.info(
             "Taking %d steps with %d exposures of %dx%d pixels on %s.",
             self.config.maxSteps,

@@ -17,7 +17,7 @@ import numpy as np
 import scipy.fft
 import scipy.ndimage
 
-from .exposure_stack import ExposureStack
+from .exposure_stack import ExposureStack, expand_cells
 
 # Pixels of all exposures together that are sorted at once (64 MiB of float32).
 _CHUNK_PIXELS = 2**24
@@ -170,7 +170,7 @@ def outliers_from_mean(
         return change[:, cell[0], cell[1]], np.broadcast_to(wings, (len(change), *wings.shape))
 
     present = np.count_nonzero(stack.has_kernel, axis=0)
-    present = present.repeat(stack.cell_shape[0], axis=0).repeat(stack.cell_shape[1], axis=1)
+    present = expand_cells(present, stack.cell_shape)
     coverage = np.count_nonzero(stack.good, axis=0) / np.maximum(present, 1)
     candidates = np.greater(stack.good, clipped)
     candidates &= scipy.ndimage.minimum_filter(coverage, 2 * _MATCHING_REACH + 1) >= _MATCHING_COVERAGE

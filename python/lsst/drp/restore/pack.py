@@ -20,7 +20,7 @@ import numpy as np
 from lsst.images import Image, Mask, MaskPlane, MaskSchema, get_legacy_deep_coadd_mask_planes
 from lsst.images.cells import CellCoadd, CellGridBounds, CellIJ, CellPointSpreadFunction, CoaddProvenance
 
-from .exposure_stack import ExposureStack
+from .exposure_stack import ExposureStack, expand_cells
 from .patch_geometry import PatchGeometry
 from .reference_coadd import ReferenceCoadd, constrained_pixels
 from .restoration import Restoration
@@ -137,7 +137,7 @@ def make_reference_coadd(
     missing = ~reference.weights.any(axis=0)
     cells = geometry.patch.cells
     in_cell = np.count_nonzero(reference.weights, axis=0)
-    expected = in_cell.repeat(cells.cell_shape.y, axis=0).repeat(cells.cell_shape.x, axis=1)
+    expected = expand_cells(in_cell, cells.cell_shape)
     incomplete = reference.n_exposures < expected
 
     mask = Mask(0, schema=_REFERENCE_SCHEMA, bbox=geometry.outer_bbox)

@@ -16,7 +16,7 @@ import dataclasses
 import numpy as np
 import scipy.ndimage
 
-from .exposure_stack import ExposureStack
+from .exposure_stack import ExposureStack, expand_cells
 from .outliers import outliers_from_mean, outliers_from_median
 
 
@@ -176,7 +176,7 @@ def constrained_pixels(stack: ExposureStack, reference: ReferenceCoadd) -> np.nd
     reached = scipy.ndimage.maximum_filter(
         reference.n_exposures > 0, stack.kernel_size, mode="constant", cval=False
     )
-    return reached & _expand_cells(stack.has_kernel.any(axis=0), stack.cell_shape)
+    return reached & expand_cells(stack.has_kernel.any(axis=0), stack.cell_shape)
 
 
 def _average(
@@ -191,7 +191,7 @@ def _average(
     n_exposures = np.zeros(stack.shape, np.int16)
     for t in range(stack.n_exposures):
         used = stack.good[t] & ~clipped[t]
-        weight = np.where(used, _expand_cells(weights[t], stack.cell_shape), np.float32(0))
+        weight = np.where(used, expand_cells(weights[t], stack.cell_shape), np.float32(0))
         total += weight * stack.image[t]
         noise += weight**2 * np.where(used, stack.variance[t], np.float32(0))
         norm += weight
@@ -220,8 +220,3 @@ def _mean_kernels(kernels: np.ndarray, weights: np.ndarray) -> np.ndarray:
     norm = weights.sum(axis=0)
     fractions = np.divide(weights, norm, out=np.zeros_like(weights), where=norm > 0)
     return np.einsum("tij,tijkl->ijkl", fractions, kernels).astype(np.float32)
-
-
-def _expand_cells(values: np.ndarray, cell_shape: tuple[int, int]) -> np.ndarray:
-    """Repeat one value per cell for each of the cell's pixels."""
-    return values.repeat(cell_shape[0], axis=0).repeat(cell_shape[1], axis=1)

@@ -91,9 +91,8 @@ class RefineTask(pipeBase.Task):
 
         decoder = FieldDecoder(stack)
         movable = coverage(stack, decoder) > self.config.minCoverage
-        noise = float(np.sqrt(np.median(stack.variance[stack.good])))
         latent = restoration.latent.copy()
-        latent[movable] = np.maximum(latent[movable], np.float32(self.config.floor * noise))
+        latent[movable] = np.maximum(latent[movable], np.float32(self.config.floor * stack.median_sigma))
         for _ in majorize_minimize(
             decoder,
             latent,
