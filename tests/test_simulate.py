@@ -284,6 +284,35 @@ def test_noise(butler: Butler, geometry: PatchGeometry) -> None:
     assert len(set(summary.visits["sky_sigma"])) == len(set(summary.visits["gain"])) == 2
 
 
+def test_noise_seed(butler: Butler) -> None:
+    """Only the photon noise changes: not the cosmic rays, the defects or the
+    sky that is left over.
+    """
+    options = {"psf": "gaussian", "detectors": (1, 1), "detector_size": 150, "cosmic_rays": 1000.0}
+    images = {}
+    for name, extra in {
+        "first": {"noise_seed": 1},
+        "again": {"noise_seed": 1},
+        "second": {"noise_seed": 2},
+        "plain": {},
+        "quiet": {"noise": False, "noise_seed": 1},
+        "plain quiet": {"noise": False},
+    }.items():
+        simulate(butler, name.replace(" ", "_"), **options, **extra)
+        (images[name],) = read_all(butler, name.replace(" ", "_"))
+    assert same_pixels(images["first"], images["again"])
+    assert same_pixels(images["quiet"], images["plain quiet"])
+    quiet = images["quiet"].image.array
+    noise = {name: images[name].image.array - quiet for name in ("first", "second", "plain")}
+    for name, pixels in noise.items():
+        np.testing.assert_array_equal(images[name].mask.array, images["quiet"].mask.array)
+        scaled = pixels / np.sqrt(images[name].variance.array)
+        assert np.median(np.abs(scaled)) / 0.6745 == pytest.approx(1.0, abs=0.03)
+    for a, b in (("first", "second"), ("first", "plain"), ("second", "plain")):
+        unmasked = ~images["quiet"].mask.array.any(axis=-1)
+        assert abs(np.corrcoef(noise[a][unmasked], noise[b][unmasked])[0, 1]) < 0.03
+
+
 def test_depth(butler: Butler) -> None:
     """A star at the stated depth has a signal of 5 sigma in 0.7 arcsec."""
     options = {

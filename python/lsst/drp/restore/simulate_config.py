@@ -26,6 +26,7 @@ class Stream(enum.IntEnum):
     VISIT = 4
     PSF = 5
     PIXELS = 6
+    NOISE = 7
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -116,6 +117,10 @@ class SimulationConfig:
         Fraction of the cosmic rays that is missing in the mask.
     noise : `bool`
         Whether to add noise to the image.  The variance is the same.
+    noise_seed : `int` or `None`
+        Seed of the photon noise alone: two simulations that differ only in it
+        show the same sky through the same atmosphere and detectors, cosmic
+        rays included.  `None` is the noise that belongs to ``seed``.
     star_density, galaxy_density : `float`
         Numbers of stars and galaxies relative to those of `random_sky`.
     star_magnitudes, galaxy_magnitudes : `tuple` [`float`, `float`]
@@ -169,6 +174,7 @@ class SimulationConfig:
     cosmic_rays: float = 60.0
     unmasked_cosmic_rays: float = 0.1
     noise: bool = True
+    noise_seed: int | None = None
     star_density: float = 1.0
     galaxy_density: float = 1.0
     star_magnitudes: tuple[float, float] = (15.0, 26.0)
@@ -200,6 +206,8 @@ class SimulationConfig:
             problems.append("the camera needs at least one detector of at least 16 pixels a side")
         if self.moffat_beta <= 1:
             problems.append("a Moffat profile with moffat_beta <= 1 has no finite flux")
+        if self.noise_seed is not None and self.noise_seed < 0:
+            problems.append(f"noise_seed must not be negative, but is {self.noise_seed}")
         if self.unmasked_cosmic_rays > 1:
             problems.append("unmasked_cosmic_rays is a fraction")
         if problems:
@@ -230,4 +238,5 @@ class SimulationConfig:
         generator : `numpy.random.Generator`
             The generator.  It depends on seed, stream and key only.
         """
-        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(stream, *key)))
+        seed = self.seed if stream != Stream.NOISE or self.noise_seed is None else self.noise_seed
+        return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream, *key)))

@@ -93,7 +93,12 @@ class SimulatedExposure:
         variance = (np.maximum(sources, 0) + visit.sky_level) / visit.gain
 
         rng = config.generator(Stream.PIXELS, visit.visit, detector)
-        noise = np.sqrt(variance) * rng.standard_normal(shape)
+        deviates = rng.standard_normal(shape)
+        if config.noise_seed is not None:
+            # In place of the deviates above, which are drawn all the same: what
+            # is drawn after them, cosmic rays for one, does not change.
+            deviates = config.generator(Stream.NOISE, visit.visit, detector).standard_normal(shape)
+        noise = np.sqrt(variance) * deviates
         held, saturated = _bleed((sources + visit.sky_level) * visit.gain, config.full_well)
         image = np.where(saturated, held / visit.gain - visit.sky_level, sources)
         if config.noise:

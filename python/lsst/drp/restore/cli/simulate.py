@@ -56,6 +56,7 @@ _OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
     ("cosmic_rays", float, 60.0, "Cosmic rays per million pixels."),
     ("unmasked_cosmic_rays", float, 0.1, "Fraction of the cosmic rays that is missing in the mask."),
     ("noise", bool, True, "Add noise to the images."),
+    ("noise_seed", int, None, "Seed of the photon noise alone.  [default: drawn with SEED]"),
     ("star_density", float, 1.0, "Number of stars relative to a field far from the Galactic plane."),
     ("galaxy_density", float, 1.0, "Number of galaxies relative to the sky's average."),
     ("star_magnitudes", (float, float), (15.0, 26.0), "Range of the stars' magnitudes."),
