@@ -3,6 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,28 @@ def test_tiles_do_not_show() -> None:
         make_task(maxEpochs=1, tileSize=size).run(stack, reference, n_threads=2) for size in (1000, 37)
     )
     np.testing.assert_allclose(tiled.latent, whole.latent, rtol=1e-4, atol=1e-5 * whole.latent.max())
+
+
+def test_repeat_is_the_fitted_network() -> None:
+    stack, _, stars = star_field(n=6, shape=(128, 128), n_stars=9, flux=(500.0, 5000.0), bad_fraction=0.05)
+    result = make_task(tileSize=60).run(stack, reference_coadd(stack), n_threads=2)
+    np.testing.assert_array_equal(result.repeat(stack), result.latent)
+    # Twice the light in the exposures is twice the light in the latent image.
+    brighter = dataclasses.replace(stack, image=2 * stack.image)
+    again = result.repeat(brighter)[12:-12, 12:-12]
+    for y, x, _ in stars:
+        ratio = aperture_flux(again, y, x) / aperture_flux(result.image, y, x)
+        assert ratio == pytest.approx(2.0, rel=0.05)
+    # Light that was not there appears where it was put, holes or not.
+    y, x = 96, 64
+    added = dataclasses.replace(stack, image=stack.image.copy())
+    added.image[:, y - 12 : y + 13, x - 12 : x + 13] += 2000 * stack.kernels[:, y // 32, x // 32]
+    added.image[~stack.good] = 0.0
+    difference = result.repeat(added)[12:-12, 12:-12] - result.image
+    assert difference[y - 6 : y + 7, x - 6 : x + 7].sum() == pytest.approx(2000, rel=0.2)
+    far = np.ones(stack.shape, dtype=bool)
+    far[max(y - 36, 0) : y + 37, max(x - 36, 0) : x + 37] = False
+    assert np.abs(difference[far]).max() < 1e-3
 
 
 def test_masked_pixels_do_not_matter() -> None:

@@ -3,6 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
+import dataclasses
 import logging
 
 import numpy as np
@@ -68,6 +69,19 @@ def test_stars_are_sharper_and_keep_their_flux(caplog: pytest.LogCaptureFixture)
         assert (stamp - np.median(result.image)).sum() == pytest.approx(flux, rel=0.05)
     assert result.weights == {}
     assert any("Mpixel/s" in message for message in caplog.messages)
+
+
+def test_repeat_takes_the_steps_again() -> None:
+    stack, _, stars = star_field(n=3, shape=(64, 64), n_stars=4, flux=(500.0, 1000.0))
+    task = make_task(maxSteps=60)
+    result = task.run(stack, reference_coadd(stack))
+    np.testing.assert_array_equal(result.repeat(stack), result.latent)
+    other = dataclasses.replace(stack, image=1.5 * stack.image)
+    again = result.repeat(other)
+    np.testing.assert_array_equal(again, task.run(other, reference_coadd(other)).latent)
+    for y, x, flux in stars:
+        stamp = slice(int(y) + 8, int(y) + 17), slice(int(x) + 8, int(x) + 17)
+        assert (again - result.latent)[stamp].sum() == pytest.approx(0.5 * flux, rel=0.1)
 
 
 def test_convergence_is_judged_by_the_loss() -> None:

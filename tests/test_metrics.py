@@ -260,6 +260,7 @@ def restored() -> tuple[ExposureStack, ReferenceCoadd, Restoration, np.ndarray]:
         loss=0.81,
         device="CPU",
         seconds=12.5,
+        repeat=lambda _: latent,
     )
     return stack, reference, restoration, naive
 

@@ -145,6 +145,7 @@ def make_restoration(converged: bool = True) -> Restoration:
         loss=0.8,
         device="CPU",
         seconds=1.0,
+        repeat=lambda stack: np.zeros([extent + 2 * pad for extent in stack.shape], np.float32),
     )
 
 

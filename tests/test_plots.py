@@ -221,6 +221,7 @@ def test_plot_restoration() -> None:
         loss=1.0,
         device="CPU",
         seconds=1.0,
+        repeat=lambda _: latent,
     )
     figure = plot_restoration(stack, reference, restoration, title="a patch")
     axes = panels(figure)

@@ -3,6 +3,8 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
+import dataclasses
+
 import astropy.table
 import numpy as np
 import pytest
@@ -31,6 +33,7 @@ def make_restoration(latent: np.ndarray) -> Restoration:
         loss=np.inf,
         device="CPU",
         seconds=1.0,
+        repeat=lambda _: latent.astype(np.float32),
     )
 
 
@@ -67,6 +70,18 @@ def test_no_steps_change_nothing() -> None:
     stack, truth, _ = star_field(n=2, shape=(64, 64), n_stars=4)
     restoration = make_restoration(truth)
     assert make_task(steps=0).run(stack, restoration) is restoration
+
+
+def test_repeat_takes_the_steps_again() -> None:
+    stack, truth, _ = star_field(n=2, shape=(64, 64), n_stars=4)
+    restoration = make_restoration(truth)
+    refined = make_task(steps=3).run(stack, restoration)
+    np.testing.assert_array_equal(refined.repeat(stack), refined.latent)
+    # From an image that is right the steps lead to twice as much light with
+    # twice as much in the exposures.
+    brighter = dataclasses.replace(stack, image=2 * stack.image)
+    ratio = refined.repeat(brighter)[truth > 100] / refined.latent[truth > 100]
+    assert np.median(ratio) == pytest.approx(2.0, rel=0.1)
 
 
 def test_input_and_unseen_pixels_are_left_alone() -> None:

@@ -23,7 +23,7 @@ import lsst.pipe.base as pipeBase
 from .compute import COMPUTE_DEVICES, prepare_backend
 from .errors import RestorationError
 from .exposure_stack import ExposureStack
-from .reference_coadd import ReferenceCoadd
+from .reference_coadd import ReferenceCoadd, weighted_mean
 from .restoration import Restoration
 
 if TYPE_CHECKING:
@@ -243,8 +243,8 @@ class AstroClearNetTask(pipeBase.Task):
         stack : `ExposureStack`
             The exposures.
         reference : `ReferenceCoadd`
-            Coadd of the same exposures.  Its image stands in where an
-            exposure has no good pixel in the encoder's input.
+            Coadd of the same exposures.  The mean with its weights stands in
+            where an exposure has no good pixel in the encoder's input.
         n_threads : `int`, optional
             CPU threads to use.
 
@@ -267,7 +267,9 @@ class AstroClearNetTask(pipeBase.Task):
 
         spec = self.config.encoder_spec()
         encoder = build_encoder(stack.n_exposures, spec, self.config.seed)
-        field = FieldInput(stack, reference.image, spec.margin)
+        weights = reference.weights
+        field = FieldInput(stack, weighted_mean(stack, weights), spec.margin)
+        scale = field.scale
         self.log.info(
             "Fitting %d weights to %d exposures of %dx%d pixels on %s.",
             encoder.count_params(),
@@ -277,6 +279,12 @@ class AstroClearNetTask(pipeBase.Task):
         )
         history, converged = self._train(encoder, field, compiled=device != "CPU")
         set_field_statistics(encoder, spec, (tile for _, _, tile in field.tiles(self.config.tileSize)))
+
+        def repeat(other: ExposureStack) -> np.ndarray:
+            # It outlives this function: it must not hold the stack.
+            fill = weighted_mean(other, weights)
+            return self._restore(encoder, FieldInput(other, fill, spec.margin, scale))
+
         latent = self._restore(encoder, field)
         decoder = FieldDecoder(stack)
         loss = decoder.huber_loss(latent, self.config.huberDelta)
@@ -296,6 +304,7 @@ class AstroClearNetTask(pipeBase.Task):
             loss=loss,
             device=device,
             seconds=time.perf_counter() - start,
+            repeat=repeat,
         )
 
     def _sampler(self, field: FieldInput) -> CropSampler:

@@ -59,6 +59,9 @@ class FieldInput:
         sky's level, zero, does.
     margin : `int`
         Pixels around its output that the encoder needs to see.
+    scale : `float`, optional
+        Unit of the encoder's input, nJy; by default the median sigma of the
+        stack's good pixels.
 
     Notes
     -----
@@ -67,11 +70,13 @@ class FieldInput:
     is filled with what the other exposures saw.
     """
 
-    def __init__(self, stack: ExposureStack, fill: np.ndarray, margin: int) -> None:
+    def __init__(
+        self, stack: ExposureStack, fill: np.ndarray, margin: int, scale: float | None = None
+    ) -> None:
         self.stack = stack
         self.margin = margin
         self.fill = np.where(np.isfinite(fill), fill, 0.0).astype(np.float32)
-        self.scale = stack.median_sigma
+        self.scale = stack.median_sigma if scale is None else scale
 
     def context(self, crop: Crop) -> np.ndarray:
         """Cut out the encoder's input for the latent image of a crop.

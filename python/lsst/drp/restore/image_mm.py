@@ -12,6 +12,7 @@ from __future__ import annotations
 __all__ = ("ImageMMConfig", "ImageMMTask")
 
 import time
+from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
@@ -110,7 +111,24 @@ class ImageMMTask(pipeBase.Task):
 
         decoder = FieldDecoder(stack)
         covered = coverage(stack, decoder) > self.config.minCoverage
-        latent = np.where(covered, stack.median_sigma, 0.0).astype(np.float32)
+        first = np.where(covered, stack.median_sigma, 0.0).astype(np.float32)
+
+        def take_steps(decoder: FieldDecoder, latent: np.ndarray) -> Iterator[float]:
+            return majorize_minimize(
+                decoder,
+                latent,
+                covered,
+                steps=self.config.maxSteps,
+                delta=self.config.huberDelta,
+                max_factor=self.config.maxFactor,
+            )
+
+        def repeat(other: ExposureStack) -> np.ndarray:
+            latent = first.copy()
+            for _ in take_steps(FieldDecoder(other), latent):
+                pass
+            return latent
+
         self.log.info(
             "Taking %d steps with %d exposures of %dx%d pixels on %s.",
             self.config.maxSteps,
@@ -119,15 +137,8 @@ class ImageMMTask(pipeBase.Task):
             device,
         )
         rows, reported = [], start
-        losses = majorize_minimize(
-            decoder,
-            latent,
-            covered,
-            steps=self.config.maxSteps,
-            delta=self.config.huberDelta,
-            max_factor=self.config.maxFactor,
-        )
-        for step, loss in enumerate(losses, start=1):
+        latent = first.copy()
+        for step, loss in enumerate(take_steps(decoder, latent), start=1):
             now = time.perf_counter()
             rows.append((step, loss, np.nan, np.nan, now - start))
             if now - reported >= self.config.progressInterval:
@@ -153,4 +164,5 @@ class ImageMMTask(pipeBase.Task):
             loss=loss,
             device=device,
             seconds=time.perf_counter() - start,
+            repeat=repeat,
         )

@@ -9,7 +9,7 @@ papers' naive mean.
 
 from __future__ import annotations
 
-__all__ = ("ReferenceCoadd", "constrained_pixels", "naive_mean", "reference_coadd")
+__all__ = ("ReferenceCoadd", "constrained_pixels", "naive_mean", "reference_coadd", "weighted_mean")
 
 import dataclasses
 
@@ -153,6 +153,33 @@ def naive_mean(stack: ExposureStack) -> np.ndarray:
         count += good
     with np.errstate(invalid="ignore"):
         return total / count
+
+
+def weighted_mean(stack: ExposureStack, weights: np.ndarray) -> np.ndarray:
+    """Average the good pixels with given weights.
+
+    Parameters
+    ----------
+    stack : `ExposureStack`
+        The exposures.
+    weights : `numpy.ndarray`
+        Weight of each exposure by cell, shape ``(n, cells_y, cells_x)``, as
+        `ReferenceCoadd` has them.
+
+    Returns
+    -------
+    image : `numpy.ndarray`
+        The mean, nJy, `numpy.float32`, shape ``(height, width)``; NaN where no
+        exposure is good.
+    """
+    total = np.zeros(stack.shape, np.float32)
+    norm = np.zeros(stack.shape, np.float32)
+    for t in range(stack.n_exposures):
+        weight = np.where(stack.good[t], expand_cells(weights[t], stack.cell_shape), np.float32(0))
+        total += weight * stack.image[t]
+        norm += weight
+    with np.errstate(invalid="ignore"):
+        return total / norm
 
 
 def constrained_pixels(stack: ExposureStack, reference: ReferenceCoadd) -> np.ndarray:

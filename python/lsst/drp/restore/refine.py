@@ -91,19 +91,30 @@ class RefineTask(pipeBase.Task):
 
         decoder = FieldDecoder(stack)
         movable = coverage(stack, decoder) > self.config.minCoverage
-        latent = restoration.latent.copy()
-        latent[movable] = np.maximum(latent[movable], np.float32(self.config.floor * stack.median_sigma))
-        for _ in majorize_minimize(
-            decoder,
-            latent,
-            movable,
-            steps=self.config.steps,
-            delta=self.config.huberDelta,
-            max_factor=self.config.maxFactor,
-        ):
-            pass
+        floor = np.float32(self.config.floor * stack.median_sigma)
+        restorer = restoration.repeat
+
+        def take_steps(decoder: FieldDecoder, latent: np.ndarray) -> np.ndarray:
+            latent = latent.copy()
+            latent[movable] = np.maximum(latent[movable], floor)
+            for _ in majorize_minimize(
+                decoder,
+                latent,
+                movable,
+                steps=self.config.steps,
+                delta=self.config.huberDelta,
+                max_factor=self.config.maxFactor,
+            ):
+                pass
+            return latent
+
+        latent = take_steps(decoder, restoration.latent)
         loss = decoder.huber_loss(latent, self.config.huberDelta)
         self.log.info("Loss per good pixel after %d steps of refinement: %.5f.", self.config.steps, loss)
         return dataclasses.replace(
-            restoration, latent=latent, loss=loss, seconds=restoration.seconds + time.perf_counter() - start
+            restoration,
+            latent=latent,
+            loss=loss,
+            seconds=restoration.seconds + time.perf_counter() - start,
+            repeat=lambda other: take_steps(FieldDecoder(other), restorer(other)),
         )

@@ -10,10 +10,12 @@ from __future__ import annotations
 __all__ = ("Restoration", "make_history")
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import astropy.table
 import numpy as np
+
+from .exposure_stack import ExposureStack
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -44,6 +46,12 @@ class Restoration:
         The device the training ran on, for example ``CPU`` or ``GPU``.
     seconds : `float`
         Wall time of the restoration, s.
+    repeat : `~collections.abc.Callable`
+        Takes an `ExposureStack` and returns the latent image, shape of
+        ``latent``, that the fitted restorer makes of it, refinement included:
+        nothing is fitted again.  The stack has the kernels, mask and variance
+        of the one that was restored, and other pixels: noise, or sources
+        added to them, show what the restoration does to noise and sources.
     """
 
     latent: np.ndarray
@@ -55,6 +63,7 @@ class Restoration:
     loss: float
     device: str
     seconds: float
+    repeat: Callable[[ExposureStack], np.ndarray]
 
     @property
     def image(self) -> np.ndarray:
