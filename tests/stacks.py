@@ -90,6 +90,7 @@ def star_field(
         variance=variance,
         good=good,
         kernels=kernels,
+        correlation=np.ones(kernels.shape[:3], np.float32),
         cell_shape=cell_shape,
         names=tuple(f"visit {t}" for t in range(n)),
     )

@@ -211,6 +211,31 @@ def test_inputs_describe_what_each_image_gave():
     assert inputs[0].psf_xy[0, 0] == pytest.approx(0.0, abs=0.02)
 
 
+def test_correlation_is_that_of_each_cells_good_pixels():
+    """On a shifted detector all pixels have the same weights, of which those
+    of half a pixel's shift have the smallest sum of squares.
+    """
+    aligned = make_image(1, center=(40.5, 35.5))
+    half_shifted = make_image(2)
+    rotated = mosaic(3, angle=25.0)
+    stack = build(aligned, half_shifted, *rotated, mosaic(4)[0]).stack
+    covered = stack.good.reshape(4, 4, 30, 4, 30).any(axis=(2, 4))
+    assert stack.correlation.shape == (4, 4, 4) and stack.correlation.dtype == np.float32
+    assert (stack.correlation[~covered] == 1.0).all() and covered.any() and not covered.all()
+    assert stack.correlation[0][covered[0]] == pytest.approx(1.0, rel=0.01)
+    taps = np.arange(-2.5, 3.0)
+    weights = np.sinc(taps) * np.sinc(taps / 3.0)
+    half = (weights.sum() ** 2 / (weights**2).sum()) ** 2
+    assert stack.correlation[1][covered[1]] == pytest.approx(half, rel=0.03)
+    # The mean over all phases, of every detector that has pixels in the cell.
+    assert covered[2].all()
+    assert stack.correlation[2] == pytest.approx(stack.correlation[2].mean(), rel=0.02)
+    assert 1.2 < stack.correlation[2].mean() < 1.4
+    # Of images of the same noise, the aligned one has the largest variance, yet all count the same.
+    fluxes = np.median(stack.variance[:2, 50:70, 50:70], axis=(1, 2)) * stack.correlation[:2, 1, 1]
+    assert fluxes == pytest.approx(2.0, rel=0.02)
+
+
 def test_stars_are_where_the_sky_projections_say():
     """One source seen by detectors upright and upside down."""
     y, x = np.indices(SHAPE)

@@ -34,6 +34,19 @@ def test_reject_takes_pixels_out() -> None:
     assert stack.good.sum() == stack.good.size - 1
 
 
+def test_noise_variance_is_that_of_fluxes() -> None:
+    stack, _, _ = star_field(n=2, shape=(64, 96))
+    rng = np.random.default_rng(1)
+    stack.correlation[:] = rng.uniform(1, 2, stack.correlation.shape)
+    whole = stack.noise_variance()
+    assert whole.dtype == np.float32 and not whole[~stack.good].any()
+    for t, y, x in ((0, 0, 0), (1, 31, 32), (1, 32, 31), (0, 63, 95)):
+        expected = stack.variance[t, y, x] * stack.correlation[t, y // 32, x // 32]
+        assert not stack.good[t, y, x] or whole[t, y, x] == pytest.approx(expected)
+    part = stack.noise_variance(slice(20, 50), slice(-40, None))
+    np.testing.assert_array_equal(part, whole[:, 20:50, 56:])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -41,6 +54,9 @@ def test_reject_takes_pixels_out() -> None:
         ({"cell_shape": (30, 32)}, "do not tile"),
         ({"kernels": np.ones((2, 2, 3, 25, 25), np.float32)}, "expected"),
         ({"kernels": np.ones((2, 2, 2, 24, 24), np.float32)}, "odd size"),
+        ({"correlation": np.ones((2, 2, 3), np.float32)}, "Correlations have shape"),
+        ({"correlation": np.zeros((2, 2, 2), np.float32)}, "must be positive"),
+        ({"correlation": np.full((2, 2, 2), np.nan, np.float32)}, "must be positive"),
         ({"names": ("one",)}, "1 names for 2"),
     ],
 )

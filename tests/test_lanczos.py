@@ -12,7 +12,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from lsst.drp.restore.lanczos import bad_weight, interpolate, interpolate_variance
+from lsst.drp.restore.lanczos import bad_weight, interpolate, interpolate_variance, squared_weight
 
 SHAPE = (23, 31)
 
@@ -113,6 +113,17 @@ def test_variance_of_a_quadratic_is_exact():
         rows, columns, weights = reference_weights(xk, yk)
         expected = (weights**2 * variance[rows, columns]).sum() / norm[k, 0] ** 2
         assert result[k, 0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_squared_weight_is_the_sum_of_squares():
+    x, y = random_positions(np.random.default_rng(6))
+    ones = np.ones(SHAPE)
+    _, norm = interpolate(ones, ones > 0, x, y)
+    result = squared_weight(x, y, norm)
+    for k, (xk, yk) in enumerate(zip(x[:, 0], y[:, 0], strict=True)):
+        weights = reference_weights(xk, yk)[2]
+        assert result[k, 0] == pytest.approx((weights**2).sum() / norm[k, 0] ** 2, rel=1e-4)
+    assert not squared_weight(x, y, np.zeros_like(norm)).any()
 
 
 def test_variance_beside_a_step_stays_positive():

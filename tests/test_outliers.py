@@ -103,6 +103,7 @@ def make_scene(
         variance=np.where(good, variance, np.inf).astype(np.float32),
         good=good,
         kernels=kernels.copy(),
+        correlation=np.ones(kernels.shape[:3], np.float32),
         cell_shape=(size // cells, size // cells),
         names=tuple(f"visit {t}" for t in range(n)),
     )
@@ -185,6 +186,7 @@ def test_exact_psfs_clip_nothing(n: int) -> None:
         variance=variance.astype(np.float32),
         good=np.ones(clean.shape, bool),
         kernels=kernels[:, None, None],
+        correlation=np.ones((n, 1, 1), np.float32),
         cell_shape=(size, size),
         names=tuple(map(str, range(n))),
     )
@@ -232,6 +234,7 @@ def test_neighbours_of_an_outlier_go_at_half_the_threshold() -> None:
         variance=np.ones_like(image),
         good=np.ones(image.shape, bool),
         kernels=kernels[:, None, None],
+        correlation=np.ones((n, 1, 1), np.float32),
         cell_shape=(size, size),
         names=tuple(map(str, range(n))),
     )

@@ -92,6 +92,7 @@ def make_stack() -> ExposureStack:
         variance=np.where(good, sigma**2, np.inf).astype(np.float32),
         good=good,
         kernels=kernels,
+        correlation=np.ones(kernels.shape[:3], np.float32),
         cell_shape=CELL,
         names=tuple(f"Cam visit {visit}" for visit in (101, 102, 103, 104)),
     )

@@ -9,6 +9,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.ndimage import correlate1d
+from scipy.signal import fftconvolve
 from stacks import moffat_kernel
 
 from lsst.drp.restore.exposure_stack import ExposureStack
@@ -38,6 +40,7 @@ def make_noise_stack(n: int = 5, seed: int = 1) -> ExposureStack:
         variance=np.where(good, variance, np.inf).astype(np.float32),
         good=good,
         kernels=kernels,
+        correlation=rng.uniform(1.0, 2.0, kernels.shape[:3]).astype(np.float32),
         cell_shape=cell_shape,
         names=tuple(f"visit {t}" for t in range(n)),
     )
@@ -63,7 +66,7 @@ def test_mean_variance_and_psf_are_those_of_plain_loops() -> None:
                     for xx in range(j * cw, (j + 1) * cw)
                     if stack.good[t, yy, xx]
                 ]
-                weight = 1 / np.median(cell)
+                weight = 1 / (np.median(cell) * stack.correlation[t, i, j])
                 total += weight * float(stack.image[t, y, x])
                 noise += weight**2 * float(stack.variance[t, y, x])
                 norm += weight
@@ -87,6 +90,7 @@ def test_mean_variance_and_psf_are_those_of_plain_loops() -> None:
                 )
             np.testing.assert_allclose(coadd.kernels[i, j], expected, rtol=1e-5, atol=1e-12)
     assert not coadd.kernels[1, 0].any()
+    assert coadd.correlation[1, 0] == 1.0
     assert not coadd.weights[1, :, 2].any()
     assert not coadd.clipped.any()
     assert coadd.image.dtype == coadd.variance.dtype == coadd.kernels.dtype == np.float32
@@ -108,6 +112,40 @@ def test_variance_is_the_scatter_of_the_mean() -> None:
     assert np.mean(ratio) == pytest.approx(1.0, abs=0.03)
 
 
+def test_correlation_is_that_of_fluxes_on_the_mean() -> None:
+    """Exposures of the same noise, smoothed as interpolation does: single
+    pixels of the smoothest have least of it, fluxes have the same.
+    """
+    rng = np.random.default_rng(3)
+    n, size = 4, 60
+    kernels = np.array([moffat_kernel(3.5)] * n)
+    taps = [np.array([share, 1 - 2 * share, share]) for share in (0.0, 0.02, 0.04, 0.06)]
+    pixel_variance = np.array([(tap**2).sum() ** 2 for tap in taps])
+    weight = moffat_kernel(3.5, size=11)
+    stack = ExposureStack(
+        image=np.zeros((n, size, size), np.float32),
+        variance=np.broadcast_to(pixel_variance[:, None, None], (n, size, size)).astype(np.float32),
+        good=np.ones((n, size, size), bool),
+        kernels=kernels[:, None, None],
+        correlation=(1 / pixel_variance)[:, None, None].astype(np.float32),
+        cell_shape=(size, size),
+        names=("a", "b", "c", "d"),
+    )
+    fluxes = []
+    for _ in range(100):
+        for t, tap in enumerate(taps):
+            noise = rng.normal(size=(size, size))
+            stack.image[t] = correlate1d(correlate1d(noise, tap, 0, mode="wrap"), tap, 1, mode="wrap")
+        coadd = reference_coadd(stack, clip_sigma=NO_CLIPPING)
+        fluxes.append(fftconvolve(coadd.image, weight, mode="valid"))
+    # The exposures count the same, as their fluxes do.
+    np.testing.assert_allclose(coadd.weights, 1.0, rtol=1e-5)
+    pixels = (weight.astype(float) ** 2).sum() * coadd.variance[0, 0]
+    assert np.var(fluxes) == pytest.approx(coadd.correlation[0, 0] * pixels, rel=0.05)
+    assert coadd.correlation[0, 0] > 1.2
+    assert coadd.correlation.dtype == np.float32
+
+
 @pytest.mark.parametrize("flux", [30.0, 3e5])
 def test_psf_does_not_depend_on_brightness(flux: float) -> None:
     """The photon noise of a star is part of its variance, but must not be part
@@ -124,6 +162,7 @@ def test_psf_does_not_depend_on_brightness(flux: float) -> None:
         variance=variance.astype(np.float32),
         good=np.ones(image.shape, bool),
         kernels=kernels[:, None, None],
+        correlation=np.ones((n, 1, 1), np.float32),
         cell_shape=(size, size),
         names=("a", "b", "c", "d"),
     )
@@ -157,6 +196,7 @@ def test_one_exposure_is_its_own_coadd() -> None:
         variance=stack.variance[:1],
         good=stack.good[:1],
         kernels=stack.kernels[:1],
+        correlation=stack.correlation[:1],
         cell_shape=stack.cell_shape,
         names=stack.names[:1],
     )

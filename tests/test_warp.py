@@ -10,6 +10,7 @@ from __future__ import annotations
 import galsim
 import numpy as np
 import pytest
+import scipy.signal
 from skies import DEC, RA, detector_projection, make_geometry, tan_wcs, tpv_wcs
 
 from lsst.drp.restore.warp import PixelMap, Warp, WarpError, warp
@@ -232,6 +233,47 @@ def test_variance_is_the_scatter_of_noise(scale, angle):
     assert np.abs(ratio[good] - 1.0).max() < 6.0 * np.sqrt(2.0 / draws)
 
 
+@pytest.mark.parametrize(
+    ("scale", "angle", "shift"),
+    [
+        *((0.2, 0.0, (0.0, 0.0)), (0.2, 0.0, (0.5, 0.5)), (0.2, 0.0, (0.3, 0.0)), (0.2, 31.0, (0.0, 0.0))),
+        *((0.2, 1.0, (0.0, 0.0)), (0.27, 20.0, (0.1, 0.2)), (0.168, -50.0, (0.0, 0.0))),
+    ],
+)
+def test_correlation_is_the_noise_of_fluxes(scale, angle, shift):
+    """The scatter of fluxes in a PSF-like weight over white noise on the
+    detector: the variance of the pixels does not give it, the variance times
+    the correlation does.
+    """
+    rng = np.random.default_rng(20)
+    geometry = make_geometry(cells=(10, 10))
+    bbox = Box.from_shape((600, 600))  # the patch is up to 400 of its pixels wide, and rotated
+    wcs = tan_wcs(center=(299.5 + shift[0], 299.5 + shift[1]), scale=scale, angle=angle)
+    pixel_map = make_map(wcs, geometry=geometry, detector_bbox=bbox)
+    radius = 5
+    dy, dx = np.indices((2 * radius + 1, 2 * radius + 1)) - radius
+    weight = np.exp(-0.5 * (dx**2 + dy**2) / (3.5 / 2.355) ** 2)
+    squares = pixels = 0.0
+    for _ in range(10):
+        result = warp_all(3.0 * rng.normal(size=bbox.shape), pixel_map, np.full(bbox.shape, 9.0))
+        inside = np.s_[20:-20, 20:-20]
+        assert result.good[inside].all()
+        fluxes = scipy.signal.fftconvolve(result.image.astype(float), weight, mode="same")[inside]
+        variances = scipy.signal.fftconvolve(result.variance, weight**2, mode="same")[inside]
+        squares += np.mean(fluxes**2)
+        pixels += np.mean(variances)
+    correlation = 1.0 / np.mean(result.inverse_correlation[inside])
+    # About 70x70 independent fluxes in each draw: 1 % in the variance.
+    assert correlation == pytest.approx(squares / pixels, rel=0.03)
+    if angle == 0.0 and shift == (0.0, 0.0):
+        assert correlation == pytest.approx(1.0, rel=0.01)
+    elif scale < 0.2:
+        # Smaller pixels on the detector: interpolation takes little noise away.
+        assert 0.75 < correlation < 1.0
+    else:
+        assert correlation > 1.13
+
+
 def test_variance_scales_with_the_square_of_the_flux():
     pixel_map = make_map(tan_wcs(center=(150.0, 150.0), angle=20.0))
     image = np.random.default_rng(14).normal(size=(SIZE, SIZE))
@@ -272,6 +314,7 @@ def test_what_is_not_good_has_no_weight():
     result = warp_all(np.ones((SIZE, SIZE)), make_map(tan_wcs(center=(20.0, 30.0), angle=10.0)))
     assert 0 < result.good.sum() < result.good.size
     assert not result.image[~result.good].any()
+    assert not result.inverse_correlation[~result.good].any()
     assert np.isinf(result.variance[~result.good]).all()
     assert result.image.dtype == result.variance.dtype == np.float32
 

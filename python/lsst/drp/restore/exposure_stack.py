@@ -37,6 +37,14 @@ class ExposureStack:
         and normalized to the total flux of the PSF model: a kernel's sum is
         the fraction of the flux that falls inside of it.  Zero in cells where
         the exposure has none.
+    correlation : `numpy.ndarray`
+        Power of the noise at low spatial frequencies in units of ``variance``,
+        by exposure and cell, positive, `numpy.float32`, shape ``(n, cells_y,
+        cells_x)``: 1 where pixels are independent, and about 1.3 to 2 after
+        interpolation, which takes noise from single pixels but not from
+        fluxes.  ``variance`` times this is the variance of independent pixels
+        that have the same effect on anything as wide as a PSF.  1 where the
+        exposure has no good pixel in a cell.
     cell_shape : `tuple` [`int`, `int`]
         Height and width of a cell, pixels.  Cell ``(0, 0)`` starts at pixel
         ``(0, 0)`` and the cells cover the patch exactly.
@@ -46,13 +54,15 @@ class ExposureStack:
     Raises
     ------
     ValueError
-        Raised if the shapes do not fit together.
+        Raised if the shapes do not fit together, or a correlation is not
+        positive.
     """
 
     image: np.ndarray
     variance: np.ndarray
     good: np.ndarray
     kernels: np.ndarray
+    correlation: np.ndarray
     cell_shape: tuple[int, int]
     names: tuple[str, ...]
 
@@ -70,6 +80,11 @@ class ExposureStack:
             raise ValueError(f"Kernels have shape {self.kernels.shape}; expected {grid} + (k, k).")
         if self.kernels.shape[3] != self.kernels.shape[4] or self.kernels.shape[3] % 2 == 0:
             raise ValueError(f"Kernels must be square with odd size, not {self.kernels.shape[3:]}.")
+        if self.correlation.shape != grid:
+            raise ValueError(f"Correlations have shape {self.correlation.shape}; expected {grid}.")
+        # The comparison is False for NaN.
+        if not (self.correlation > 0.0).all():
+            raise ValueError("Correlations must be positive.")
         if len(self.names) != n:
             raise ValueError(f"{len(self.names)} names for {n} exposures.")
 
@@ -106,6 +121,30 @@ class ExposureStack:
     def median_sigma(self) -> float:
         """Median standard deviation of the good pixels, nJy (`float`)."""
         return float(np.sqrt(np.median(self.variance[self.good])))
+
+    def noise_variance(self, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
+        """Return the variance of independent pixels that have the same effect
+        on fluxes as the exposures' correlated noise has.
+
+        Parameters
+        ----------
+        rows, columns : `slice`, optional
+            Pixels of the patch.
+
+        Returns
+        -------
+        variance : `numpy.ndarray`
+            ``variance`` times ``correlation``, nJy**2, `numpy.float32`, shape
+            ``(n, height, width)`` of these pixels; zero where they are not
+            good.
+        """
+        cell_y = np.arange(self.shape[0])[rows] // self.cell_shape[0]
+        cell_x = np.arange(self.shape[1])[columns] // self.cell_shape[1]
+        correlation = self.correlation[:, cell_y[:, np.newaxis], cell_x]
+        variance = self.variance[:, rows, columns]
+        return np.multiply(
+            variance, correlation, out=np.zeros_like(variance), where=self.good[:, rows, columns]
+        )
 
     def reject(self, pixels: np.ndarray) -> None:
         """Take pixels out of the stack, in place: it may be most of the

@@ -12,7 +12,7 @@ by the sum of its weights: a flat image stays flat.
 
 from __future__ import annotations
 
-__all__ = ("FOOTPRINT", "bad_weight", "interpolate", "interpolate_variance")
+__all__ = ("FOOTPRINT", "bad_weight", "interpolate", "interpolate_variance", "squared_weight")
 
 import numpy as np
 import scipy.ndimage
@@ -188,7 +188,25 @@ def interpolate_variance(variance: np.ndarray, x: np.ndarray, y: np.ndarray, nor
         result = result + 0.5 * np.interp(phase, _PHASE, _SQUARE_EXCESS) * curvature
     # The curvature at a step of the variance must not turn its sign.
     result = np.clip(result, 0.5 * linear, 2.0 * linear)
-    result *= np.interp(phase_x, _PHASE, _SQUARE_SUM) * np.interp(phase_y, _PHASE, _SQUARE_SUM)
-    return np.divide(result, norm**2, out=np.zeros_like(result), where=norm > _SMALLEST_NORM).astype(
-        np.float32
-    )
+    return (result * squared_weight(x, y, norm)).astype(np.float32)
+
+
+def squared_weight(x: np.ndarray, y: np.ndarray, norm: np.ndarray) -> np.ndarray:
+    """Sum the squared weights of interpolated values.
+
+    Parameters
+    ----------
+    x, y : `numpy.ndarray`
+        Positions as in `interpolate`, shape ``(n, m)``.
+    norm : `numpy.ndarray`
+        Sums of the weights as returned by `interpolate`, same shape.
+
+    Returns
+    -------
+    squared_weight : `numpy.ndarray`
+        Sum of the squared weights over ``norm**2``, which is the variance of
+        the values for uncorrelated pixels of variance 1, same shape.  Zero
+        where ``norm`` is below 0.1.
+    """
+    result = np.interp(x - np.floor(x), _PHASE, _SQUARE_SUM) * np.interp(y - np.floor(y), _PHASE, _SQUARE_SUM)
+    return np.divide(result, norm**2, out=np.zeros_like(result), where=norm > _SMALLEST_NORM)

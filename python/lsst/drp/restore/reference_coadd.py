@@ -31,7 +31,13 @@ class ReferenceCoadd:
         exposure has data.
     variance : `numpy.ndarray`
         Its variance, nJy**2, same shape and type; NaN where no exposure has
-        data.
+        data.  It is that of single pixels, which are correlated: multiply it
+        by ``correlation`` for the errors of fluxes.
+    correlation : `numpy.ndarray`
+        Power of the noise at low spatial frequencies in units of ``variance``,
+        by cell, `numpy.float32`, shape ``(cells_y, cells_x)``: the variance
+        of a flux measured with weights ``a`` about as wide as a PSF is
+        ``correlation * sum(a**2 * variance)``.  1 where no exposure has data.
     n_exposures : `numpy.ndarray`
         Number of exposures in each pixel, `numpy.int16`, same shape.
     clipped : `numpy.ndarray`
@@ -45,11 +51,13 @@ class ReferenceCoadd:
     weights : `numpy.ndarray`
         Weight of each exposure by cell, nJy**-2, `numpy.float32`, shape ``(n,
         cells_y, cells_x)``: the inverse of the median variance of its good
-        pixels there, zero where it has none.
+        pixels there, times their correlation (`ExposureStack`); zero where it
+        has none.
     """
 
     image: np.ndarray
     variance: np.ndarray
+    correlation: np.ndarray
     n_exposures: np.ndarray
     clipped: np.ndarray
     kernels: np.ndarray
@@ -92,7 +100,9 @@ def reference_coadd(
     **Weights** are constant per exposure and cell.  The inverse variance of
     each pixel includes the photon noise of the stars, so it would give the
     blurred exposures more weight in a star's core and the sharp ones in its
-    wings: the mean's PSF would depend on the star's brightness.
+    wings: the mean's PSF would depend on the star's brightness.  They are the
+    inverse of the noise that fluxes have, not of that of single pixels, which
+    an exposure on larger or rotated pixels gets lowered by interpolation.
 
     **Outliers** are found in two passes: by comparison with the median, which
     an outlier does not move (`outliers_from_median`), then by comparison with
@@ -124,6 +134,7 @@ def reference_coadd(
     return ReferenceCoadd(
         image=image,
         variance=variance,
+        correlation=_mean_correlation(stack, weights),
         n_exposures=n_exposures,
         clipped=clipped,
         kernels=kernels,
@@ -228,16 +239,27 @@ def _average(
 
 
 def _cell_weights(stack: ExposureStack) -> np.ndarray:
-    """Return the inverse median variance of each exposure's good pixels by
-    cell, zero where there are none, nJy**-2, shape ``(n, cells_y, cells_x)``.
+    """Return the inverse of the median variance of each exposure's good pixels
+    by cell, times their correlation, zero where there are none, nJy**-2, shape
+    ``(n, cells_y, cells_x)``.
     """
     weights = np.zeros(stack.kernels.shape[:3], np.float32)
     for i, j, rows, columns in stack.cells():
         for t in range(stack.n_exposures):
             variance = stack.variance[t, rows, columns][stack.good[t, rows, columns]]
             if variance.size:
-                weights[t, i, j] = 1 / np.median(variance)
+                weights[t, i, j] = 1 / (np.median(variance) * stack.correlation[t, i, j])
     return weights
+
+
+def _mean_correlation(stack: ExposureStack, weights: np.ndarray) -> np.ndarray:
+    """Return the correlation of a mean with these weights by cell, 1 where
+    all weights are zero, shape ``(cells_y, cells_x)``.
+    """
+    # With w = 1 / (v c), the mean's pixels have variance sum(w**2 v) = sum(w / c), and its power at low
+    # frequencies is sum(w**2 v c) = sum(w), both over sum(w)**2.
+    pixels = (weights / stack.correlation).sum(axis=0)
+    return np.divide(weights.sum(axis=0), pixels, out=np.ones_like(pixels), where=pixels > 0)
 
 
 def _mean_kernels(kernels: np.ndarray, weights: np.ndarray) -> np.ndarray:

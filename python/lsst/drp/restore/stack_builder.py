@@ -97,6 +97,9 @@ class StackBuilder:
         self._variance = np.full((n, *self._bbox.shape), np.inf, dtype=np.float32)
         self._good = np.zeros((n, *self._bbox.shape), dtype=bool)
         self._kernels = np.zeros((n, *cells, kernel_size, kernel_size), dtype=np.float32)
+        self._correlation = np.ones((n, *cells), dtype=np.float32)
+        # Of the current plane, by cell: the sum of the inverse correlation over its good pixels.
+        self._inverse_correlation = np.zeros(cells)
         # Good pixels, by cell, of the detector whose kernel the cell has.
         self._owner_count = np.zeros(cells, dtype=int)
         self._names: list[str] = []
@@ -143,6 +146,9 @@ class StackBuilder:
         self._variance[n][target][part] = warped.variance[part]
         self._good[n] |= mine
 
+        inverse_correlation = np.zeros(self._bbox.shape, dtype=np.float32)
+        inverse_correlation[target][part] = warped.inverse_correlation[part]
+        self._inverse_correlation += self._by_cell(inverse_correlation).sum(axis=(1, 3), dtype=np.float64)
         count = self._by_cell(mine).sum(axis=(1, 3))
         best = count > self._owner_count
         self._kernels[n][best] = kernels.array[best]
@@ -190,17 +196,24 @@ class StackBuilder:
         name : `str`
             Label of this one.
         """
+        n = self.n_exposures
+        count = self._by_cell(self._good[n]).sum(axis=(1, 3))
+        np.divide(count, self._inverse_correlation, out=self._correlation[n], where=count > 0)
         self.inputs += self._pending
         self._names.append(name)
-        self._pending = []
-        self._owner_count[:] = 0
+        self._reset()
 
     def discard(self) -> None:
         """Empty the current plane."""
         n = self.n_exposures
         self._image[n], self._variance[n], self._good[n], self._kernels[n] = 0.0, np.inf, False, 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        """Forget what was summed over the current plane."""
         self._pending = []
         self._owner_count[:] = 0
+        self._inverse_correlation[:] = 0.0
 
     def stack(self) -> ExposureStack:
         """Return the planes that were kept (`ExposureStack`)."""
@@ -210,6 +223,7 @@ class StackBuilder:
             variance=self._variance[:n],
             good=self._good[:n],
             kernels=self._kernels[:n],
+            correlation=self._correlation[:n],
             cell_shape=self._cell_shape,
             names=tuple(self._names),
         )

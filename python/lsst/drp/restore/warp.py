@@ -18,7 +18,7 @@ import scipy.interpolate
 
 from lsst.images import YX, Box, SkyProjection
 
-from .lanczos import FOOTPRINT, bad_weight, interpolate, interpolate_variance
+from .lanczos import FOOTPRINT, bad_weight, interpolate, interpolate_variance, squared_weight
 
 
 class WarpError(ValueError):
@@ -180,12 +180,18 @@ class Warp:
         Variance of ``image``, same type and shape.  Infinite where not good.
     good : `numpy.ndarray` of `bool`
         Which pixels are valid, same shape.
+    inverse_correlation : `numpy.ndarray`
+        Variance of each pixel in units of the power of the noise at low
+        spatial frequencies, `numpy.float32`, same shape: its mean over an
+        area is the inverse of ``ExposureStack.correlation``.  Zero where not
+        good.
     """
 
     bbox: Box
     image: np.ndarray
     variance: np.ndarray
     good: np.ndarray
+    inverse_correlation: np.ndarray
 
 
 def warp(
@@ -228,8 +234,17 @@ def warp(
     -----
     The interpolated values are surface brightnesses in units of the
     detector's pixels: they are multiplied by the local area of the patch's
-    pixels, so that fluxes are conserved.  Pixels of the result share input
-    pixels and are therefore correlated; the variance is that of each pixel.
+    pixels, so that fluxes are conserved.
+
+    Pixels of the result share input pixels and are therefore correlated; the
+    variance is that of each pixel.  From pixels of variance ``v`` and weights
+    ``a``, it is ``area**2 * sum(a**2) * v``, while the flux in any region much
+    wider than a pixel has the noise of the detector's pixels in it: ``area *
+    v`` for each pixel of the patch.  The first divided by the second is
+    ``inverse_correlation = area * sum(a**2)``.  That holds as long as the
+    patch's pixels are at most 1.2 times as large as the detector's: larger
+    ones leave out some of its information, and fluxes have more noise (13 % in
+    the variance at 1.33).
     """
     shape = pixel_map.bbox.shape
     result = Warp(
@@ -237,6 +252,7 @@ def warp(
         image=np.zeros(shape, dtype=np.float32),
         variance=np.full(shape, np.inf, dtype=np.float32),
         good=np.zeros(shape, dtype=bool),
+        inverse_correlation=np.zeros(shape, dtype=np.float32),
     )
     if not good.any():
         return result
@@ -270,6 +286,7 @@ def warp(
         result.image[target] = np.where(is_good, values * area, 0.0)
         result.variance[target] = np.where(is_good, values_variance * area**2, np.inf)
         result.good[target] = is_good
+        result.inverse_correlation[target] = np.where(is_good, area * squared_weight(x, y, norm), 0.0)
     return result
 
 
