@@ -20,7 +20,13 @@ from astropy.wcs import WCS
 import lsst.images
 from lsst.daf.butler import Butler, DatasetType
 from lsst.drp.restore.exposure_stack import ExposureStack
-from lsst.drp.restore.pack import make_reference_coadd, make_restored_coadd, make_weights_table
+from lsst.drp.restore.measurable import Measurable
+from lsst.drp.restore.pack import (
+    make_measurable_coadd,
+    make_reference_coadd,
+    make_restored_coadd,
+    make_weights_table,
+)
 from lsst.drp.restore.patch_geometry import PatchGeometry
 from lsst.drp.restore.reference_coadd import ReferenceCoadd, reference_coadd
 from lsst.drp.restore.repository import register_instrument
@@ -150,13 +156,28 @@ def make_restoration(converged: bool = True) -> Restoration:
     )
 
 
+def make_measurable(reference: ReferenceCoadd) -> Measurable:
+    rng = np.random.default_rng(4)
+    nothing = reference.n_exposures == 0
+    image, variance, noise = (np.where(nothing, np.nan, rng.exponential(size=SHAPE)) for _ in range(3))
+    return Measurable(
+        image=image.astype(np.float32),
+        variance=variance.astype(np.float32),
+        kernels=rng.uniform(size=(*CELLS, KERNEL_SIZE, KERNEL_SIZE)).astype(np.float32),
+        coverage=np.linspace(0, 1, SHAPE[0], dtype=np.float32)[:, np.newaxis] * np.ones(SHAPE, np.float32),
+        noise_realizations=[noise.astype(np.float32)],
+    )
+
+
 @dataclasses.dataclass
 class Case:
     stack: ExposureStack
     reference: ReferenceCoadd
     inputs: list[StackInput]
     restoration: Restoration
+    measurable: Measurable
     restored_coadd: CellCoadd
+    measurable_coadd: CellCoadd
     reference_coadd: CellCoadd
 
 
@@ -165,12 +186,15 @@ def case() -> Case:
     stack, geometry, restoration = make_stack(), make_geometry(), make_restoration()
     reference, inputs = reference_coadd(stack), make_inputs(stack)
     stack.reject(reference.clipped)
+    measurable = make_measurable(reference)
     return Case(
         stack,
         reference,
         inputs,
         restoration,
+        measurable,
         make_restored_coadd(restoration, stack, reference, inputs, geometry, "i", FEW),
+        make_measurable_coadd(measurable, stack, reference, inputs, geometry, "i", FEW),
         make_reference_coadd(reference, inputs, geometry, "i"),
     )
 
@@ -199,6 +223,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory, case: Case) -> Iterator
         )
         for name, coadd in (
             ("restored_coadd", case.restored_coadd),
+            ("restored_coadd_measurable", case.measurable_coadd),
             ("restored_coadd_reference", case.reference_coadd),
         ):
             dataset_type = DatasetType(
@@ -273,6 +298,21 @@ def test_psf_of_the_restored_coadd_is_the_pixel(case: Case) -> None:
     assert psf.bounds.missing == {CellIJ(i=2, j=3)}
     with pytest.raises(BoundsError):
         psf.compute_kernel_image(x=7070.0, y=4050.0)
+
+
+def test_measurable_coadd(case: Case) -> None:
+    coadd, measurable = case.measurable_coadd, case.measurable
+    assert coadd.unit == u.nJy
+    np.testing.assert_array_equal(coadd.image.array, measurable.image)
+    np.testing.assert_array_equal(coadd.variance.array, measurable.variance)
+    assert coadd.variance.unit == u.nJy**2
+    (noise,) = coadd.noise_realizations
+    np.testing.assert_array_equal(noise.array, measurable.noise_realizations[0])
+    np.testing.assert_array_equal(coadd.mask.get("NO_DATA"), case.reference.n_exposures == 0)
+    np.testing.assert_array_equal(coadd.mask.get("FEW_EXPOSURES"), case.reference.n_exposures < FEW)
+    np.testing.assert_array_equal(coadd.mask.get("INEXACT_PSF"), measurable.coverage < 0.8)
+    assert coadd.psf.bounds.missing == {CellIJ(i=2, j=3)}
+    np.testing.assert_array_equal(coadd.psf[CellIJ(i=1, j=2)].array, measurable.kernels[1, 2])
 
 
 def test_reference_coadd(case: Case) -> None:

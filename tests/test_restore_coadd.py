@@ -38,6 +38,7 @@ DATA_ID = {"skymap": "test", "tract": 0, "patch": 0, "band": "i"}
 WHERE = "skymap='test' AND tract=0 AND patch=0 AND band='i'"
 OUTPUTS = {
     "restored_coadd": "CellCoadd",
+    "restored_coadd_measurable": "CellCoadd",
     "restored_coadd_reference": "CellCoadd",
     "restored_coadd_naive_mean": "ImageV2",
     "restored_coadd_training": "ArrowAstropy",
@@ -131,6 +132,7 @@ def test_outputs(finished: Path) -> None:
             assert ref.datasetType.storageClass_name == storage_class
         restored: CellCoadd = butler.get("restored_coadd", DATA_ID)
         reference: CellCoadd = butler.get("restored_coadd_reference", DATA_ID)
+        measurable: CellCoadd = butler.get("restored_coadd_measurable", DATA_ID)
         geometry = PatchGeometry.from_tract(butler.get("tract_geometry", DATA_ID, collections="sim"), 0)
         training = butler.get("restored_coadd_training", DATA_ID)
         metrics = butler.get("restored_coadd_metrics", DATA_ID)
@@ -147,6 +149,11 @@ def test_outputs(finished: Path) -> None:
     assert np.isnan(restored.variance.array).all()
     assert set(restored.mask.schema.names) == {"NO_DATA", "FEW_EXPOSURES", "NOT_CONVERGED"}
     assert set(restored.provenance.inputs["visit"]) == {1, 2, 3, 4}
+    # As deep as the coadd: nothing of it depends on how well a training of
+    # seconds restores.
+    noise = measurable.image.array[seen] / np.sqrt(measurable.variance.array[seen])
+    assert 0.7 < 1.48 * np.median(np.abs(noise - np.median(noise))) < 1.3
+    assert measurable.bbox == reference.bbox
     assert training["step"][-1] == metrics["steps"] == 40
     assert kernels.shape == (4, 3, 3, 25, 25)
     assert len(weights) > 1000

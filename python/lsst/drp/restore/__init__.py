@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .errors import InputError, RestorationError
     from .exposure_stack import ExposureStack
     from .image_mm import ImageMMConfig, ImageMMTask
+    from .measurable import Measurable, MeasurableConfig, MeasurableTask
     from .patch_geometry import PatchGeometry
     from .refine import RefineConfig, RefineTask
     from .restoration import Restoration
@@ -30,6 +31,9 @@ __all__ = (
     "ImageMMConfig",
     "ImageMMTask",
     "InputError",
+    "Measurable",
+    "MeasurableConfig",
+    "MeasurableTask",
     "PatchGeometry",
     "RefineConfig",
     "RefineTask",
@@ -49,6 +53,9 @@ _MODULES = {
     "ImageMMConfig": "image_mm",
     "ImageMMTask": "image_mm",
     "InputError": "errors",
+    "Measurable": "measurable",
+    "MeasurableConfig": "measurable",
+    "MeasurableTask": "measurable",
     "PatchGeometry": "patch_geometry",
     "RefineConfig": "refine",
     "RefineTask": "refine",

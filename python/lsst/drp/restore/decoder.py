@@ -13,7 +13,7 @@ from __future__ import annotations
 
 __all__ = ("FieldDecoder", "PsfDecoder", "convolve", "correlate")
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -155,6 +155,9 @@ class FieldDecoder:
     ----------
     stack : `ExposureStack`
         The exposures whose kernels and cells to use.
+    kernels : `numpy.ndarray`, optional
+        Kernels to use instead, shape ``(n, cells_y, cells_x, k, k)`` with the
+        stack's cells and ``k``, but any ``n``.
 
     Notes
     -----
@@ -163,15 +166,15 @@ class FieldDecoder:
     PSF varies over the patch.
     """
 
-    def __init__(self, stack: ExposureStack) -> None:
+    def __init__(self, stack: ExposureStack, *, kernels: np.ndarray | None = None) -> None:
         self._stack = stack
-        self._kernels = np.moveaxis(stack.kernels, 0, 2)
+        self._kernels = np.moveaxis(stack.kernels if kernels is None else kernels, 0, 2)
         self._cells = list(stack.cells())
         self._cell_shape = stack.cell_shape
         self._shape = stack.shape
         self._padding = stack.padding
         extent = (self._cell_shape[0] + 2 * self._padding) * (self._cell_shape[1] + 2 * self._padding)
-        self._batch = max(1, _PIXELS_PER_CALL // (extent * stack.n_exposures))
+        self._batch = max(1, _PIXELS_PER_CALL // (extent * self._kernels.shape[2]))
 
     def forward(self, latent: np.ndarray) -> np.ndarray:
         """Predict the exposures from a latent image.
@@ -213,13 +216,34 @@ class FieldDecoder:
             for (_, _, rows, cols), piece in zip(cells, ops.convert_to_numpy(blurred), strict=True):
                 yield rows, cols, piece
 
-    def adjoint(self, exposures: np.ndarray) -> np.ndarray:
+    def predict(self, latent: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+        """Predict one cell of the exposures; see `forward`.
+
+        Parameters
+        ----------
+        latent : `numpy.ndarray`
+            Shape ``(height + k - 1, width + k - 1)``.
+        rows, columns : `slice`
+            The cell's pixels.
+
+        Returns
+        -------
+        exposures : `numpy.ndarray`
+            Shape ``(n, cell_height, cell_width)``.
+        """
+        cell = (rows.start // self._cell_shape[0], columns.start // self._cell_shape[1], rows, columns)
+        piece = latent[np.newaxis, self._padded(rows), self._padded(columns)]
+        blurred = convolve(ops.convert_to_tensor(piece, "float32"), self._kernels_of([cell]))
+        return ops.convert_to_numpy(blurred)[0]
+
+    def adjoint(self, exposures: np.ndarray | Callable[[slice, slice], np.ndarray]) -> np.ndarray:
         """Apply the adjoint of `forward`.
 
         Parameters
         ----------
-        exposures : `numpy.ndarray`
-            Shape ``(n, height, width)``.
+        exposures : `numpy.ndarray` or `~collections.abc.Callable`
+            Images of shape ``(n, height, width)``, or a function that returns
+            them for the rows and columns of a cell.
 
         Returns
         -------
@@ -228,8 +252,9 @@ class FieldDecoder:
         """
         height, width = self._shape
         result = np.zeros((height + 2 * self._padding, width + 2 * self._padding), dtype=np.float32)
+        cut = exposures if callable(exposures) else lambda rows, cols: exposures[:, rows, cols]
         for cells in self._batches():
-            pieces = np.stack([exposures[:, rows, cols] for _, _, rows, cols in cells])
+            pieces = np.stack([cut(rows, cols) for _, _, rows, cols in cells])
             spread = correlate(ops.convert_to_tensor(pieces, "float32"), self._kernels_of(cells))
             for (_, _, rows, cols), piece in zip(cells, ops.convert_to_numpy(spread), strict=True):
                 result[self._padded(rows), self._padded(cols)] += piece

@@ -9,7 +9,12 @@ provenance, and the network's weights.
 
 from __future__ import annotations
 
-__all__ = ("make_reference_coadd", "make_restored_coadd", "make_weights_table")
+__all__ = (
+    "make_measurable_coadd",
+    "make_reference_coadd",
+    "make_restored_coadd",
+    "make_weights_table",
+)
 
 from collections.abc import Mapping, Sequence
 
@@ -21,6 +26,7 @@ from lsst.images import Image, Mask, MaskPlane, MaskSchema, get_legacy_deep_coad
 from lsst.images.cells import CellCoadd, CellGridBounds, CellIJ, CellPointSpreadFunction, CoaddProvenance
 
 from .exposure_stack import ExposureStack, expand_cells
+from .measurable import Measurable
 from .patch_geometry import PatchGeometry
 from .reference_coadd import ReferenceCoadd, constrained_pixels
 from .restoration import Restoration
@@ -45,6 +51,18 @@ _RESTORED_SCHEMA = MaskSchema(
 _REFERENCE_SCHEMA = MaskSchema(
     [_COADD_PLANES[name] for name in ("NO_DATA", "CLIPPED", "REJECTED", "INEXACT_PSF")]
 )
+
+
+_MEASURABLE_SCHEMA = MaskSchema(
+    [
+        *(_COADD_PLANES[name] for name in ("NO_DATA", "INEXACT_PSF")),
+        MaskPlane("FEW_EXPOSURES", "Fewer exposures than configured have data for this pixel."),
+    ]
+)
+
+# Fraction of the exposures' weight under a source's PSF that is on good
+# pixels, below which the PSF of what the restoration lost counts as inexact.
+_MIN_COVERAGE = 0.8
 
 
 def make_restored_coadd(
@@ -109,6 +127,65 @@ def make_restored_coadd(
     pixel = np.zeros((*missing.shape, stack.kernel_size, stack.kernel_size), np.float32)
     pixel[..., stack.padding, stack.padding] = 1.0
     return _make_coadd(image, np.full_like(image, np.nan), mask, pixel, missing, inputs, geometry, band)
+
+
+def make_measurable_coadd(
+    measurable: Measurable,
+    stack: ExposureStack,
+    reference: ReferenceCoadd,
+    inputs: Sequence[StackInput],
+    geometry: PatchGeometry,
+    band: str,
+    few_exposures: int,
+) -> CellCoadd:
+    """Make the dataset ``restored_coadd_measurable``.
+
+    Parameters
+    ----------
+    measurable : `Measurable`
+        The image to measure on.
+    stack : `ExposureStack`
+        The exposures it was made from.
+    reference : `ReferenceCoadd`
+        Coadd of the same exposures; its number of exposures in each pixel is
+        used.
+    inputs : `~collections.abc.Sequence` [`StackInput`]
+        The visit images in the stack.
+    geometry : `PatchGeometry`
+        The pixel grid of the patch.
+    band : `str`
+        Name of the band.
+    few_exposures : `int`
+        Pixels with fewer exposures than this get the mask plane
+        ``FEW_EXPOSURES``.
+
+    Returns
+    -------
+    coadd : `lsst.images.cells.CellCoadd`
+        The image, nJy, with its variance, PSF and noise realizations, NaN
+        where nothing constrains it (`constrained_pixels`), and the mask planes
+
+        - ``NO_DATA``: no exposure has a good pixel here; the value is the
+          restored image's;
+        - ``FEW_EXPOSURES``;
+        - ``INEXACT_PSF``: so many pixels are missing under the PSF that light
+          which the restored image lacks has another PSF than stated.
+    """
+    mask = Mask(0, schema=_MEASURABLE_SCHEMA, bbox=geometry.outer_bbox)
+    mask.set("NO_DATA", reference.n_exposures == 0)
+    mask.set("FEW_EXPOSURES", reference.n_exposures < few_exposures)
+    mask.set("INEXACT_PSF", measurable.coverage < _MIN_COVERAGE)
+    return _make_coadd(
+        measurable.image,
+        measurable.variance,
+        mask,
+        measurable.kernels,
+        ~stack.has_kernel.any(axis=0),
+        inputs,
+        geometry,
+        band,
+        measurable.noise_realizations,
+    )
 
 
 def make_reference_coadd(
@@ -190,6 +267,7 @@ def _make_coadd(
     inputs: Sequence[StackInput],
     geometry: PatchGeometry,
     band: str,
+    noise_realizations: Sequence[np.ndarray] = (),
 ) -> CellCoadd:
     """Put the planes, the PSF and the provenance together.
 
@@ -207,6 +285,7 @@ def _make_coadd(
         Image(image, bbox=bbox, unit=u.nJy, sky_projection=geometry.sky_projection),
         mask=mask,
         variance=Image(variance, bbox=bbox, unit=u.nJy**2),
+        noise_realizations=[Image(noise, bbox=bbox, unit=u.nJy) for noise in noise_realizations],
         band=band,
         psf=CellPointSpreadFunction(psf, bounds=bounds),
         patch=geometry.patch,

@@ -30,8 +30,9 @@ from .astro_clear_net import AstroClearNetTask
 from .build_stack import BuildStackTask
 from .exposure_stack import ExposureStack
 from .image_mm import ImageMMTask
+from .measurable import MeasurableTask
 from .metrics import format_metrics, measure_metrics
-from .pack import make_reference_coadd, make_restored_coadd, make_weights_table
+from .pack import make_measurable_coadd, make_reference_coadd, make_restored_coadd, make_weights_table
 from .patch_geometry import PatchGeometry
 from .plots import plot_history, plot_restoration
 from .reference_coadd import naive_mean, reference_coadd
@@ -77,6 +78,12 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
     restored_coadd = cT.Output(
         doc="The restored coadd: the non-negative latent image.",
         name="restored_coadd",
+        storageClass="CellCoadd",
+        dimensions=_PATCH,
+    )
+    restored_coadd_measurable = cT.Output(
+        doc="The image to measure on: restored and residual light at a stated PSF, with its variance.",
+        name="restored_coadd_measurable",
         storageClass="CellCoadd",
         dimensions=_PATCH,
     )
@@ -190,6 +197,9 @@ class RestoreCoaddConfig(pipeBase.PipelineTaskConfig, pipelineConnections=Restor
     refine: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
         target=RefineTask, doc="Takes data-consistency steps after the restorer."
     )
+    measurable: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
+        target=MeasurableTask, doc="Makes the image that one measures on."
+    )
     fewExposures = pexConfig.RangeField(
         dtype=int,
         doc="Pixels with fewer exposures than this get the mask plane FEW_EXPOSURES.",
@@ -221,12 +231,14 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
     buildStack: BuildStackTask
     restorer: AstroClearNetTask | ImageMMTask
     refine: RefineTask
+    measurable: MeasurableTask
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.makeSubtask("buildStack")
         self.makeSubtask("restorer")
         self.makeSubtask("refine")
+        self.makeSubtask("measurable")
 
     def runQuantum(
         self,
@@ -311,10 +323,8 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         """
         inputs = self.buildStack.run(visit_images, geometry, band)
         stack: ExposureStack = inputs.stack
-        naive = naive_mean(stack)
-        reference = reference_coadd(stack, clip_sigma=self.config.clipSigma)
-        stack.reject(reference.clipped)
-        restoration = self.refine.run(stack, self.restorer.run(stack, reference, n_threads=num_cores))
+        result = self.restore(stack, n_threads=num_cores)
+        naive, reference, restoration = result.naive, result.reference, result.restoration
 
         metrics = measure_metrics(
             restoration, stack, reference, naive, geometry=geometry, inputs=inputs, coadd=coadd
@@ -324,6 +334,9 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         return pipeBase.Struct(
             restored_coadd=make_restored_coadd(
                 restoration, stack, reference, inputs.inputs, geometry, band, self.config.fewExposures
+            ),
+            restored_coadd_measurable=make_measurable_coadd(
+                result.measurable, stack, reference, inputs.inputs, geometry, band, self.config.fewExposures
             ),
             restored_coadd_reference=make_reference_coadd(reference, inputs.inputs, geometry, band),
             restored_coadd_naive_mean=Image(
@@ -337,4 +350,43 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             restored_coadd_training_plot=plot_history(restoration.history, title=title),
             restored_coadd_kernels=stack.kernels,
             restored_coadd_weights=make_weights_table(restoration.weights),
+        )
+
+    def restore(self, stack: ExposureStack, *, n_threads: int = 1) -> pipeBase.Struct:
+        """Restore a stack of exposures: the part of `run` that knows only
+        arrays.
+
+        Parameters
+        ----------
+        stack : `ExposureStack`
+            The exposures.  Changed in place: its outliers are taken out.
+        n_threads : `int`, optional
+            CPU threads to use.
+
+        Returns
+        -------
+        result : `lsst.pipe.base.Struct`
+            Result struct with these attributes:
+
+            ``naive``
+                Plain mean of the exposures (`numpy.ndarray`).
+            ``reference``
+                Their weighted and clipped mean (`ReferenceCoadd`).
+            ``restoration``
+                The latent image (`Restoration`).
+            ``measurable``
+                The image to measure on (`Measurable`).
+
+        Raises
+        ------
+        RestorationError
+            Raised if the configuration is wrong, or the training fails.
+        """
+        naive = naive_mean(stack)
+        reference = reference_coadd(stack, clip_sigma=self.config.clipSigma)
+        stack.reject(reference.clipped)
+        restoration = self.refine.run(stack, self.restorer.run(stack, reference, n_threads=n_threads))
+        measurable = self.measurable.run(stack, reference, restoration)
+        return pipeBase.Struct(
+            naive=naive, reference=reference, restoration=restoration, measurable=measurable
         )
