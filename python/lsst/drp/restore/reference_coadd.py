@@ -9,7 +9,14 @@ papers' naive mean.
 
 from __future__ import annotations
 
-__all__ = ("ReferenceCoadd", "constrained_pixels", "naive_mean", "reference_coadd", "weighted_mean")
+__all__ = (
+    "ReferenceCoadd",
+    "cell_weights",
+    "constrained_pixels",
+    "naive_mean",
+    "reference_coadd",
+    "weighted_mean",
+)
 
 import dataclasses
 
@@ -114,7 +121,7 @@ def reference_coadd(
     three.  What varies on the sky (asteroids, variable stars) is an outlier,
     too.
     """
-    weights = _cell_weights(stack)
+    weights = cell_weights(stack)
     kernels = _mean_kernels(stack.kernels, weights)
     clipped = outliers_from_median(
         stack, clip_sigma=clip_sigma, clip_psf=clip_psf, clip_brightness=clip_brightness
@@ -238,10 +245,20 @@ def _average(
         return total / norm, noise / norm**2, n_exposures
 
 
-def _cell_weights(stack: ExposureStack) -> np.ndarray:
-    """Return the inverse of the median variance of each exposure's good pixels
-    by cell, times their correlation, zero where there are none, nJy**-2, shape
-    ``(n, cells_y, cells_x)``.
+def cell_weights(stack: ExposureStack) -> np.ndarray:
+    """Return the weights of a mean in which fluxes have the least noise.
+
+    Parameters
+    ----------
+    stack : `ExposureStack`
+        The exposures.
+
+    Returns
+    -------
+    weights : `numpy.ndarray`
+        Inverse of the median variance of each exposure's good pixels times
+        their correlation, by cell; zero where there are none; nJy**-2,
+        `numpy.float32`, shape ``(n, cells_y, cells_x)``.
     """
     weights = np.zeros(stack.kernels.shape[:3], np.float32)
     for i, j, rows, columns in stack.cells():
