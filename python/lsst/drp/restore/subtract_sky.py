@@ -169,8 +169,8 @@ class SubtractSkyTask(pipeBase.Task):
             rms[t] = np.sqrt(squares / np.count_nonzero(good))
         if rms.any():
             self.log.info(
-                "Subtracted backgrounds of %.2g to %.2g nJy (rms) from %d exposures, whose pixels have noise of "
-                "%.2g nJy; %.0f%% of the patch is without sources.",
+                "Subtracted backgrounds of %.2g to %.2g nJy (rms) from %d exposures, whose pixels have noise "
+                "of %.2g nJy; %.0f%% of the patch is without sources.",
                 rms.min(),
                 rms.max(),
                 sum(len(fits) > 0 for fits in coefficients),
