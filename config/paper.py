@@ -37,5 +37,8 @@ restorer.maxEpochs = 450
 restorer.cropSize = 0
 restorer.validationFraction = 0.0
 
+# The exposures of the papers are taken as the pipeline subtracted their sky.
+config.sky.order = -1  # noqa: F821
+
 # The latent image is the network's output (equation 6), as it is.
 config.refine.steps = 0  # noqa: F821

@@ -37,6 +37,7 @@ from .patch_geometry import PatchGeometry
 from .plots import plot_history, plot_restoration
 from .reference_coadd import naive_mean, reference_coadd
 from .refine import RefineTask
+from .subtract_sky import SubtractSkyTask
 
 _LOG = logging.getLogger(__name__)
 
@@ -184,6 +185,9 @@ class RestoreCoaddConfig(pipeBase.PipelineTaskConfig, pipelineConnections=Restor
     buildStack: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
         target=BuildStackTask, doc="Brings the visit images onto the patch's grid."
     )
+    sky: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
+        target=SubtractSkyTask, doc="Removes the background that the exposures' sky subtraction left."
+    )
     clipSigma = pexConfig.RangeField(
         dtype=float,
         doc="Pixels of an exposure that differ from the others' median by more than this many sigma, and by "
@@ -229,6 +233,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
     _DefaultName: ClassVar[str] = "restoreCoadd"
     config: RestoreCoaddConfig
     buildStack: BuildStackTask
+    sky: SubtractSkyTask
     restorer: AstroClearNetTask | ImageMMTask
     refine: RefineTask
     measurable: MeasurableTask
@@ -236,6 +241,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.makeSubtask("buildStack")
+        self.makeSubtask("sky")
         self.makeSubtask("restorer")
         self.makeSubtask("refine")
         self.makeSubtask("measurable")
@@ -359,7 +365,8 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         Parameters
         ----------
         stack : `ExposureStack`
-            The exposures.  Changed in place: its outliers are taken out.
+            The exposures.  Changed in place: their background is subtracted
+            and their outliers are taken out.
         n_threads : `int`, optional
             CPU threads to use.
 
@@ -382,6 +389,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         RestorationError
             Raised if the configuration is wrong, or the training fails.
         """
+        self.metadata["background_rms"] = self.sky.run(stack).rms.tolist()
         naive = naive_mean(stack)
         reference = reference_coadd(stack, clip_sigma=self.config.clipSigma)
         stack.reject(reference.clipped)
