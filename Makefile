@@ -10,17 +10,21 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 # Newer than pyproject.toml if the installed packages are those it asks for.
 INSTALLED := $(VENV)/installed
+# The same with what only the benchmarks need.
+BENCHMARKS_INSTALLED := $(VENV)/benchmarks-installed
 # Processes that run tests side by side.  Each has one thread: more of them only
 # get in each other's way on images as small as the tests'.
 TEST_JOBS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench-quality clean
 
 help:
 	@echo "make demo   simulate 8 visits, restore the patch they cover, show the result in demo/"
 	@echo "make test   check style and types, run the tests"
 	@echo "make lint   check style and types only"
+	@echo "make bench-quality  measure on simulated fields what is true of the restored coadds, beside other"
+	@echo "            methods, and on real exposures: a table, and figures in benchmarks/results/ (30 minutes)"
 	@echo "make clean  remove .venv, demo and everything built"
 	@echo "PYTHON=/path/to/python chooses the Python (3.12 or 3.13) that .venv is made with."
 
@@ -34,6 +38,15 @@ lint: $(INSTALLED)
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 
+bench-quality: $(BENCHMARKS_INSTALLED)
+	$(RUN) -m benchmarks.quality
+
+$(BENCHMARKS_INSTALLED): $(INSTALLED)
+	@echo "Installing what the benchmark compares with"
+	@$(RUN) -m pip install -qq --disable-pip-version-check --editable '.[benchmarks]' || \
+	    echo "STARRED could not be installed: its row will say so"
+	@touch $@
+
 $(INSTALLED): pyproject.toml
 	@if ! $(RUN) -c "import pip" 2>/dev/null; then \
 	    python=$$(bin/find-python) || exit 1; \
@@ -45,4 +58,4 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist python/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) demo benchmarks/results build dist python/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,249 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The pieces of work of the benchmark, each done in a process of its own."""
+
+from __future__ import annotations
+
+__all__ = ("Draw", "Job", "MethodResult", "draw_noise", "prepare_field", "run_jobs", "run_method")
+
+import concurrent.futures
+import dataclasses
+import logging
+import multiprocessing
+import os
+import pickle
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# One thread in each process, whatever library computes.
+_ONE_THREAD = {
+    **{"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+    **{"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"},
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class MethodResult:
+    """What a method made of a field.
+
+    Parameters
+    ----------
+    measurements : `dict` [`str`, `dict`]
+        Results of `measure_image` by image.
+    images : `dict` [`str`, `numpy.ndarray`]
+        The images.
+    seconds : `float`
+        Wall time of the method, s; without starting Python.
+    cpu : `float`
+        CPU time of the method, s.
+    peak : `float`
+        Largest memory of its process, GB; Python and its libraries included.
+    failure : `str`
+        Why there is no image, if there is none.
+    """
+
+    measurements: dict[str, dict[str, Any]]
+    images: dict[str, np.ndarray]
+    seconds: float
+    cpu: float
+    peak: float
+    failure: str = ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Draw:
+    """What the default configuration made of one draw of the noise.
+
+    Parameters
+    ----------
+    images, variances : `dict` [`str`, `numpy.ndarray` or `None`]
+        Images and their stated variances.
+    fluxes : `dict` [`str`, `numpy.ndarray`]
+        PSF flux of each isolated point and its stated standard deviation, nJy,
+        shape ``(n, 2)``.
+    empty, source : `numpy.ndarray`
+        `bool`, shape of the patch: pixels in empty sky, and within two pixels
+        of isolated sources of more than 10 sigma.
+    snr : `numpy.ndarray`
+        S/N of the isolated points, shape ``(n,)``.
+    """
+
+    images: dict[str, np.ndarray]
+    variances: dict[str, np.ndarray | None]
+    fluxes: dict[str, np.ndarray]
+    empty: np.ndarray
+    source: np.ndarray
+    snr: np.ndarray
+
+
+Job = tuple[str, Callable[..., Any], tuple[Any, ...]]
+"""Name, function and arguments of a piece of work."""
+
+
+def run_jobs(jobs: Sequence[Job], workers: int) -> dict[str, Any]:
+    """Run jobs, each in a fresh process with one thread.
+
+    Parameters
+    ----------
+    jobs : `~collections.abc.Sequence` [`tuple`]
+        Name, function and arguments; the first are begun first.
+    workers : `int`
+        Number of jobs that run at the same time.
+
+    Returns
+    -------
+    results : `dict` [`str`, `object`]
+        What the functions returned, by name.
+    """
+    os.environ.update(_ONE_THREAD)
+    start, results = time.perf_counter(), {}
+    with concurrent.futures.ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1
+    ) as pool:
+        futures = {pool.submit(function, *arguments): name for name, function, arguments in jobs}
+        for future in concurrent.futures.as_completed(futures):
+            name = futures[future]
+            results[name] = future.result()
+            print(
+                f"[{time.perf_counter() - start:5.0f} s] {len(results)} of {len(jobs)}: {name}",
+                file=sys.stderr,
+                flush=True,
+            )
+    return results
+
+
+def prepare_field(options: Any, path: Path) -> float:
+    """Simulate a field, and write it and its truth to a file.
+
+    Parameters
+    ----------
+    options : `FieldOptions`
+        Which field.
+    path : `pathlib.Path`
+        The file.
+
+    Returns
+    -------
+    seconds : `float`
+        Wall time, s.
+    """
+    from .fields import make_field
+    from .truth import Truth
+
+    start = time.perf_counter()
+    _quiet()
+    field = make_field(options)
+    path.write_bytes(pickle.dumps((field, Truth.of(field).slim()), protocol=5))
+    return time.perf_counter() - start
+
+
+def run_method(method: str, path: Path, cutout: Any, measure: bool = True) -> MethodResult:
+    """Run a method on a field and measure its images.
+
+    Parameters
+    ----------
+    method : `str`
+        Key of `METHODS`.
+    path : `pathlib.Path`
+        File from `prepare_field`.
+    cutout : `Cutout`
+        For the methods that cannot take more.
+    measure : `bool`, optional
+        Whether to measure everything, or noise and sharpness only.
+
+    Returns
+    -------
+    result : `MethodResult`
+        The images and measurements.
+    """
+    from lsst.drp.restore.image_quality import sharpness, sky_noise
+    from lsst.utils.usage import get_peak_mem_usage
+
+    from .measure import measure_image
+    from .methods import METHODS
+
+    _quiet()
+    field, truth = pickle.loads(path.read_bytes())
+    start, start_cpu = time.perf_counter(), time.process_time()
+    try:
+        images = METHODS[method](field.stack, cutout)
+    except ImportError as error:
+        return MethodResult(
+            measurements={}, images={}, seconds=np.nan, cpu=np.nan, peak=np.nan, failure=str(error)
+        )
+    seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
+    peak = get_peak_mem_usage()[0].to_value("GB")
+    if measure:
+        measurements = {name: measure_image(truth, sky, cutout) for name, sky in images.items()}
+    else:
+        measurements = {
+            name: {"S_F": sharpness(sky.image), "sigma_sky": sky_noise(sky.image)}
+            for name, sky in images.items()
+        }
+    return MethodResult(
+        measurements=measurements,
+        images={name: sky.image for name, sky in images.items()},
+        seconds=seconds,
+        cpu=cpu,
+        peak=float(peak),
+    )
+
+
+def draw_noise(options: Any) -> Draw:
+    """Simulate a field with other noise and restore it, training included.
+
+    Parameters
+    ----------
+    options : `FieldOptions`
+        Which field; ``noise_seed`` says which noise.
+
+    Returns
+    -------
+    draw : `Draw`
+        The images.
+    """
+    from .fields import make_field
+    from .measure import measure_points
+    from .methods import METHODS, Cutout
+    from .truth import Truth
+
+    _quiet()
+    field = make_field(options)
+    truth = Truth.of(field)
+    images = METHODS["default"](field.stack, Cutout(row=0, column=0, size=64))
+    catalog = field.catalog
+    rows, columns = np.indices(field.truth.shape)
+    empty, source = truth.far.copy(), np.zeros(field.truth.shape, dtype=bool)
+    for x, y, role, extent, snr in zip(
+        *(np.asarray(catalog[name]) for name in ("x", "y", "role", "half_light_radius")),
+        truth.snr,
+        strict=True,
+    ):
+        distance = np.hypot(columns - x, rows - y)
+        if not snr < 1.0:
+            empty &= distance > 10.0 + 20.0 * extent
+        if role in ("point", "galaxy") and snr > 10.0:
+            source |= distance <= 2.0
+    points = {name: measure_points(truth, sky) for name, sky in images.items()}
+    return Draw(
+        images={name: sky.image for name, sky in images.items()},
+        variances={name: sky.variance for name, sky in images.items()},
+        fluxes={name: np.stack([p.flux, p.sigma], axis=1) for name, p in points.items()},
+        empty=empty,
+        source=source & truth.far,
+        snr=points["restored_coadd"].snr,
+    )
+
+
+def _quiet() -> None:
+    """Let only errors through: the table is what is to be read."""
+    logging.disable(logging.WARNING)

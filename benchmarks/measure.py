@@ -1,0 +1,349 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Measurements on images of fields with a known truth."""
+
+from __future__ import annotations
+
+__all__ = ("COMMON_FWHM", "GALAXY_APERTURE", "PointFluxes", "measure_image", "measure_points", "measure_sky")
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import scipy.ndimage
+from scipy.signal import fftconvolve
+
+from lsst.drp.restore.image_quality import psnr, sharpness, sky_noise, ssim, star_fwhm
+
+from .detection import detect, match_sources, pairs_split
+from .fields import SNR_BINS
+from .methods import Cutout, SkyImage
+from .photometry import aperture_flux, psf_flux, psf_stamp
+from .robust import median, robust_scatter
+from .truth import APERTURE, PSF_RADIUS, Truth
+
+COMMON_FWHM = 2.5
+"""FWHM of the Gaussian at which images are compared beside the pixel truth,
+pixels.
+"""
+
+GALAXY_APERTURE = 6.0
+"""Radius of the apertures around galaxies, pixels."""
+
+_FALSE_PER_PIXEL = 5 / 512**2
+# Of the local background in empty sky, pixels: inside of what is empty.
+_EMPTY_RING = (6.5, 10.5)
+
+
+def measure_image(truth: Truth, sky: SkyImage, cutout: Cutout) -> dict[str, Any]:
+    """Measure everything on one image.
+
+    Parameters
+    ----------
+    truth : `Truth`
+        The truth.
+    sky : `SkyImage`
+        The image.
+    cutout : `Cutout`
+        Part of the patch on which all methods, also those that restore only
+        it, are compared with the truth.
+
+    Returns
+    -------
+    results : `dict` [`str`, `object`]
+        Plain numbers, and lists of numbers by source.
+    """
+    results: dict[str, Any] = {}
+    results.update(_measure_points(truth, sky))
+    results.update(_measure_galaxies(truth, sky))
+    results.update(_measure_shapes(truth, sky))
+    results.update(_measure_detection(truth, sky))
+    results.update(measure_sky(truth, sky))
+    results.update(_measure_fidelity(truth, sky, results["fwhm"], cutout))
+    return results
+
+
+def _bins(snr: np.ndarray) -> list[np.ndarray]:
+    return [(snr >= low) & (snr < high) for low, high in SNR_BINS]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class PointFluxes:
+    """Fluxes of the isolated points of a field, arrays of shape ``(n,)``.
+
+    Parameters
+    ----------
+    true, flux, sigma, optimal : `numpy.ndarray`
+        True flux; the flux that is measured and its standard deviation (NaN
+        where the image states none); that of PSF photometry on the reference
+        coadd; nJy.
+    snr : `numpy.ndarray`
+        Signal-to-noise ratio on the reference coadd.
+    """
+
+    true: np.ndarray
+    flux: np.ndarray
+    sigma: np.ndarray
+    optimal: np.ndarray
+    snr: np.ndarray
+
+
+def measure_points(truth: Truth, sky: SkyImage) -> PointFluxes:
+    """Measure the isolated points: with the PSF that the image states, in
+    apertures if it states none.
+
+    Parameters
+    ----------
+    truth : `Truth`
+        The truth.
+    sky : `SkyImage`
+        The image.
+
+    Returns
+    -------
+    fluxes : `PointFluxes`
+        The fluxes.
+    """
+    field = truth.field
+    catalog, cell_shape = field.catalog, field.stack.cell_shape
+    chosen = np.flatnonzero((catalog["role"] == "point") & truth.usable & np.isfinite(truth.optimal))
+    x, y = np.asarray(catalog["x"])[chosen], np.asarray(catalog["y"])[chosen]
+    if sky.kernels is None:
+        flux = aperture_flux(sky.image, x, y, APERTURE)
+        sigma = np.full(len(x), np.nan)
+    else:
+        variance = sky.variance if sky.variance is not None else np.ones(sky.image.shape)
+        fits = [
+            psf_flux(sky.image, variance, *place, psf_stamp(sky.kernels, cell_shape, *place, PSF_RADIUS))
+            for place in zip(x, y, strict=True)
+        ]
+        flux, sigma = np.array(fits).reshape(-1, 2).T
+    if sky.variance is None:
+        sigma = np.full(len(x), np.nan)
+    return PointFluxes(
+        true=np.asarray(catalog["flux_nJy"])[chosen],
+        flux=flux,
+        sigma=sigma,
+        optimal=truth.optimal[chosen],
+        snr=truth.snr[chosen],
+    )
+
+
+def _measure_points(truth: Truth, sky: SkyImage) -> dict[str, Any]:
+    """Fluxes of isolated points, by bin of S/N."""
+    points = measure_points(truth, sky)
+    error = points.flux / points.true - 1
+    optimal = points.optimal / points.true - 1
+    pull = (points.flux - points.true) / points.sigma
+    results: dict[str, Any] = {}
+    for (low, _), inside in zip(SNR_BINS, _bins(points.snr), strict=True):
+        valid = inside & np.isfinite(error)
+        results[f"point {low:.0f}"] = {
+            "bias": median(error[valid]),
+            "scatter": robust_scatter(error[valid]),
+            "relative": robust_scatter(error[valid]) / robust_scatter(optimal[valid]),
+            "n": int(valid.sum()),
+        }
+    bright_enough = points.snr >= SNR_BINS[0][0]
+    results["pull median"] = median(pull[bright_enough])
+    results["pull width"] = robust_scatter(pull[bright_enough])
+    results["points"] = {
+        "snr": points.snr.tolist(),
+        "error": error.tolist(),
+        "pull": pull.tolist(),
+        "optimal": optimal.tolist(),
+    }
+    return results
+
+
+def _measure_galaxies(truth: Truth, sky: SkyImage) -> dict[str, Any]:
+    """Aperture fluxes of isolated galaxies, by bin of S/N, relative to the
+    same aperture on the truth at the image's resolution.
+    """
+    field = truth.field
+    catalog, cell_shape = field.catalog, field.stack.cell_shape
+    chosen = [n for n in field.stamps if truth.usable[n]]
+    snr = truth.snr[chosen]
+    error = np.full(len(chosen), np.nan)
+    for k, n in enumerate(chosen):
+        x, y, model = float(catalog["x"][n]), float(catalog["y"][n]), field.stamps[n]
+        if sky.kernels is not None:
+            i, j = round(y) // cell_shape[0], round(x) // cell_shape[1]
+            model = fftconvolve(model, sky.kernels[i, j], mode="same")
+        middle = len(model) // 2
+        center = np.array([middle + x - round(x)]), np.array([middle + y - round(y)])
+        expected = aperture_flux(model, *center, GALAXY_APERTURE)[0]
+        error[k] = aperture_flux(sky.image, x, y, GALAXY_APERTURE)[0] / expected - 1
+    results: dict[str, Any] = {}
+    for (low, _), inside in zip(SNR_BINS, _bins(snr), strict=True):
+        valid = inside & np.isfinite(error)
+        results[f"galaxy {low:.0f}"] = {
+            "bias": median(error[valid]),
+            "scatter": robust_scatter(error[valid]),
+            "n": int(valid.sum()),
+        }
+    return results | {"galaxies": {"snr": snr.tolist(), "error": error.tolist()}}
+
+
+def _measure_shapes(truth: Truth, sky: SkyImage) -> dict[str, Any]:
+    """Width and enclosed flux of bright stars, and of the stated PSF."""
+    field = truth.field
+    catalog = field.catalog
+    chosen = np.flatnonzero((catalog["role"] == "point") & truth.usable & (truth.snr > 50))
+    rows: list[tuple[float, ...]] = []
+    for n in chosen:
+        x, y, flux = (float(catalog[name][n]) for name in ("x", "y", "flux_nJy"))
+        row = [star_fwhm(sky.image, x, y)]
+        row += [aperture_flux(sky.image, x, y, r, (12.0, 15.0))[0] / flux for r in (5.0, 10.0)]
+        if sky.kernels is None:
+            row += [np.nan] * 3
+        else:
+            # The stated PSF in place of the star, measured as the star is.
+            radius = 20
+            stamp = psf_stamp(sky.kernels, field.stack.cell_shape, x, y, radius)
+            place = radius + x - round(x), radius + y - round(y)
+            row.append(star_fwhm(stamp, *place))
+            row += [aperture_flux(stamp, *place, r, (12.0, 15.0))[0] for r in (5.0, 10.0)]
+        rows.append(tuple(row))
+    columns = np.array(rows).reshape(-1, 6).T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "fwhm": median(columns[0]),
+            "fwhm / reference": median(columns[0]) / truth.reference_fwhm,
+            "stated fwhm": median(columns[3]),
+            "fwhm / stated": median(columns[0] / columns[3]),
+            "flux in 5": median(columns[1]),
+            "flux in 10": median(columns[2]),
+            "flux in 5 / stated": median(columns[1] / columns[4]),
+            "flux in 10 / stated": median(columns[2] / columns[5]),
+        }
+
+
+def _measure_detection(truth: Truth, sky: SkyImage) -> dict[str, Any]:
+    """Completeness and split pairs at a fixed number of false detections."""
+    field = truth.field
+    catalog = field.catalog
+    positions = np.stack([catalog["x"], catalog["y"]], axis=1)
+    seen = truth.far & np.isfinite(sky.image)
+    max_false = round(_FALSE_PER_PIXEL * np.count_nonzero(seen))
+    real = positions[~(truth.snr < 2.0)]
+    kernels = sky.kernels if sky.kernels is not None else field.stack.kernels.mean(axis=0)
+    kernel = kernels.mean(axis=(0, 1))
+    if sky.variance is not None:
+        sigma = np.sqrt(sky.variance)
+    else:
+        # Only relative: the threshold is the one that gives the false rate.
+        sigma = np.full(sky.image.shape, truth.softening, np.float32)
+    row, column = np.rint(positions[:, ::-1]).astype(int).T
+    inside = (row >= 0) & (column >= 0) & (row < seen.shape[0]) & (column < seen.shape[1])
+    present = np.zeros(len(catalog), dtype=bool)
+    present[inside] = seen[row[inside], column[inside]]
+    isolated = np.isin(catalog["role"], ("point", "galaxy")) & truth.usable & present
+    groups = [g for g in np.unique(catalog["group"]) if g >= 0]
+    pairs = [np.flatnonzero(catalog["group"] == g) for g in groups]
+    pairs = [pair for pair in pairs if len(pair) == 2 and (truth.usable & present)[pair].all()]
+    pair_positions = positions[np.array(pairs, dtype=int).reshape(-1, 2)]
+    bins = {"3-5": (3.0, 5.0), "5-10": SNR_BINS[0], "10-20": SNR_BINS[1]}
+    results: dict[str, Any] = {}
+    for name, filter_kernel, min_area in (
+        ("plain 1", None, 1),
+        ("plain 3", None, 3),
+        ("matched 1", _cut(kernel), 1),
+        ("matched 3", _cut(kernel), 3),
+    ):
+        found = detect(sky.image, sigma, filter_kernel, real, seen, max_false, min_area)
+        detected = match_sources(positions, found.positions)
+        one: dict[str, Any] = {"threshold": found.threshold, "false": found.n_false}
+        for label, (low, high) in bins.items():
+            members = isolated & (truth.snr >= low) & (truth.snr < high)
+            one[label] = float(detected[members].mean()) if members.any() else np.nan
+        split = pairs_split(pair_positions, found.positions)
+        one["pairs"] = float(split.mean()) if len(split) else np.nan
+        one["n pairs"] = len(split)
+        results[name] = one
+    # Each image with the filter that suits it.
+    best = max(results, key=lambda name: (results[name]["5-10"], results[name]["3-5"]))
+    best_pairs = max(results, key=lambda name: results[name]["pairs"])
+    return {
+        "detection": results,
+        "filter": best,
+        "pair filter": best_pairs,
+        **{f"completeness {label}": results[best][label] for label in bins},
+        "false": results[best]["false"],
+        "pairs": results[best_pairs]["pairs"],
+    }
+
+
+def _cut(kernel: np.ndarray, radius: int = 6) -> np.ndarray:
+    """Return the middle of a kernel: the rest only takes time."""
+    middle = len(kernel) // 2
+    radius = min(radius, middle)
+    return kernel[middle - radius : middle + radius + 1, middle - radius : middle + radius + 1]
+
+
+def measure_sky(truth: Truth, sky: SkyImage) -> dict[str, Any]:
+    """Measure sharpness, noise, and fluxes in empty sky.
+
+    Parameters
+    ----------
+    truth : `Truth`
+        The truth.
+    sky : `SkyImage`
+        The image.
+
+    Returns
+    -------
+    results : `dict` [`str`, `object`]
+        Numbers.
+    """
+    flux = aperture_flux(sky.image, truth.empty[:, 0], truth.empty[:, 1], APERTURE, _EMPTY_RING)
+    flux = flux[np.isfinite(flux)]
+    scatter = float(flux.std(ddof=1)) if len(flux) > 2 else np.nan
+    mean = float(flux.mean()) if len(flux) else np.nan
+    whole = np.isfinite(sky.image).mean() > 0.9
+    return {
+        "S_F": sharpness(sky.image) if whole else np.nan,
+        "sigma_sky": sky_noise(sky.image) if whole else np.nan,
+        "empty mean": mean,
+        "empty scatter": scatter,
+        "empty mean / scatter": mean / scatter if scatter else np.nan,
+        "empty n": len(flux),
+    }
+
+
+def _measure_fidelity(truth: Truth, sky: SkyImage, width: float, cutout: Cutout) -> dict[str, Any]:
+    """Similarity to the truth after arcsinh."""
+    pixel = truth.field.truth
+    blurred = _blur(pixel, COMMON_FWHM)
+    brought = sky.image
+    if width < COMMON_FWHM:
+        brought = _blur(sky.image, np.sqrt(COMMON_FWHM**2 - width**2))
+    results: dict[str, float] = {}
+    for where, part in (("", (slice(None), slice(None))), ("cutout ", cutout.slices)):
+        if not where and np.isfinite(sky.image).mean() < 0.9:
+            # Of a cutout the numbers are those on the cutout.
+            results |= {"psnr": np.nan, "ssim": np.nan, "common psnr": np.nan, "common ssim": np.nan}
+            continue
+        for label, image, target in (("", sky.image, pixel), ("common ", brought, blurred)):
+            a, b = (np.arcsinh(pixels[part] / truth.softening) for pixels in (image, target))
+            results[f"{where}{label}psnr"] = psnr(a, b)
+            results[f"{where}{label}ssim"] = ssim(a, b)
+    return results
+
+
+def _blur(image: np.ndarray, fwhm: float) -> np.ndarray:
+    """Convolve with a Gaussian; pixels that are missing count as zero and
+    stay missing.
+    """
+    missing = ~np.isfinite(image)
+    blurred = scipy.ndimage.gaussian_filter(
+        np.where(missing, 0, image).astype(np.float64),
+        fwhm / np.sqrt(8 * np.log(2)),
+        mode="constant",
+        truncate=6,
+    )
+    blurred[missing] = np.nan
+    return blurred
