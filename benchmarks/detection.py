@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 
 _MATCH_RADIUS = 2.5  # between a detection and the source that it is, pixels
 _FALSE_RADIUS = 5.0  # a detection further from all sources is false, pixels
-_THRESHOLDS = np.geomspace(40.0, 0.02, 61)
+_THRESHOLDS = np.geomspace(100.0, 0.01, 127)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -67,8 +67,7 @@ def detect(
     Returns
     -------
     detections : `Detections`
-        Those at the lowest threshold before the number of false ones exceeds
-        the limit.
+        Those at the lowest threshold with no more false ones than the limit.
     """
     import sep
 
@@ -76,12 +75,12 @@ def detect(
     pixels = np.ascontiguousarray(np.where(missing, 0, image), dtype=np.float32)
     noise = np.ascontiguousarray(np.where(missing, np.nanmedian(sigma), sigma), dtype=np.float32)
     tree = cKDTree(real) if len(real) else None
-    best = Detections(positions=np.empty((0, 2)), threshold=float(_THRESHOLDS[0]), n_false=0)
-    for threshold in _THRESHOLDS:
+
+    def extract(threshold: float) -> Detections | None:
         try:
             found = sep.extract(
                 pixels,
-                float(threshold),
+                threshold,
                 err=noise,
                 mask=missing,
                 minarea=min_area,
@@ -91,16 +90,25 @@ def detect(
                 deblend_cont=0.005,
                 clean=False,
             )
-        except Exception:  # sep raises plain exceptions when its buffers are full.
-            break
+        except Exception:  # What sep raises when so much is found that its buffers are full.
+            return None
         row = np.clip(np.rint(found["y"]).astype(int), 0, allowed.shape[0] - 1)
         column = np.clip(np.rint(found["x"]).astype(int), 0, allowed.shape[1] - 1)
         positions = np.stack([found["x"], found["y"]], axis=1)[allowed[row, column]]
         distance = tree.query(positions)[0] if tree is not None else np.full(len(positions), np.inf)
         n_false = int(np.count_nonzero(distance > _FALSE_RADIUS))
-        if n_false > max_false:
-            break
-        best = Detections(positions=positions, threshold=float(threshold), n_false=n_false)
+        return Detections(positions=positions, threshold=threshold, n_false=n_false)
+
+    # The number of false ones grows as the threshold falls: bisect.
+    best = Detections(positions=np.empty((0, 2)), threshold=float(_THRESHOLDS[0]), n_false=0)
+    low, high = 0, len(_THRESHOLDS)
+    while low < high:
+        middle = (low + high) // 2
+        found = extract(float(_THRESHOLDS[middle]))
+        if found is None or found.n_false > max_false:
+            high = middle
+        else:
+            low, best = middle + 1, found
     return best
 
 

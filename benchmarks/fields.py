@@ -47,6 +47,8 @@ _BORDER = 16
 # they may be, pixels.
 _SPACING = 30.0
 _JITTER = 3.0
+# Distance of the outermost places from the edge of the patch, pixels.
+_MARGIN = 20
 # A saturating star gets this much room, pixels.
 _BRIGHT_RADIUS = 45.0
 # Coadd S/N that points and galaxies are drawn from, one range a bin: a bit
@@ -245,8 +247,8 @@ def _design(
     share = (options.size / 512) ** 2
     count = [max(1, round(share * n)) for n in (_POINTS_PER_BIN, _GALAXIES_PER_BIN, _PAIRS, _FAINT_POINTS)]
 
-    side = int((options.size - 2 * 18) // _SPACING) + 1
-    steps = np.linspace(18, options.size - 19, side)
+    side = int((options.size - 2 * _MARGIN) // _SPACING) + 1
+    steps = np.linspace(_MARGIN, options.size - 1 - _MARGIN, side)
     places = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
     places += rng.uniform(-_JITTER, _JITTER, places.shape)
     rng.shuffle(places)
@@ -269,15 +271,13 @@ def _design(
     for low, high in _DRAWN_SNR:
         for kind, role, n in (("star", "point", count[0]), ("galaxy", "galaxy", count[1])):
             for snr in np.exp(rng.uniform(np.log(low), np.log(high), n)):
-                # A galaxy's signal is spread over more pixels.
-                flux = snr * sigma * (1.25 if kind == "galaxy" else 1.0)
                 x, y = free.pop()
-                rows.append((x, y, flux, kind, role, -1))
+                rows.append((x, y, snr * sigma, kind, role, -1))
     # What is left of the places of a small field.
     for snr in rng.uniform(*_FAINT_SNR, min(count[3], len(free))):
         x, y = free.pop()
         rows.append((x, y, snr * sigma, "star", "point", -1))
-    placed = _catalog(rows, config, geometry)
+    placed = _catalog(rows, config, geometry, seeing)
     natural = _natural(config, geometry, _NATURAL_SNR * sigma)
     catalog = astropy.table.vstack([placed, natural], metadata_conflicts="silent")
     catalog["id"] = np.arange(len(catalog))
@@ -300,11 +300,13 @@ def _catalog(
     rows: Sequence[tuple[float, float, float, str, str, int]],
     config: SimulationConfig,
     geometry: PatchGeometry,
+    seeing: float,
 ) -> astropy.table.Table:
     """Make a catalog of sources at given places.
 
     Galaxies get sizes and shapes of those of the random sky that are nearest
-    in brightness.
+    in brightness, and are brighter than the given flux by as much as their
+    size makes the noise under them larger than under a point.
     """
     box = geometry.outer_bbox
     x, y, flux = (np.array([row[k] for row in rows]) for k in range(3))
@@ -325,6 +327,9 @@ def _catalog(
     for name in ("half_light_radius", "sersic_n", "axis_ratio", "position_angle"):
         default = 1.0 if name == "axis_ratio" else 0.0
         table[name] = np.where(kind == "galaxy", np.asarray(drawn[name])[models], default)
+    # Of Gaussians: the noise grows as the width.
+    width = table["half_light_radius"] / PIXEL_SCALE / 1.18 / (seeing / 2.355)
+    table["flux_nJy"] = flux * np.sqrt(1 + width**2)
     return complete_catalog(table)
 
 

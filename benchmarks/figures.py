@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from .fields import SNR_BINS
+from .methods import Cutout
 from .report import IMAGES
 
 _COLORS = {
@@ -38,7 +40,7 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def plot_cutouts(
-    images: Mapping[str, np.ndarray], truth: np.ndarray, part: tuple[slice, slice], sigma: float, path: Path
+    images: Mapping[str, np.ndarray], truth: np.ndarray, cutout: Cutout, sigma: float, path: Path
 ) -> None:
     """Draw the same part of all images side by side.
 
@@ -48,8 +50,8 @@ def plot_cutouts(
         The images, nJy per pixel.
     truth : `numpy.ndarray`
         The true image.
-    part : `tuple` [`slice`, `slice`]
-        The part.
+    cutout : `Cutout`
+        The part that all methods restore: it is shown with its surroundings.
     sigma : `float`
         Noise of the reference coadd, nJy: unit of the arcsinh stretch.
     path : `pathlib.Path`
@@ -57,6 +59,12 @@ def plot_cutouts(
     """
     names = [name for name in IMAGES if name in images]
     panels = [*((name, images[name]) for name in names), ("truth", truth)]
+    size = min(2 * cutout.size, *truth.shape)
+    row, column = (
+        int(np.clip(start + (cutout.size - size) // 2, 0, end - size))
+        for start, end in zip((cutout.row, cutout.column), truth.shape, strict=True)
+    )
+    part = (slice(row, row + size), slice(column, column + size))
     columns = 3
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.2 * columns, 4.45 * rows + 0.5), layout="constrained")
@@ -72,6 +80,10 @@ def plot_cutouts(
             **{"vmin": -1.5, "vmax": 5.5, "origin": "lower", "extent": extent},
             **{"cmap": "magma", "interpolation": "nearest"},
         )
+        box = Rectangle(
+            (cutout.column - 0.5, cutout.row - 0.5), cutout.size, cutout.size, fill=False, color="0.6", lw=0.6
+        )
+        ax.add_patch(box)
         ax.set_title(name)
         ax.set_xticks([])
         ax.set_yticks([])
@@ -168,7 +180,5 @@ def plot_completeness(medians: Mapping[str, Mapping[str, Any]], path: Path) -> N
     ax.set_ylabel("fraction, at equal false rate")
     ax.grid(axis="y", alpha=0.3)
     ax.set_axisbelow(True)
-    ax.legend(fontsize=8, ncols=2, loc="upper left", bbox_to_anchor=(1.0, 1.0)) if len(
-        names
-    ) > 8 else ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     _save(figure, path)

@@ -30,6 +30,9 @@ _ONE_THREAD = {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
 }
 
+# Environment variable with the name of the file that jobs print to.
+_LOG = "DRP_RESTORE_BENCHMARK_LOG"
+
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class MethodResult:
@@ -89,7 +92,7 @@ Job = tuple[str, Callable[..., Any], tuple[Any, ...]]
 """Name, function and arguments of a piece of work."""
 
 
-def run_jobs(jobs: Sequence[Job], workers: int) -> dict[str, Any]:
+def run_jobs(jobs: Sequence[Job], workers: int, log: Path) -> dict[str, Any]:
     """Run jobs, each in a fresh process with one thread.
 
     Parameters
@@ -98,6 +101,8 @@ def run_jobs(jobs: Sequence[Job], workers: int) -> dict[str, Any]:
         Name, function and arguments; the first are begun first.
     workers : `int`
         Number of jobs that run at the same time.
+    log : `pathlib.Path`
+        File for all that the jobs print.
 
     Returns
     -------
@@ -105,6 +110,7 @@ def run_jobs(jobs: Sequence[Job], workers: int) -> dict[str, Any]:
         What the functions returned, by name.
     """
     os.environ.update(_ONE_THREAD)
+    os.environ[_LOG] = str(log.absolute())
     start, results = time.perf_counter(), {}
     with concurrent.futures.ProcessPoolExecutor(
         workers, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1
@@ -121,7 +127,7 @@ def run_jobs(jobs: Sequence[Job], workers: int) -> dict[str, Any]:
     return results
 
 
-def prepare_field(options: Any, path: Path) -> float:
+def prepare_field(options: Any, path: Path, size: int) -> Any:
     """Simulate a field, and write it and its truth to a file.
 
     Parameters
@@ -130,20 +136,23 @@ def prepare_field(options: Any, path: Path) -> float:
         Which field.
     path : `pathlib.Path`
         The file.
+    size : `int`
+        Height and width of the cutout for methods that cannot take more,
+        pixels.
 
     Returns
     -------
-    seconds : `float`
-        Wall time, s.
+    cutout : `Cutout`
+        The cutout with the most sources.
     """
     from .fields import make_field
     from .truth import Truth
 
-    start = time.perf_counter()
     _quiet()
     field = make_field(options)
-    path.write_bytes(pickle.dumps((field, Truth.of(field).slim()), protocol=5))
-    return time.perf_counter() - start
+    truth = Truth.of(field)
+    path.write_bytes(pickle.dumps((field, truth.slim()), protocol=5))
+    return truth.crowded(size)
 
 
 def run_method(method: str, path: Path, cutout: Any, measure: bool = True) -> MethodResult:
@@ -245,5 +254,10 @@ def draw_noise(options: Any) -> Draw:
 
 
 def _quiet() -> None:
-    """Let only errors through: the table is what is to be read."""
+    """Send what libraries print to a file: the table is what is to be read.
+    Errors are raised in the main process all the same.
+    """
     logging.disable(logging.WARNING)
+    log = os.open(os.environ.get(_LOG, os.devnull), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(log, stream)

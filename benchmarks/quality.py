@@ -109,7 +109,7 @@ def run(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dict
     from .fields import counts
     from .jobs import Job
     from .measure import measure_sky
-    from .methods import METHODS, Cutout, SkyImage
+    from .methods import METHODS, SkyImage
     from .report import combine, summarize_draws, targets
 
     fields = {
@@ -120,25 +120,28 @@ def run(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dict
             seed=options.seeds[0], size=options.size, visits=options.visits, wide=True
         )
     paths = {name: folder / f"{name}.pickle" for name in fields}
-    run_jobs(
-        [(f"field {name}", prepare_field, (fields[name], paths[name])) for name in fields], options.workers
-    )
-
-    middle = (options.size - options.cutout) // 2
-    cutout = Cutout(row=middle, column=middle, size=options.cutout)
+    log = options.results / "quality.log"
+    log.unlink(missing_ok=True)
+    simulations: list[Job] = [
+        (f"field {name}", prepare_field, (fields[name], paths[name], options.cutout)) for name in fields
+    ]
+    cutouts = run_jobs(simulations, options.workers, log)
     methods = [name for name in METHODS if not options.methods or name in options.methods]
     jobs: list[Job] = []
     for method in methods:
         seeds = options.seeds[: options.paper_seeds] if method == "paper" else options.seeds
-        jobs += [(f"{method} {seed}", run_method, (method, paths[str(seed)], cutout)) for seed in seeds]
+        jobs += [
+            (f"{method} {seed}", run_method, (method, paths[str(seed)], cutouts[f"field {seed}"]))
+            for seed in seeds
+        ]
         if method in ("reference", "naive", "default", "imagemm") and "wide" in fields:
-            jobs.append((f"{method} wide", run_method, (method, paths["wide"], cutout, False)))
+            jobs.append((f"{method} wide", run_method, (method, paths["wide"], cutouts["field wide"], False)))
     for n in range(options.draws):
         draw = FieldOptions(
             seed=options.seeds[0], size=options.draw_size, visits=options.visits, noise_seed=n + 1
         )
         jobs.append((f"draw {n}", draw_noise, (draw,)))
-    done = run_jobs(jobs, options.workers)
+    done = run_jobs(jobs, options.workers, log)
 
     by_image: dict[str, dict[str, Any]] = {}
     costs: dict[str, dict[str, tuple[float, float, float]]] = {}
@@ -191,7 +194,12 @@ def run(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dict
         "targets": targets(medians, wide, draws),
         "held_out": "" if options.no_held_out else held_out(),
     }
-    return results, {"images": pictures, "truth": field.truth, "sigma": truth.softening, "cutout": cutout}
+    return results, {
+        "images": pictures,
+        "truth": field.truth,
+        "sigma": truth.softening,
+        "cutout": cutouts[f"field {options.seeds[0]}"],
+    }
 
 
 def held_out() -> str:
@@ -222,9 +230,12 @@ def draw_figures(results: dict[str, Any], images: dict[str, Any], folder: Path) 
     """
     from .figures import plot_completeness, plot_cutouts, plot_fluxes
 
-    cutout = images["cutout"]
     plot_cutouts(
-        images["images"], images["truth"], cutout.slices, images["sigma"], folder / "quality_cutouts.png"
+        images["images"],
+        images["truth"],
+        images["cutout"],
+        images["sigma"],
+        folder / "quality_cutouts.png",
     )
     plot_fluxes(results["by_image"], folder / "quality_fluxes.png")
     plot_completeness(results["medians"], folder / "quality_completeness.png")

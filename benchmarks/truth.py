@@ -20,6 +20,7 @@ from lsst.drp.restore.image_quality import sky_noise, star_fwhm
 from lsst.drp.restore.reference_coadd import reference_coadd
 
 from .fields import PIXEL_SCALE, Field
+from .methods import Cutout
 from .photometry import psf_flux, psf_stamp
 from .robust import median
 
@@ -131,6 +132,35 @@ class Truth:
             empty=empty_positions(disturbing, far, seed=field.options.seed),
             far=far,
         )
+
+    def crowded(self, size: int) -> Cutout:
+        """Choose a part of the patch with many sources.
+
+        Parameters
+        ----------
+        size : `int`
+            Its height and width, pixels.
+
+        Returns
+        -------
+        cutout : `Cutout`
+            The part, away from edges and saturating stars, with the most
+            isolated sources and pairs of S/N over 10.
+        """
+        catalog = self.field.catalog
+        chosen = self.usable & (self.snr > 10) & (catalog["role"] != "natural")
+        x, y = np.asarray(catalog["x"])[chosen], np.asarray(catalog["y"])[chosen]
+        # All sources must be well inside.
+        margin = min(8, size // 4)
+        best, found = Cutout(row=0, column=0, size=size), -1
+        for row in range(0, self.far.shape[0] - size + 1, 8):
+            for column in range(0, self.far.shape[1] - size + 1, 8):
+                inside = (x >= column + margin) & (x < column + size - margin)
+                inside &= (y >= row + margin) & (y < row + size - margin)
+                cutout = Cutout(row=row, column=column, size=size)
+                if inside.sum() > found and (self.far[cutout.slices].all() or found < 0):
+                    best, found = cutout, int(inside.sum())
+        return best
 
     def slim(self) -> Truth:
         """Return the truth without the exposures, which are large (`Truth`)."""
