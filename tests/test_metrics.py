@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from stacks import moffat_kernel, star_field
 
+from lsst.drp.restore.characterize import Character
 from lsst.drp.restore.exposure_stack import ExposureStack
+from lsst.drp.restore.measurable import Measurable
 from lsst.drp.restore.metrics import (
     format_metrics,
     measure_metrics,
@@ -265,13 +267,39 @@ def restored() -> tuple[ExposureStack, ReferenceCoadd, Restoration, np.ndarray]:
     return stack, reference, restoration, naive
 
 
+def make_result(restoration: Restoration, reference: ReferenceCoadd, naive: np.ndarray) -> Struct:
+    """Everything that a restoration returns; the coadd for the image to
+    measure on.
+    """
+    shape = reference.image.shape
+    return Struct(
+        naive=naive,
+        reference=reference,
+        restoration=restoration,
+        measurable=Measurable(
+            image=reference.image,
+            variance=reference.variance,
+            kernels=reference.kernels,
+            coverage=np.ones(shape, np.float32),
+            noise_realizations=[],
+        ),
+        character=Character(
+            variance=np.ones(shape, np.float32),
+            kernels=reference.kernels,
+            noise_realizations=[],
+            inconsistent=np.arange(shape[0])[:, np.newaxis] < np.full(shape, shape[0] // 4),
+            pedestal=0.125,
+        ),
+    )
+
+
 def test_measure_metrics(restored: tuple[ExposureStack, ReferenceCoadd, Restoration, np.ndarray]) -> None:
     stack, reference, restoration, naive = restored
     geometry = make_geometry(stack.shape, stack.cell_shape)
     metrics = measure_metrics(
-        restoration, stack, reference, naive, geometry=geometry, inputs=make_inputs(stack)
+        make_result(restoration, reference, naive), stack, geometry=geometry, inputs=make_inputs(stack)
     )
-    names = {"exposures", "naive_mean", "reference_coadd", "restored"}
+    names = {"exposures", "naive_mean", "reference_coadd", "restored", "measurable"}
     assert set(metrics["sharpness"]) == set(metrics["sky_noise"]) == names
     assert set(metrics["psnr"]) == set(metrics["ssim"]) == {"exposures", "reference_coadd"}
     # Noise of about 1 nJy in 4 exposures, none in the truth.
@@ -302,6 +330,7 @@ def test_measure_metrics(restored: tuple[ExposureStack, ReferenceCoadd, Restorat
     assert (metrics["steps"], metrics["loss"], metrics["seconds"]) == (1234, 0.81, 12.5)
     assert (metrics["converged"], metrics["device"]) == (True, "CPU")
     assert 0.05 < metrics["peak_memory_gib"] < 100
+    assert (metrics["pedestal"], metrics["inconsistent_fraction"]) == (0.125, 0.25)
 
 
 def test_metrics_are_plain_python(
@@ -309,10 +338,8 @@ def test_metrics_are_plain_python(
 ) -> None:
     stack, reference, restoration, naive = restored
     metrics = measure_metrics(
-        restoration,
+        make_result(restoration, reference, naive),
         stack,
-        reference,
-        naive,
         geometry=make_geometry(stack.shape, stack.cell_shape),
         inputs=make_inputs(stack),
     )
@@ -338,10 +365,8 @@ def test_pipeline_coadd_is_compared_on_the_patch(
     no_data[70:80, 20:30] = True
     pixels = np.where(no_data, 1e6, np.nan_to_num(reference.image))
     metrics = measure_metrics(
-        restoration,
+        make_result(restoration, reference, naive),
         stack,
-        reference,
-        naive,
         geometry=geometry,
         inputs=make_inputs(stack),
         coadd=make_coadd(geometry, pixels, no_data, unit),
@@ -357,18 +382,16 @@ def test_pipeline_coadd_is_compared_on_the_patch(
 def test_format_metrics(restored: tuple[ExposureStack, ReferenceCoadd, Restoration, np.ndarray]) -> None:
     stack, reference, restoration, naive = restored
     metrics = measure_metrics(
-        restoration,
+        make_result(restoration, reference, naive),
         stack,
-        reference,
-        naive,
         geometry=make_geometry(stack.shape, stack.cell_shape),
         inputs=make_inputs(stack),
     )
     lines = format_metrics(metrics).splitlines()
-    assert lines[0].split()[-1] == "restored"
+    assert lines[0].split()[-2:] == ["restored", "measurable"]
     assert "pipeline coadd" not in lines[0]
     row = next(line for line in lines if line.startswith("sharpness"))
-    assert [float(word) for word in row.split()[-4:]] == pytest.approx(
+    assert [float(word) for word in row.split()[-5:]] == pytest.approx(
         list(metrics["sharpness"].values()), abs=6e-4
     )
     row = next(line for line in lines if line.startswith("PSNR"))

@@ -19,6 +19,7 @@ from astropy.wcs import WCS
 
 import lsst.images
 from lsst.daf.butler import Butler, DatasetType
+from lsst.drp.restore.characterize import Character
 from lsst.drp.restore.exposure_stack import ExposureStack
 from lsst.drp.restore.measurable import Measurable
 from lsst.drp.restore.pack import (
@@ -169,12 +170,24 @@ def make_measurable(reference: ReferenceCoadd) -> Measurable:
     )
 
 
+def make_character() -> Character:
+    rng = np.random.default_rng(6)
+    return Character(
+        variance=rng.exponential(size=SHAPE).astype(np.float32),
+        kernels=rng.uniform(size=(*CELLS, KERNEL_SIZE, KERNEL_SIZE)).astype(np.float32),
+        noise_realizations=[rng.normal(size=SHAPE).astype(np.float32)],
+        inconsistent=rng.uniform(size=SHAPE) < 0.1,
+        pedestal=0.1,
+    )
+
+
 @dataclasses.dataclass
 class Case:
     stack: ExposureStack
     reference: ReferenceCoadd
     inputs: list[StackInput]
     restoration: Restoration
+    character: Character
     measurable: Measurable
     restored_coadd: CellCoadd
     measurable_coadd: CellCoadd
@@ -186,14 +199,15 @@ def case() -> Case:
     stack, geometry, restoration = make_stack(), make_geometry(), make_restoration()
     reference, inputs = reference_coadd(stack), make_inputs(stack)
     stack.reject(reference.clipped)
-    measurable = make_measurable(reference)
+    measurable, character = make_measurable(reference), make_character()
     return Case(
         stack,
         reference,
         inputs,
         restoration,
+        character,
         measurable,
-        make_restored_coadd(restoration, stack, reference, inputs, geometry, "i", FEW),
+        make_restored_coadd(restoration, character, stack, reference, inputs, geometry, "i", FEW),
         make_measurable_coadd(measurable, stack, reference, inputs, geometry, "i", FEW),
         make_reference_coadd(reference, inputs, geometry, "i"),
     )
@@ -264,7 +278,7 @@ def test_restored_coadd(case: Case) -> None:
     assert coadd.bbox == BBOX
     assert coadd.unit == u.nJy
     assert coadd.variance.unit == u.nJy**2
-    assert np.isnan(coadd.variance.array).all()
+    np.testing.assert_array_equal(coadd.mask.get("INCONSISTENT"), case.character.inconsistent)
     count = np.count_nonzero(case.stack.good, axis=0)
     np.testing.assert_array_equal(coadd.mask.get("NO_DATA"), count == 0)
     np.testing.assert_array_equal(coadd.mask.get("FEW_EXPOSURES"), count < FEW)
@@ -274,6 +288,12 @@ def test_restored_coadd(case: Case) -> None:
     image = coadd.image.array
     finite = np.isfinite(image)
     np.testing.assert_array_equal(image[finite], restoration.image[finite])
+    (noise,) = coadd.noise_realizations
+    for plane, given in (
+        (coadd.variance.array, case.character.variance),
+        (noise.array, case.character.noise_realizations[0]),
+    ):
+        np.testing.assert_array_equal(plane, np.where(finite, given, np.nan))
     assert finite[25, 30]
     assert not finite[:6].any()
     assert finite[6:40].all()
@@ -283,17 +303,22 @@ def test_restored_coadd(case: Case) -> None:
 
 def test_not_converged_is_set_everywhere(case: Case) -> None:
     coadd = make_restored_coadd(
-        make_restoration(converged=False), case.stack, case.reference, case.inputs, make_geometry(), "i", FEW
+        make_restoration(converged=False),
+        case.character,
+        case.stack,
+        case.reference,
+        case.inputs,
+        make_geometry(),
+        "i",
+        FEW,
     )
     assert coadd.mask.get("NOT_CONVERGED").all()
 
 
-def test_psf_of_the_restored_coadd_is_the_pixel(case: Case) -> None:
+def test_psf_of_the_restored_coadd(case: Case) -> None:
     psf = case.restored_coadd.psf
     kernel = psf.compute_kernel_image(x=7030.0, y=4030.0)
-    expected = np.zeros((KERNEL_SIZE, KERNEL_SIZE))
-    expected[KERNEL_SIZE // 2, KERNEL_SIZE // 2] = 1.0
-    np.testing.assert_array_equal(kernel.array, expected)
+    np.testing.assert_array_equal(kernel.array, case.character.kernels[1, 1])
     assert kernel.bbox == Box.factory[-2:3, -2:3]
     assert psf.bounds.missing == {CellIJ(i=2, j=3)}
     with pytest.raises(BoundsError):

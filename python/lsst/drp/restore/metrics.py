@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     from .exposure_stack import ExposureStack
     from .patch_geometry import PatchGeometry
-    from .reference_coadd import ReferenceCoadd
-    from .restoration import Restoration
 
 # Titles of the images that are compared, in the order of the tables.
 _TITLES = {
@@ -46,14 +44,13 @@ _TITLES = {
     "reference_coadd": "reference coadd",
     "pipeline_coadd": "pipeline coadd",
     "restored": "restored",
+    "measurable": "measurable",
 }
 
 
 def measure_metrics(
-    restoration: Restoration,
+    result: Struct,
     stack: ExposureStack,
-    reference: ReferenceCoadd,
-    naive: np.ndarray,
     *,
     geometry: PatchGeometry,
     inputs: Struct,
@@ -63,14 +60,10 @@ def measure_metrics(
 
     Parameters
     ----------
-    restoration : `Restoration`
-        The latent image and how it was found.
+    result : `lsst.pipe.base.Struct`
+        What `RestoreCoaddTask.restore` returned.
     stack : `ExposureStack`
         The exposures, with or without the clipped pixels.
-    reference : `ReferenceCoadd`
-        Their weighted and clipped mean.
-    naive : `numpy.ndarray`
-        Their plain mean, nJy, shape ``(height, width)``.
     geometry : `PatchGeometry`
         The pixel grid of the patch.
     inputs : `lsst.pipe.base.Struct`
@@ -87,7 +80,8 @@ def measure_metrics(
         ``sharpness``, ``sky_noise``
             ``S_F`` and ``sigma_sky`` (nJy) of ``exposures`` (median over the
             exposures), ``naive_mean``, ``reference_coadd``,
-            ``pipeline_coadd`` (if there is one) and ``restored``.
+            ``pipeline_coadd`` (if there is one), ``restored`` and
+            ``measurable``.
         ``psnr``, ``ssim``
             Of the restored image against ``exposures`` (average over the
             exposures), ``reference_coadd`` and ``pipeline_coadd``.
@@ -101,6 +95,10 @@ def measure_metrics(
             the kernels.
         ``clipped_fraction``
             Fraction of the good pixels that were clipped as outliers.
+        ``pedestal``
+            Level of the restored image in empty sky, nJy per pixel.
+        ``inconsistent_fraction``
+            Fraction of its pixels that the exposures contradict.
         ``steps``, ``loss``, ``converged``, ``seconds``, ``device``
             Of the restoration: optimizer steps, final loss, whether it
             converged, wall time (s), device.
@@ -113,11 +111,12 @@ def measure_metrics(
     the reference coadd.  The restored image counts where `constrained_pixels`
     is true.
     """
+    reference, restoration = result.reference, result.restoration
     restored = np.where(constrained_pixels(stack, reference), restoration.image, np.float32(np.nan))
-    images = {"naive_mean": naive, "reference_coadd": reference.image}
+    images = {"naive_mean": result.naive, "reference_coadd": reference.image}
     if coadd is not None:
         images["pipeline_coadd"] = _on_patch(coadd, geometry)
-    images["restored"] = restored
+    images |= {"restored": restored, "measurable": result.measurable.image}
 
     exposures: dict[str, list[float]] = {"sharpness": [], "sky_noise": [], "psnr": [], "ssim": []}
     for pixels, good in zip(stack.image, stack.good, strict=True):
@@ -152,6 +151,8 @@ def measure_metrics(
         "seeing_pixels": seeing,
         "kernel_fraction": {"median": float(np.median(fractions)), "lowest": float(fractions.min())},
         "clipped_fraction": n_clipped / max(n_good, 1),
+        "pedestal": float(result.character.pedestal),
+        "inconsistent_fraction": float(result.character.inconsistent.mean()),
         "steps": int(restoration.steps),
         "loss": float(restoration.loss),
         "converged": bool(restoration.converged),
@@ -216,6 +217,8 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
         f"at least {metrics['kernel_fraction']['lowest']:.1%}",
         f"restoration {metrics['steps']} steps in {metrics['seconds']:.0f} s on {metrics['device']}, "
         f"{state}, loss {metrics['loss']:.4f}, peak memory {metrics['peak_memory_gib']:.1f} GiB",
+        f"restored    {metrics['pedestal']:.3g} nJy per pixel in empty sky, "
+        f"{metrics['inconsistent_fraction']:.2%} of the pixels contradicted by the exposures",
     ]
     lines += [f"dropped     {label}: {reason}" for label, reason in metrics["dropped"].items()]
     return "\n".join(lines)

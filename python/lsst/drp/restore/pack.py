@@ -25,6 +25,7 @@ import numpy as np
 from lsst.images import Image, Mask, MaskPlane, MaskSchema, get_legacy_deep_coadd_mask_planes
 from lsst.images.cells import CellCoadd, CellGridBounds, CellIJ, CellPointSpreadFunction, CoaddProvenance
 
+from .characterize import Character
 from .exposure_stack import ExposureStack, expand_cells
 from .measurable import Measurable
 from .patch_geometry import PatchGeometry
@@ -41,6 +42,11 @@ _RESTORED_SCHEMA = MaskSchema(
     [
         _COADD_PLANES["NO_DATA"],
         MaskPlane("FEW_EXPOSURES", "Fewer exposures than configured have data for this pixel."),
+        MaskPlane(
+            "INCONSISTENT",
+            "The exposures contradict the restored image: something varies or moves, is not masked, or its "
+            "PSF is not the model's.",
+        ),
         MaskPlane(
             "NOT_CONVERGED",
             "The restoration ran out of steps, or failed, before its loss stopped falling.",
@@ -67,6 +73,7 @@ _MIN_COVERAGE = 0.8
 
 def make_restored_coadd(
     restoration: Restoration,
+    character: Character,
     stack: ExposureStack,
     reference: ReferenceCoadd,
     inputs: Sequence[StackInput],
@@ -80,6 +87,8 @@ def make_restored_coadd(
     ----------
     restoration : `Restoration`
         The latent image and how it was found.
+    character : `Character`
+        Its variance, noise, PSF and dubious pixels.
     stack : `ExposureStack`
         The exposures it was restored from.
     reference : `ReferenceCoadd`
@@ -98,14 +107,10 @@ def make_restored_coadd(
     Returns
     -------
     coadd : `lsst.images.cells.CellCoadd`
-        The latent image on the patch, nJy, with
-
-        - mask planes ``NO_DATA`` (no exposure has a good pixel here),
-          ``FEW_EXPOSURES`` and ``NOT_CONVERGED`` (then on all pixels);
-        - NaN as variance: it is not known;
-        - the pixel itself as PSF, as that is what a latent image is meant to
-          have: one at the centre of a stamp as large as the exposures'
-          kernels.
+        The latent image on the patch, nJy, with its variance, noise
+        realizations and PSF (`CharacterizeTask`), and the mask planes
+        ``NO_DATA`` (no exposure has a good pixel here), ``FEW_EXPOSURES``,
+        ``INCONSISTENT`` and ``NOT_CONVERGED`` (then on all pixels).
 
     Notes
     -----
@@ -115,18 +120,29 @@ def make_restored_coadd(
     are NaN where nothing constrains them.  Cells in which no exposure has a PSF are
     missing: NaN, and no PSF.
     """
-    missing = ~stack.has_kernel.any(axis=0)
-    image = np.where(constrained_pixels(stack, reference), restoration.image, np.float32(np.nan))
+    constrained = constrained_pixels(stack, reference)
+    image, variance, *noise = (
+        np.where(constrained, plane, np.float32(np.nan))
+        for plane in (restoration.image, character.variance, *character.noise_realizations)
+    )
 
     mask = Mask(0, schema=_RESTORED_SCHEMA, bbox=geometry.outer_bbox)
     mask.set("NO_DATA", reference.n_exposures == 0)
     mask.set("FEW_EXPOSURES", reference.n_exposures < few_exposures)
+    mask.set("INCONSISTENT", character.inconsistent)
     if not restoration.converged:
         mask.set("NOT_CONVERGED")
-
-    pixel = np.zeros((*missing.shape, stack.kernel_size, stack.kernel_size), np.float32)
-    pixel[..., stack.padding, stack.padding] = 1.0
-    return _make_coadd(image, np.full_like(image, np.nan), mask, pixel, missing, inputs, geometry, band)
+    return _make_coadd(
+        image,
+        variance,
+        mask,
+        character.kernels,
+        ~stack.has_kernel.any(axis=0),
+        inputs,
+        geometry,
+        band,
+        noise,
+    )
 
 
 def make_measurable_coadd(

@@ -28,6 +28,7 @@ from lsst.images.cells import CellCoadd
 
 from .astro_clear_net import AstroClearNetTask
 from .build_stack import BuildStackTask
+from .characterize import CharacterizeTask
 from .exposure_stack import ExposureStack
 from .image_mm import ImageMMTask
 from .measurable import MeasurableTask
@@ -204,6 +205,9 @@ class RestoreCoaddConfig(pipeBase.PipelineTaskConfig, pipelineConnections=Restor
     measurable: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
         target=MeasurableTask, doc="Makes the image that one measures on."
     )
+    characterize: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
+        target=CharacterizeTask, doc="Measures variance and PSF of the restored image."
+    )
     fewExposures = pexConfig.RangeField(
         dtype=int,
         doc="Pixels with fewer exposures than this get the mask plane FEW_EXPOSURES.",
@@ -237,6 +241,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
     restorer: AstroClearNetTask | ImageMMTask
     refine: RefineTask
     measurable: MeasurableTask
+    characterize: CharacterizeTask
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
@@ -245,6 +250,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         self.makeSubtask("restorer")
         self.makeSubtask("refine")
         self.makeSubtask("measurable")
+        self.makeSubtask("characterize")
 
     def runQuantum(
         self,
@@ -330,23 +336,27 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         inputs = self.buildStack.run(visit_images, geometry, band)
         stack: ExposureStack = inputs.stack
         result = self.restore(stack, n_threads=num_cores)
-        naive, reference, restoration = result.naive, result.reference, result.restoration
-
-        metrics = measure_metrics(
-            restoration, stack, reference, naive, geometry=geometry, inputs=inputs, coadd=coadd
-        )
+        reference, restoration = result.reference, result.restoration
+        metrics = measure_metrics(result, stack, geometry=geometry, inputs=inputs, coadd=coadd)
         title = f"{geometry.skymap}, tract {geometry.tract}, patch {geometry.patch.id}, {band}"
         self.log.info("Restored %s:\n%s", title, format_metrics(metrics))
         return pipeBase.Struct(
             restored_coadd=make_restored_coadd(
-                restoration, stack, reference, inputs.inputs, geometry, band, self.config.fewExposures
+                restoration,
+                result.character,
+                stack,
+                reference,
+                inputs.inputs,
+                geometry,
+                band,
+                self.config.fewExposures,
             ),
             restored_coadd_measurable=make_measurable_coadd(
                 result.measurable, stack, reference, inputs.inputs, geometry, band, self.config.fewExposures
             ),
             restored_coadd_reference=make_reference_coadd(reference, inputs.inputs, geometry, band),
             restored_coadd_naive_mean=Image(
-                naive, bbox=geometry.outer_bbox, unit=u.nJy, sky_projection=geometry.sky_projection
+                result.naive, bbox=geometry.outer_bbox, unit=u.nJy, sky_projection=geometry.sky_projection
             ),
             restored_coadd_training=restoration.history,
             restored_coadd_metrics=metrics,
@@ -383,6 +393,9 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
                 The latent image (`Restoration`).
             ``measurable``
                 The image to measure on (`Measurable`).
+            ``character``
+                Variance, PSF and dubious pixels of the latent image
+                (`Character`).
 
         Raises
         ------
@@ -396,5 +409,9 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         restoration = self.refine.run(stack, self.restorer.run(stack, reference, n_threads=n_threads))
         measurable = self.measurable.run(stack, reference, restoration)
         return pipeBase.Struct(
-            naive=naive, reference=reference, restoration=restoration, measurable=measurable
+            naive=naive,
+            reference=reference,
+            restoration=restoration,
+            measurable=measurable,
+            character=self.characterize.run(stack, restoration),
         )
