@@ -28,7 +28,11 @@ class RefineConfig(pexConfig.Config):
     """Configuration of `RefineTask`."""
 
     steps = pexConfig.RangeField(
-        dtype=int, doc="Majorize-minimize steps to take; 0 leaves the image as it is.", default=2, min=0
+        dtype=int,
+        doc="Majorize-minimize steps to take; 0 leaves the image as it is. More of them tell close pairs of "
+        "stars apart and make stars sharper, and let more of the noise in.",
+        default=10,
+        min=0,
     )
     huberDelta = pexConfig.RangeField(
         dtype=float,
