@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = ("COMMON_FWHM", "GALAXY_APERTURE", "PointFluxes", "measure_image", "measure_points", "measure_sky")
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -248,13 +249,15 @@ def _measure_detection(truth: Truth, sky: SkyImage) -> dict[str, Any]:
     pair_positions = positions[np.array(pairs, dtype=int).reshape(-1, 2)]
     bins = {"3-5": (3.0, 5.0), "5-10": SNR_BINS[0], "10-20": SNR_BINS[1]}
     results: dict[str, Any] = {}
-    for name, filter_kernel, min_area in (
-        ("plain 1", None, 1),
-        ("plain 3", None, 3),
-        ("matched 1", _cut(kernel), 1),
-        ("matched 3", _cut(kernel), 3),
-    ):
-        found = detect(sky.image, sigma, filter_kernel, real, seen, max_false, min_area)
+    # Also with the same noise everywhere: the variance that an image states
+    # may be that of its sources, too, which makes a source of any brightness
+    # one of few sigma.
+    noises = {"": sigma, " flat": np.full_like(sigma, np.nanmedian(sigma))}
+    if sky.variance is None:
+        del noises[" flat"]
+    for filter_kernel, min_area, flat in itertools.product((None, _cut(kernel)), (1, 3), noises):
+        name = f"{'plain' if filter_kernel is None else 'matched'} {min_area}{flat}"
+        found = detect(sky.image, noises[flat], filter_kernel, real, seen, max_false, min_area)
         detected = match_sources(positions, found.positions)
         one: dict[str, Any] = {"threshold": found.threshold, "false": found.n_false}
         for label, (low, high) in bins.items():
@@ -264,7 +267,7 @@ def _measure_detection(truth: Truth, sky: SkyImage) -> dict[str, Any]:
         one["pairs"] = float(split.mean()) if len(split) else np.nan
         one["n pairs"] = len(split)
         results[name] = one
-    # Each image with the filter that suits it.
+    # Each image with what suits it.
     best = max(results, key=lambda name: (results[name]["5-10"], results[name]["3-5"]))
     best_pairs = max(results, key=lambda name: results[name]["pairs"])
     return {

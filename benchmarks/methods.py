@@ -35,9 +35,8 @@ STARRED_FWHM = 2.0
 choice.
 """
 
-# Iterations of STARRED's second optimizer; the first one starts from nothing
-# and needs as many.
-_STARRED_ITERATIONS = 400
+# Three times as many change the fluxes of stars by less than a tenth.
+_STARRED_ITERATIONS = 300
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,7 +158,8 @@ def default(stack: ExposureStack, cutout: Cutout) -> dict[str, SkyImage]:
 
 def starred(stack: ExposureStack, cutout: Cutout) -> dict[str, SkyImage]:
     """Restore a cutout with STARRED: all exposures, no known point sources,
-    its default regularization, on the exposures' own pixels.
+    a penalty of one sigma on all scales of its starlets, on the exposures' own
+    pixels.
     """
     latent = _run_starred(stack, cutout)
     image = np.full(stack.shape, np.nan, np.float32)
@@ -297,6 +297,12 @@ def _run_starred(stack: ExposureStack, cutout: Cutout) -> np.ndarray:
     )
     fixed["kwargs_background"] = {"mean": np.zeros(len(data))}
     fixed["kwargs_analytic"] = dict(init["kwargs_analytic"])
+    # From the weighted mean, with bounds in place of STARRED's penalty of
+    # negative pixels, whose kink stops this optimizer where it starts; its
+    # other one is far from the end after as long a time.
+    mean = np.sum(data / variance, axis=0) / np.sum(1 / variance, axis=0)
+    init["kwargs_background"]["h"] = np.maximum(mean, 0.0).ravel()
+    down["kwargs_background"]["h"] = np.zeros(mean.size)
     weights = propagate_noise(
         model,
         np.sqrt(variance),
@@ -317,16 +323,9 @@ def _run_starred(stack: ExposureStack, cutout: Cutout) -> np.ndarray:
         regularization_terms="l1_starlet",
         regularization_strength_scales=1.0,
         regularization_strength_hf=1.0,
-        regularization_strength_positivity=100.0,
         W=weights,
     )
-    optimizer = Optimizer(loss, parameters, method="adabelief")
-    optimizer.minimize(
-        max_iterations=_STARRED_ITERATIONS,
-        init_learning_rate=1e-1,
-        schedule_learning_rate=True,
-        progress_bar=False,
-    )
+    Optimizer(loss, parameters, method="l-bfgs-b").minimize(maxiter=_STARRED_ITERATIONS, ftol=1e-9, gtol=1e-9)
     best = parameters.best_fit_values(as_kwargs=True)
     deconvolved, _ = model.getDeconvolved(best)
     inside = (

@@ -265,7 +265,7 @@ def format_report(results: Mapping[str, Any]) -> str:
     keys += ("pair filter", "pairs")
     block(
         "Detection by sep at equal false rate (5 on 512x512 pixels), each image with the best of plain and "
-        "matched filter, minimal area 1 and 3",
+        "matched filter,\nminimal area 1 and 3, the variance it states and a flat one",
         ("filter", "false", "S/N 3-5", "S/N 5-10", "S/N 10-20", "for pairs", "split"),
         {name: [medians[name][key] for key in keys] for name in names},
         ".3f",
