@@ -49,16 +49,19 @@ def majorize_minimize(
     steps: int,
     delta: float,
     max_factor: float,
+    penalty: np.ndarray | float = 0.0,
+    accelerate: bool = False,
 ) -> Iterator[float]:
     """Improve a latent image in place.
 
     Each step is
 
-    ``x <- x * clip(sum_t f[t]^T (w y)[t] / sum_t f[t]^T (w (f*x))[t], 1/kappa,
-    kappa)``
+    ``x <- x * clip(sum_t f[t]^T (w y)[t] / (sum_t f[t]^T (w (f*x))[t] + p),
+    1/kappa, kappa)``
 
     with ``w = m / v * min(1, delta / |r|)``; a negative numerator is cut at
-    zero.  The loss never rises, and pixels never become negative.
+    zero.  Without acceleration the loss (summed over the pixels) plus
+    ``sum(p * x)`` never rises.  Pixels never become negative.
 
     Parameters
     ----------
@@ -74,14 +77,30 @@ def majorize_minimize(
         Residual in units of sigma beyond which the loss is linear.
     max_factor : `float`
         ``kappa``, the largest factor of one step.
+    penalty : `numpy.ndarray` or `float`, optional
+        ``p``, nJy**-1, shape of ``latent``: what light costs.  The published
+        steps have none.
+    accelerate : `bool`, optional
+        Whether to start each step from where the last two point to, by
+        Nesterov's sequence: 20 such steps lead as far as about 100 plain
+        ones.  The loss may rise now and then.
 
     Yields
     ------
     loss : `float`
-        Mean Huber loss per good pixel before the step that has been taken.
+        Mean Huber loss per good pixel of the image that the step which has
+        been taken started from.
     """
-    for _ in range(steps):
+    previous = latent.copy() if accelerate else latent
+    for step in range(steps):
+        if accelerate:
+            momentum = np.float32(step / (step + 3))
+            ahead = latent + momentum * (latent - previous)
+            previous[...] = latent
+            # It stays positive, and so can change in the steps to come.
+            np.maximum(ahead, latent / np.float32(max_factor), out=latent)
         observed, predicted, loss = decoder.back_project(latent, delta)
+        predicted += penalty
         factor = np.divide(
             np.maximum(observed, 0.0), predicted, out=np.ones_like(latent), where=movable & (predicted > 0.0)
         )

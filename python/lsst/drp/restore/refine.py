@@ -9,7 +9,7 @@ have.
 
 from __future__ import annotations
 
-__all__ = ("RefineConfig", "RefineTask")
+__all__ = ("RefineConfig", "RefineTask", "gradient_variance")
 
 import dataclasses
 import time
@@ -29,10 +29,18 @@ class RefineConfig(pexConfig.Config):
 
     steps = pexConfig.RangeField(
         dtype=int,
-        doc="Majorize-minimize steps to take; 0 leaves the image as it is. More of them tell close pairs of "
-        "stars apart and make stars sharper, and let more of the noise in.",
-        default=10,
+        doc="Accelerated majorize-minimize steps to take; 0 leaves the image as it is. More of them tell "
+        "closer pairs of stars apart and make stars sharper.",
+        default=20,
         min=0,
+    )
+    penalty = pexConfig.RangeField(
+        dtype=float,
+        doc="How significant the light of a pixel must be to stay: the cost of light, in units of the standard "
+        "deviation with which the exposures measure the flux of a point source there. It puts out the noise "
+        "that the steps let in; sources become fainter by about as many standard deviations. 0 for none.",
+        default=1.0,
+        min=0.0,
     )
     huberDelta = pexConfig.RangeField(
         dtype=float,
@@ -96,6 +104,7 @@ class RefineTask(pipeBase.Task):
         decoder = FieldDecoder(stack)
         movable = coverage(stack, decoder) > self.config.minCoverage
         floor = np.float32(self.config.floor * stack.median_sigma)
+        penalty = np.float32(self.config.penalty) * np.sqrt(gradient_variance(stack))
         restorer = restoration.repeat
 
         def take_steps(decoder: FieldDecoder, latent: np.ndarray) -> np.ndarray:
@@ -108,6 +117,8 @@ class RefineTask(pipeBase.Task):
                 steps=self.config.steps,
                 delta=self.config.huberDelta,
                 max_factor=self.config.maxFactor,
+                penalty=penalty,
+                accelerate=True,
             ):
                 pass
             return latent
@@ -122,3 +133,29 @@ class RefineTask(pipeBase.Task):
             seconds=restoration.seconds + time.perf_counter() - start,
             repeat=lambda other: take_steps(FieldDecoder(other), restorer(other)),
         )
+
+
+def gradient_variance(stack: ExposureStack) -> np.ndarray:
+    """Calculate how noise changes the gradient of half of chi squared.
+
+    Parameters
+    ----------
+    stack : `ExposureStack`
+        The exposures.
+
+    Returns
+    -------
+    variance : `numpy.ndarray`
+        Variance of the derivative by each latent pixel, nJy**-2, shape of the
+        latent image.  It is also the inverse variance of the flux of a point
+        source there, as long as pixels are independent.
+    """
+    from .decoder import FieldDecoder
+
+    def weights(rows: slice, columns: slice) -> np.ndarray:
+        i, j = rows.start // stack.cell_shape[0], columns.start // stack.cell_shape[1]
+        return stack.correlation[:, i, j, np.newaxis, np.newaxis] / stack.variance[:, rows, columns]
+
+    squares = FieldDecoder(stack, kernels=stack.kernels**2)
+    # Rounding errors of the Fourier transforms can be negative.
+    return np.maximum(squares.adjoint(weights), np.float32(0.0))
