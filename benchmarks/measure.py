@@ -18,6 +18,7 @@ import scipy.ndimage
 from scipy.signal import fftconvolve
 
 from lsst.drp.restore.image_quality import psnr, sharpness, sky_noise, ssim, star_fwhm
+from lsst.drp.restore.psf_kernels import fwhm
 
 from .detection import detect, match_sources, pairs_split
 from .fields import SNR_BINS
@@ -34,6 +35,7 @@ pixels.
 GALAXY_APERTURE = 6.0
 """Radius of the apertures around galaxies, pixels."""
 
+_SAMPLED_FWHM = 1.9
 _FALSE_PER_PIXEL = 5 / 512**2
 # Of the local background in empty sky, pixels: inside of what is empty.
 _EMPTY_RING = (6.5, 10.5)
@@ -77,15 +79,16 @@ class PointFluxes:
 
     Parameters
     ----------
-    true, flux, sigma, optimal : `numpy.ndarray`
-        True flux; the flux that is measured and its standard deviation (NaN
-        where the image states none); that of PSF photometry on the reference
-        coadd; nJy.
+    true, aperture, flux, sigma, optimal : `numpy.ndarray`
+        True flux; the flux in an aperture; that of the image's PSF and its
+        standard deviation (NaN where the image states none); the flux of PSF
+        photometry on the reference coadd; nJy.
     snr : `numpy.ndarray`
         Signal-to-noise ratio on the reference coadd.
     """
 
     true: np.ndarray
+    aperture: np.ndarray
     flux: np.ndarray
     sigma: np.ndarray
     optimal: np.ndarray
@@ -93,8 +96,7 @@ class PointFluxes:
 
 
 def measure_points(truth: Truth, sky: SkyImage) -> PointFluxes:
-    """Measure the isolated points: with the PSF that the image states, in
-    apertures if it states none.
+    """Measure the isolated points.
 
     Parameters
     ----------
@@ -113,8 +115,7 @@ def measure_points(truth: Truth, sky: SkyImage) -> PointFluxes:
     chosen = np.flatnonzero((catalog["role"] == "point") & truth.usable & np.isfinite(truth.optimal))
     x, y = np.asarray(catalog["x"])[chosen], np.asarray(catalog["y"])[chosen]
     if sky.kernels is None:
-        flux = aperture_flux(sky.image, x, y, APERTURE)
-        sigma = np.full(len(x), np.nan)
+        flux = sigma = np.full(len(x), np.nan)
     else:
         variance = sky.variance if sky.variance is not None else np.ones(sky.image.shape)
         fits = [
@@ -126,6 +127,7 @@ def measure_points(truth: Truth, sky: SkyImage) -> PointFluxes:
         sigma = np.full(len(x), np.nan)
     return PointFluxes(
         true=np.asarray(catalog["flux_nJy"])[chosen],
+        aperture=aperture_flux(sky.image, x, y, APERTURE),
         flux=flux,
         sigma=sigma,
         optimal=truth.optimal[chosen],
@@ -136,7 +138,10 @@ def measure_points(truth: Truth, sky: SkyImage) -> PointFluxes:
 def _measure_points(truth: Truth, sky: SkyImage) -> dict[str, Any]:
     """Fluxes of isolated points, by bin of S/N."""
     points = measure_points(truth, sky)
-    error = points.flux / points.true - 1
+    # A PSF narrower than that is undersampled: it has another shape at any
+    # other fraction of a pixel, and fits nothing there.
+    sampled = sky.kernels is not None and fwhm(sky.kernels.mean(axis=(0, 1))) > _SAMPLED_FWHM
+    error = (points.flux if sampled else points.aperture) / points.true - 1
     optimal = points.optimal / points.true - 1
     pull = (points.flux - points.true) / points.sigma
     results: dict[str, Any] = {}

@@ -50,7 +50,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--paper-seeds", type=int, default=1, help="seeds that the network as published is trained on")
     add("--cutout", type=int, default=96, help="height and width of STARRED's cutout, pixels")
     add("--draws", type=int, default=20, help="draws of the noise, 0 for none")
-    add("--draw-size", type=int, default=192, help="height and width of their field, pixels")
+    add("--draw-size", type=int, default=128, help="height and width of their field, pixels")
+    add("--draw-visits", type=int, default=8, help="their number of exposures")
     add("--no-wide", action="store_true", help="leave out the wide field")
     add("--no-held-out", action="store_true", help="leave out the real exposures")
     add("--workers", type=int, default=2, help="processes side by side, one thread each")
@@ -138,7 +139,7 @@ def run(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dict
             jobs.append((f"{method} wide", run_method, (method, paths["wide"], cutouts["field wide"], False)))
     for n in range(options.draws):
         draw = FieldOptions(
-            seed=options.seeds[0], size=options.draw_size, visits=options.visits, noise_seed=n + 1
+            seed=options.seeds[0], size=options.draw_size, visits=options.draw_visits, noise_seed=n + 1
         )
         jobs.append((f"draw {n}", draw_noise, (draw,)))
     done = run_jobs(jobs, options.workers, log)

@@ -130,7 +130,9 @@ def test_psf_is_that_of_the_stars(case: Case) -> None:
         widths.append(star_fwhm(latent, x, y) / fwhm(psf))
         stamp = latent[y - 5 : y + 6, x - 5 : x + 6] - character.pedestal
         recovered.append(stamp.sum() / flux / psf[7:18, 7:18].sum())
-    assert np.median(widths) == pytest.approx(1.0, abs=0.06)
+    # These stars are in the middle of a pixel, where they look narrower than
+    # on the average.
+    assert np.median(widths) == pytest.approx(1.0, abs=0.1)
     assert np.median(recovered) == pytest.approx(1.0, abs=0.05)
     # Sharper than the sharpest exposure.
     assert np.median([fwhm(psf) for psf in character.kernels.reshape(-1, 25, 25)]) < 0.8 * 2.8

@@ -106,7 +106,7 @@ class AstroClearNetConfig(pexConfig.Config):
         max=1.0,
     )
     learningRateDecaySteps = pexConfig.RangeField(
-        dtype=int, doc="Steps between two decays of the learning rate.", default=100, min=1
+        dtype=int, doc="Steps between two decays of the learning rate.", default=50, min=1
     )
     maxGradientNorm = pexConfig.RangeField(
         dtype=float,
@@ -133,13 +133,13 @@ class AstroClearNetConfig(pexConfig.Config):
         min=1,
     )
     maxEpochs = pexConfig.RangeField(
-        dtype=int, doc="Epochs after which training ends at the latest.", default=40, min=1
+        dtype=int, doc="Epochs after which training ends at the latest.", default=20, min=1
     )
     minEpochs = pexConfig.RangeField(
         dtype=int,
         doc="Epochs before the held-out loss is looked at: while the learning rate is large it goes up "
         "and down with the crops.",
-        default=10,
+        default=5,
         min=0,
     )
     validationFraction = pexConfig.RangeField(
@@ -150,7 +150,7 @@ class AstroClearNetConfig(pexConfig.Config):
         max=0.5,
     )
     patience = pexConfig.RangeField(
-        dtype=int, doc="Epochs without a better held-out loss after which training stops.", default=5, min=1
+        dtype=int, doc="Epochs without a better held-out loss after which training stops.", default=3, min=1
     )
     minImprovement = pexConfig.RangeField(
         dtype=float,

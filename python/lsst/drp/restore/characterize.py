@@ -87,8 +87,8 @@ class CharacterizeConfig(pexConfig.Config):
     numRealizations = pexConfig.RangeField(
         dtype=int,
         doc="Exposures of the restored sky with new noise to restore for the variance. Each takes a pass of "
-        "the fitted network, and all of its steps again with imageMM.",
-        default=10,
+        "the fitted network and the steps of refine again, and all of its steps with imageMM.",
+        default=6,
         min=2,
     )
     numNoiseRealizations = pexConfig.RangeField(

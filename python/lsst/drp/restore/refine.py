@@ -31,14 +31,14 @@ class RefineConfig(pexConfig.Config):
         dtype=int,
         doc="Accelerated majorize-minimize steps to take; 0 leaves the image as it is. More of them tell "
         "closer pairs of stars apart and make stars sharper.",
-        default=20,
+        default=30,
         min=0,
     )
     penalty = pexConfig.RangeField(
         dtype=float,
-        doc="How significant the light of a pixel must be to stay: the cost of light, in units of the standard "
-        "deviation with which the exposures measure the flux of a point source there. It puts out the noise "
-        "that the steps let in; sources become fainter by about as many standard deviations. 0 for none.",
+        doc="Cost of light, in units of the standard deviation with which the exposures measure the flux of a "
+        "point source: only pixels that are more significant than that stay lit. It puts out the noise that "
+        "the steps let in, and sources become fainter by about as many standard deviations. 0 for none.",
         default=1.0,
         min=0.0,
     )
