@@ -327,8 +327,8 @@ def format_report(results: Mapping[str, Any]) -> str:
     if results["draws"]:
         number = int(next(iter(results["draws"].values()))["draws"])
         block(
-            f"Stated sigma over scatter of {number} draws of the noise, {options['draw_visits']} exposures of "
-            f"{options['draw_size']}x{options['draw_size']} pixels, each restored from scratch",
+            f"Stated sigma over scatter of {number} draws of the noise, {options['draw_visits']} exposures "
+            f"of {options['draw_size']}x{options['draw_size']} pixels, each restored from scratch",
             ("empty sky", "sources", "PSF flux"),
             {name: [one[k] for k in ("empty", "source", "flux")] for name, one in results["draws"].items()},
             ".3f",
