@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .refine import RefineConfig, RefineTask
     from .restoration import Restoration
     from .restore_coadd import RestoreCoaddConfig, RestoreCoaddConnections, RestoreCoaddTask
+    from .stack_warps import StackWarpsConfig, StackWarpsTask
 
 __all__ = (
     "AstroClearNetConfig",
@@ -42,6 +43,8 @@ __all__ = (
     "RestoreCoaddConfig",
     "RestoreCoaddConnections",
     "RestoreCoaddTask",
+    "StackWarpsConfig",
+    "StackWarpsTask",
 )
 
 _MODULES = {
@@ -64,6 +67,8 @@ _MODULES = {
     "RestoreCoaddConfig": "restore_coadd",
     "RestoreCoaddConnections": "restore_coadd",
     "RestoreCoaddTask": "restore_coadd",
+    "StackWarpsConfig": "stack_warps",
+    "StackWarpsTask": "stack_warps",
 }
 
 

@@ -7,8 +7,17 @@
 
 from __future__ import annotations
 
-__all__ = ("BuildStackConfig", "BuildStackTask", "StackInput")
+__all__ = (
+    "BuildStackConfig",
+    "BuildStackTask",
+    "NotUsableError",
+    "OutsideError",
+    "StackConfig",
+    "StackInput",
+    "StackTask",
+)
 
+import abc
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -26,13 +35,14 @@ from .psf_kernels import fwhm
 from .stack_builder import StackBuilder, StackInput
 from .visit_input import VisitInput, scale_to_njy
 from .warp import PixelMap, WarpError, warp
+from .warp_input import WarpInput
 
 
-class BuildStackConfig(pexConfig.Config):
-    """Configuration of `BuildStackTask`."""
+class StackConfig(pexConfig.Config):
+    """Configuration of any `StackTask`."""
 
     badMaskPlanes = pexConfig.ListField[str](
-        doc="Mask planes of the visit images whose pixels are not used. Every image must have all of them.",
+        doc="Mask planes of the inputs whose pixels are not used. Every input must have all of them.",
         default=["BAD", "COSMIC_RAY", "INTERPOLATED", "NO_DATA", "SATURATED", "SUSPECT", "UNMASKED_NAN"],
     )
     minExposures = pexConfig.RangeField(
@@ -56,6 +66,19 @@ class BuildStackConfig(pexConfig.Config):
         min=0.0,
         max=1.0,
     )
+
+    def validate(self) -> None:
+        """Check that the fields fit together."""
+        super().validate()
+        if self.kernelSize % 2 == 0:
+            raise pexConfig.FieldValidationError(
+                StackConfig.kernelSize, self, f"must be odd, not {self.kernelSize}"
+            )
+
+
+class BuildStackConfig(StackConfig):
+    """Configuration of `BuildStackTask`."""
+
     maxBadWeight = pexConfig.RangeField(
         dtype=float,
         doc="Largest sum of the absolute interpolation weights of bad or missing pixels of the visit image "
@@ -72,35 +95,23 @@ class BuildStackConfig(pexConfig.Config):
         inclusiveMin=False,
     )
 
-    def validate(self) -> None:
-        """Check that the fields fit together."""
-        super().validate()
-        if self.kernelSize % 2 == 0:
-            raise pexConfig.FieldValidationError(
-                BuildStackConfig.kernelSize, self, f"must be odd, not {self.kernelSize}"
-            )
+
+class NotUsableError(Exception):
+    """An input cannot be used; the message says why."""
 
 
-class _NotUsableError(Exception):
-    """A visit image cannot be used; the message says why."""
-
-
-class _OutsideError(Exception):
-    """A visit image has no pixel on the patch, as regions in a repository are
-    only bounds.
+class OutsideError(Exception):
+    """An input has no pixel on the patch, as regions in a repository are only
+    bounds.
     """
 
 
-class BuildStackTask(pipeBase.Task):
-    """Brings the visit images that overlap a patch onto its pixel grid.
-
-    The detectors of one visit become one plane, with a PSF kernel for each
-    cell of the patch.
+class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
+    """Brings what overlaps a patch onto its pixel grid: one plane per visit,
+    with a PSF kernel for each cell of the patch.
     """
 
-    ConfigClass: ClassVar = BuildStackConfig
-    _DefaultName: ClassVar[str] = "buildStack"
-    config: BuildStackConfig
+    config: StackConfig
 
     def run(self, visit_images: Sequence[Any], geometry: PatchGeometry, band: str) -> pipeBase.Struct:
         """Build the stack.
@@ -108,7 +119,7 @@ class BuildStackTask(pipeBase.Task):
         Parameters
         ----------
         visit_images : `~collections.abc.Sequence` [handle]
-            Deferred handles of the visit images
+            Deferred handles of the visit images or warps
             (`lsst.daf.butler.DeferredDatasetHandle`), in any order.
         geometry : `PatchGeometry`
             The pixel grid of the patch.
@@ -141,7 +152,7 @@ class BuildStackTask(pipeBase.Task):
             Raised if fewer than ``minExposures`` visits can be used.
         """
         where = f"patch {geometry.patch.id} of tract {geometry.tract} in band {band}"
-        inputs = sorted(map(VisitInput, visit_images), key=lambda i: (i.instrument, i.visit, i.detector))
+        inputs = sorted(map(self._open, visit_images), key=lambda i: (i.instrument, i.visit, i.detector))
         visits = {
             f"{instrument} visit {visit}": list(members)
             for (instrument, visit), members in itertools.groupby(inputs, lambda i: (i.instrument, i.visit))
@@ -158,10 +169,10 @@ class BuildStackTask(pipeBase.Task):
                 try:
                     self._add(builder, visit_input, geometry, footprints)
                     used.append(str(visit_input))
-                except _OutsideError as err:
+                except OutsideError as err:
                     outside.append(f"{visit_input}: {err}")
                     self.log.info("%s is not used: %s.", visit_input, err)
-                except _NotUsableError as err:
+                except NotUsableError as err:
                     dropped.append((str(visit_input), str(err)))
                     self.log.warning("Dropping %s: %s.", visit_input, err)
                 finally:
@@ -221,6 +232,45 @@ class BuildStackTask(pipeBase.Task):
                 f"{detail}"
             )
 
+    @abc.abstractmethod
+    def _open(self, handle: Any) -> T:
+        """Return the reader of an input."""
+
+    @abc.abstractmethod
+    def _check(self, inputs: list[T], geometry: PatchGeometry) -> Mapping[T, Footprint | None]:
+        """Find wrong inputs before any pixel is read.
+
+        Returns
+        -------
+        footprints : `~collections.abc.Mapping`
+            Where the inputs that were looked at fall on the patch.
+        """
+
+    @abc.abstractmethod
+    def _add(
+        self,
+        builder: StackBuilder,
+        visit_input: T,
+        geometry: PatchGeometry,
+        footprints: Mapping[T, Footprint | None],
+    ) -> None:
+        """Add one input to the current plane of the stack."""
+
+
+class BuildStackTask(StackTask[VisitInput]):
+    """Brings the visit images that overlap a patch onto its pixel grid.
+
+    The detectors of one visit become one plane, with a PSF kernel for each
+    cell of the patch.
+    """
+
+    ConfigClass: ClassVar = BuildStackConfig
+    _DefaultName: ClassVar[str] = "buildStack"
+    config: BuildStackConfig
+
+    def _open(self, handle: Any) -> VisitInput:
+        return VisitInput(handle)
+
     def _check(
         self, inputs: list[VisitInput], geometry: PatchGeometry
     ) -> Mapping[VisitInput, Footprint | None]:
@@ -262,7 +312,7 @@ class BuildStackTask(pipeBase.Task):
         else:
             footprint = self._check_one(visit_input, geometry)
         if footprint is None:
-            raise _OutsideError("it has no pixel on the patch")
+            raise OutsideError("it has no pixel on the patch")
         try:
             pixel_map = PixelMap(
                 geometry.sky_projection,
@@ -272,7 +322,7 @@ class BuildStackTask(pipeBase.Task):
                 tolerance=self.config.maxPositionError,
             )
         except WarpError as err:
-            raise _NotUsableError(str(err)) from err
+            raise NotUsableError(str(err)) from err
         kernels = self._draw_kernels(visit_input, footprint, pixel_map)
 
         image = visit_input.read(footprint.detector_bbox)
@@ -287,7 +337,7 @@ class BuildStackTask(pipeBase.Task):
             max_bad_weight=self.config.maxBadWeight,
         )
         if not warped.good.any():
-            raise _OutsideError("only the edge of its valid pixels touches the patch")
+            raise OutsideError("only the edge of its valid pixels touches the patch")
         builder.add(visit_input, footprint, warped, kernels)
 
     def _draw_kernels(
@@ -298,12 +348,12 @@ class BuildStackTask(pipeBase.Task):
         try:
             psf = visit_input.get("psf")
         except Exception as err:
-            raise _NotUsableError(f"its PSF cannot be read ({describe_error(err)})") from err
+            raise NotUsableError(f"its PSF cannot be read ({describe_error(err)})") from err
         kernels = CellKernels.draw(
             psf, footprint, pixel_map, size=self.config.kernelSize, max_loss=self.config.maxKernelLoss
         )
         if not kernels.exists.any():
-            raise _NotUsableError(kernels.failures[0])
+            raise NotUsableError(kernels.failures[0])
         if kernels.failures:
             self.log.warning(
                 "%s is not used in %d of its %d cells, in the first because %s.",
@@ -327,7 +377,7 @@ class BuildStackTask(pipeBase.Task):
             valid = footprint.bounds.contains(x=grid.x, y=grid.y)
         good = ~masked & finite & positive & valid
         if not good.any():
-            raise _NotUsableError(
+            raise NotUsableError(
                 f"none of its {good.size} pixels on the patch is good ({masked.mean():.0%} masked by one of "
                 f"{', '.join(planes)}; {1.0 - finite.mean():.0%} not finite; "
                 f"{1.0 - positive.mean():.0%} without a positive variance; "

@@ -10,6 +10,7 @@ provenance, and the network's weights.
 from __future__ import annotations
 
 __all__ = (
+    "make_direct_warp",
     "make_measurable_coadd",
     "make_reference_coadd",
     "make_restored_coadd",
@@ -22,7 +23,14 @@ import astropy.table
 import astropy.units as u
 import numpy as np
 
-from lsst.images import Image, Mask, MaskPlane, MaskSchema, get_legacy_deep_coadd_mask_planes
+from lsst.images import (
+    Image,
+    Mask,
+    MaskPlane,
+    MaskSchema,
+    get_legacy_deep_coadd_mask_planes,
+    get_legacy_visit_image_mask_planes,
+)
 from lsst.images.cells import CellCoadd, CellGridBounds, CellIJ, CellPointSpreadFunction, CoaddProvenance
 
 from .characterize import Character
@@ -65,6 +73,9 @@ _MEASURABLE_SCHEMA = MaskSchema(
         MaskPlane("FEW_EXPOSURES", "Fewer exposures than configured have data for this pixel."),
     ]
 )
+
+# Warps have the planes of their visit images.
+_WARP_SCHEMA = MaskSchema(get_legacy_visit_image_mask_planes().values())
 
 # Fraction of the exposures' weight under a source's PSF that is on good
 # pixels, below which the PSF of what the restoration lost counts as inexact.
@@ -240,6 +251,51 @@ def make_reference_coadd(
     mask.set("INEXACT_PSF", incomplete)
     return _make_coadd(
         reference.image, reference.variance, mask, reference.kernels, missing, inputs, geometry, band
+    )
+
+
+def make_direct_warp(
+    stack: ExposureStack, inputs: Sequence[StackInput], geometry: PatchGeometry, band: str
+) -> CellCoadd:
+    """Make the dataset ``direct_warp``: a coadd of one visit.
+
+    Parameters
+    ----------
+    stack : `ExposureStack`
+        One exposure.
+    inputs : `~collections.abc.Sequence` [`StackInput`]
+        The visit images in it.
+    geometry : `PatchGeometry`
+        The pixel grid of the patch.
+    band : `str`
+        Name of the band.
+
+    Returns
+    -------
+    warp : `lsst.images.cells.CellCoadd`
+        The pixels, nJy, with their variance and PSF; NaN with the mask plane
+        ``NO_DATA`` where they are not good.
+
+    Raises
+    ------
+    ValueError
+        Raised if the stack has several exposures.
+    """
+    if stack.n_exposures != 1:
+        raise ValueError(f"A warp is made of one exposure, not {stack.n_exposures}.")
+    good = stack.good[0]
+    mask = Mask(0, schema=_WARP_SCHEMA, bbox=geometry.outer_bbox)
+    mask.set("NO_DATA", ~good)
+    nan = np.float32(np.nan)
+    return _make_coadd(
+        np.where(good, stack.image[0], nan),
+        np.where(good, stack.variance[0], nan),
+        mask,
+        stack.kernels[0],
+        ~stack.has_kernel[0],
+        inputs,
+        geometry,
+        band,
     )
 
 

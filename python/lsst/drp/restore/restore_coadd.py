@@ -38,6 +38,7 @@ from .patch_geometry import PatchGeometry
 from .plots import plot_history, plot_restoration
 from .reference_coadd import naive_mean, reference_coadd
 from .refine import RefineTask
+from .stack_warps import StackWarpsTask
 from .subtract_sky import SubtractSkyTask
 
 _LOG = logging.getLogger(__name__)
@@ -53,6 +54,15 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
         name="visit_image",
         storageClass="VisitImage",
         dimensions=("instrument", "visit", "detector"),
+        multiple=True,
+        deferLoad=True,
+    )
+    direct_warps = cT.Input(
+        doc="Visits on the patch's pixel grid (inputType='direct_warp').",
+        name="direct_warp",
+        # What lsst.afw writes where it is installed, lsst.images elsewhere.
+        storageClass="ExposureF" if importlib.util.find_spec("lsst.afw") else "CellCoadd",
+        dimensions=("skymap", "tract", "patch", "instrument", "visit"),
         multiple=True,
         deferLoad=True,
     )
@@ -149,6 +159,10 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
                 "'butler ingest-exposures'.",
                 config.connections.visit_images,
             )
+        if config.inputType == "direct_warp":
+            del self.visit_images
+        else:
+            del self.direct_warps
         if config.patchGeometry != "tract":
             del self.tract_geometry
         if config.patchGeometry != "skymap":
@@ -167,6 +181,15 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
 class RestoreCoaddConfig(pipeBase.PipelineTaskConfig, pipelineConnections=RestoreCoaddConnections):
     """Configuration of `RestoreCoaddTask`."""
 
+    inputType = pexConfig.ChoiceField[str](
+        doc="What is restored.",
+        default="visit_image",
+        allowed={
+            "visit_image": "Visit images, which are warped here.",
+            "direct_warp": "Warps: visits that are on the patch's pixel grid already.",
+        },
+        optional=False,
+    )
     patchGeometry = pexConfig.ChoiceField[str](
         doc="Where the pixel grid of the patch comes from.",
         default="tract",
@@ -185,6 +208,9 @@ class RestoreCoaddConfig(pipeBase.PipelineTaskConfig, pipelineConnections=Restor
     )
     buildStack: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
         target=BuildStackTask, doc="Brings the visit images onto the patch's grid."
+    )
+    stackWarps: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
+        target=StackWarpsTask, doc="Stacks warps (inputType='direct_warp')."
     )
     sky: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
         target=SubtractSkyTask, doc="Removes the background that the exposures' sky subtraction left."
@@ -237,6 +263,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
     _DefaultName: ClassVar[str] = "restoreCoadd"
     config: RestoreCoaddConfig
     buildStack: BuildStackTask
+    stackWarps: StackWarpsTask
     sky: SubtractSkyTask
     restorer: AstroClearNetTask | ImageMMTask
     refine: RefineTask
@@ -246,6 +273,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.makeSubtask("buildStack")
+        self.makeSubtask("stackWarps")
         self.makeSubtask("sky")
         self.makeSubtask("restorer")
         self.makeSubtask("refine")
@@ -286,7 +314,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
                     cell_size=self.config.cellSize,
                 )
         outputs = self.run(
-            inputs["visit_images"],
+            inputs["direct_warps" if self.config.inputType == "direct_warp" else "visit_images"],
             geometry,
             data_id["band"],
             coadd=coadd.get() if coadd is not None else None,
@@ -309,8 +337,8 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         Parameters
         ----------
         visit_images : `~collections.abc.Sequence` [handle]
-            Deferred handles of the visit images: ``dataId``, and ``get`` with
-            ``component`` and ``parameters``.
+            Deferred handles of the visit images, or the warps: ``dataId``,
+            and ``get`` with ``component`` and ``parameters``.
         geometry : `PatchGeometry`
             The pixel grid of the patch.
         band : `str`
@@ -333,7 +361,8 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             Raised if an input or the configuration is wrong, or the training
             fails.
         """
-        inputs = self.buildStack.run(visit_images, geometry, band)
+        stacker = self.stackWarps if self.config.inputType == "direct_warp" else self.buildStack
+        inputs = stacker.run(visit_images, geometry, band)
         stack: ExposureStack = inputs.stack
         result = self.restore(stack, n_threads=num_cores)
         reference, restoration = result.reference, result.restoration

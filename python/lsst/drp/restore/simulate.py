@@ -9,6 +9,8 @@ Datasets, all in the RUN collection ``<collection>/run``:
 
 ``visit_image`` (instrument, visit, detector; VisitImage)
     Image in nJy with variance, mask, PSF and WCS.
+``direct_warp`` (skymap, tract, patch, instrument, visit; CellCoadd)
+    If asked for: the visit's images on the patch's grid, where they overlap it.
 ``truth_image`` (skymap, tract, patch, band; ImageV2)
     The noiseless sky without PSF on the patch's outer bounding box, nJy per
     pixel; `.simulate_truth.draw_truth` says how it is sampled.
@@ -55,6 +57,7 @@ from .simulate_exposure import SimulatedExposure
 from .simulate_psf import SimulatedPsf
 from .simulate_sky import complete_catalog, locate, random_sky
 from .simulate_truth import draw_truth
+from .write_warps import write_direct_warps
 
 _LOG = logging.getLogger(__name__)
 
@@ -135,6 +138,8 @@ def simulate_exposures(butler: Butler, config: SimulationConfig) -> SimulationSu
             visit.sky_sigma,
             time.perf_counter() - start,
         )
+    if config.warps:
+        write_direct_warps(butler, geometry, config.band, collections=config.run, run=config.run)
     define_input_collection(butler, config.collection, [config.run, config.tract_collection])
     return SimulationSummary(
         collection=config.collection,

@@ -128,6 +128,8 @@ class SimulationConfig:
     bright_stars : `int`
         Additional stars of 15 to 18 mag within the patch: with the defaults
         the brighter ones are saturated.
+    warps : `bool`
+        Whether to write the visits also as warps on the patch's grid.
     catalog : `astropy.table.Table` or `None`
         Sources to draw instead of the random sky (`complete_catalog` says
         which columns it needs).  An empty table leaves only noise.
@@ -180,6 +182,7 @@ class SimulationConfig:
     star_magnitudes: tuple[float, float] = (15.0, 26.0)
     galaxy_magnitudes: tuple[float, float] = (18.0, 26.5)
     bright_stars: int = 3
+    warps: bool = False
     catalog: astropy.table.Table | None = None
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ from .patch_geometry import PatchGeometry
 from .psf_kernels import kernel_moments
 from .visit_input import VisitInput
 from .warp import Warp
+from .warp_input import WarpInput
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -33,7 +34,8 @@ class StackInput:
     instrument, physical_filter : `str`
         Names of the instrument and the filter.
     visit, detector : `int`
-        IDs of the visit and the detector.
+        IDs of the visit and the detector; the latter is
+        ``WarpInput.ALL_DETECTORS`` for a warp.
     day_obs : `int`
         Observing night as YYYYMMDD, 0 if not known.
     exposure : `int`
@@ -121,13 +123,19 @@ class StackBuilder:
         height, width = self._cell_shape
         return plane.reshape(plane.shape[0] // height, height, plane.shape[1] // width, width)
 
-    def add(self, visit_input: VisitInput, footprint: Footprint, warped: Warp, kernels: CellKernels) -> None:
-        """Add one detector to the current plane.
+    def add(
+        self,
+        visit_input: VisitInput | WarpInput,
+        footprint: Footprint,
+        warped: Warp,
+        kernels: CellKernels,
+    ) -> None:
+        """Add one detector, or all of a visit's, to the current plane.
 
         Parameters
         ----------
-        visit_input : `VisitInput`
-            The visit image.
+        visit_input : `VisitInput` or `WarpInput`
+            The visit image or warp.
         footprint : `Footprint`
             Where it falls on the patch.
         warped : `Warp`
@@ -157,7 +165,7 @@ class StackBuilder:
 
     def _stack_input(
         self,
-        visit_input: VisitInput,
+        visit_input: VisitInput | WarpInput,
         footprint: Footprint,
         kernels: CellKernels,
         mine: np.ndarray,

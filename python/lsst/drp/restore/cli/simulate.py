@@ -62,6 +62,7 @@ _OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
     ("star_magnitudes", (float, float), (15.0, 26.0), "Range of the stars' magnitudes."),
     ("galaxy_magnitudes", (float, float), (18.0, 26.5), "Range of the galaxies' magnitudes."),
     ("bright_stars", int, 3, "Additional stars of 15 to 18 mag within the patch."),
+    ("warps", bool, False, "Write the visits also as warps on the patch's grid (direct_warp)."),
 )
 
 
