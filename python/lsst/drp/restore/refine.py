@@ -37,8 +37,8 @@ class RefineConfig(pexConfig.Config):
     penalty = pexConfig.RangeField(
         dtype=float,
         doc="Cost of light, in units of the standard deviation with which the exposures measure the flux of "
-        "a point source: only pixels that are more significant than that stay lit. It puts out the noise that "
-        "the steps let in, and sources become fainter by about as many standard deviations. 0 for none.",
+        "a point source: only pixels more significant than that stay lit. It puts out the noise that the "
+        "steps let in, and sources become fainter by about as many standard deviations. 0 for none.",
         default=1.0,
         min=0.0,
     )
