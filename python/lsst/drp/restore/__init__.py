@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .build_stack import BuildStackConfig, BuildStackTask
     from .errors import InputError, RestorationError
     from .exposure_stack import ExposureStack
+    from .fit_kernels import FitKernelsConfig, FitKernelsTask, KernelFit
     from .image_mm import ImageMMConfig, ImageMMTask
     from .measurable import Measurable, MeasurableConfig, MeasurableTask
     from .patch_geometry import PatchGeometry
@@ -29,9 +30,12 @@ __all__ = (
     "BuildStackConfig",
     "BuildStackTask",
     "ExposureStack",
+    "FitKernelsConfig",
+    "FitKernelsTask",
     "ImageMMConfig",
     "ImageMMTask",
     "InputError",
+    "KernelFit",
     "Measurable",
     "MeasurableConfig",
     "MeasurableTask",
@@ -53,9 +57,12 @@ _MODULES = {
     "BuildStackConfig": "build_stack",
     "BuildStackTask": "build_stack",
     "ExposureStack": "exposure_stack",
+    "FitKernelsConfig": "fit_kernels",
+    "FitKernelsTask": "fit_kernels",
     "ImageMMConfig": "image_mm",
     "ImageMMTask": "image_mm",
     "InputError": "errors",
+    "KernelFit": "fit_kernels",
     "Measurable": "measurable",
     "MeasurableConfig": "measurable",
     "MeasurableTask": "measurable",

@@ -55,6 +55,22 @@ class StackConfig(pexConfig.Config):
         min=0.0,
         max=1.0,
     )
+    psf = pexConfig.ChoiceField[str](
+        doc="Where the PSF kernels come from.",
+        default="model",
+        allowed={
+            "model": "The visit images' PSF models.",
+            "gaussian": "Gaussians of gaussianFwhm, to start a blind restoration (fitKernels.mode) from; the "
+            "models may be missing or wrong.",
+        },
+        optional=False,
+    )
+    gaussianFwhm = pexConfig.RangeField(
+        dtype=float,
+        doc="Full width at half maximum of these Gaussians, pixels of the patch.",
+        default=4.0,
+        min=1.0,
+    )
     kernelSize = pexConfig.RangeField(
         dtype=int, doc="Height and width of the PSF kernels, pixels of the patch; odd.", default=25, min=3
     )
@@ -344,6 +360,8 @@ class BuildStackTask(StackTask[VisitInput]):
         self, visit_input: VisitInput, footprint: Footprint, pixel_map: PixelMap
     ) -> CellKernels:
         """Draw the PSF in each cell, and tell where it cannot be used."""
+        if self.config.psf == "gaussian":
+            return CellKernels.gaussian(footprint, size=self.config.kernelSize, fwhm=self.config.gaussianFwhm)
         # A model is code and data from elsewhere and may raise anything.
         try:
             psf = visit_input.get("psf")

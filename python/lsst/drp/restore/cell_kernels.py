@@ -17,7 +17,7 @@ from lsst.images import Box
 from lsst.images.psfs import PointSpreadFunction
 
 from .footprint import Footprint
-from .psf_kernels import psf_kernel
+from .psf_kernels import gaussian_kernel, psf_kernel
 from .warp import PixelMap
 
 
@@ -97,6 +97,29 @@ class CellKernels:
                 continue
             array[i, j], fraction[i, j] = kernel, inside
         return cls(array=array, fraction=fraction, failures=failures)
+
+    @classmethod
+    def gaussian(cls, footprint: Footprint, *, size: int, fwhm: float) -> CellKernels:
+        """Draw a round Gaussian in each cell that a visit image covers.
+
+        Parameters
+        ----------
+        footprint : `Footprint`
+            Where the visit image falls on the patch.
+        size : `int`
+            Height and width of the kernels, odd, pixels.
+        fwhm : `float`
+            Full width at half maximum, pixels.
+
+        Returns
+        -------
+        kernels : `CellKernels`
+            The kernels, with sum 1.
+        """
+        covered = footprint.overlap_fraction > 0.0
+        array = np.zeros((*covered.shape, size, size), dtype=np.float32)
+        array[covered] = gaussian_kernel(fwhm, size)
+        return cls(array=array, fraction=covered.astype(np.float64), failures=[])
 
 
 def _clamped(x: float, y: float, bbox: Box) -> tuple[float, float]:

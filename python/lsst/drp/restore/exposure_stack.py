@@ -160,6 +160,20 @@ class ExposureStack:
         self.image[pixels] = 0.0
         self.variance[pixels] = np.inf
 
+    def restore(self, pixels: np.ndarray, image: np.ndarray, variance: np.ndarray) -> None:
+        """Put pixels that were good before `reject` back, in place.
+
+        Parameters
+        ----------
+        pixels : `numpy.ndarray`
+            `bool`, shape ``(n, height, width)``: these pixels.
+        image, variance : `numpy.ndarray`
+            Their ``image[pixels]`` and ``variance[pixels]`` of before.
+        """
+        self.good[pixels] = True
+        self.image[pixels] = image
+        self.variance[pixels] = variance
+
     def cells(self) -> Iterator[tuple[int, int, slice, slice]]:
         """Iterate over the cells.
 

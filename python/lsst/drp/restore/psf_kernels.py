@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = ("fwhm", "kernel_moments", "psf_kernel")
+__all__ = ("fwhm", "gaussian_kernel", "kernel_moments", "psf_kernel")
 
 import numpy as np
 import scipy.ndimage
@@ -76,6 +76,27 @@ def psf_kernel(
     )
     kernel *= abs(np.linalg.det(jacobian))
     return kernel, float(kernel.sum(dtype=np.float64))
+
+
+def gaussian_kernel(fwhm: float, size: int = 25) -> np.ndarray:
+    """Draw a round Gaussian.
+
+    Parameters
+    ----------
+    fwhm : `float`
+        Full width at half maximum, pixels.
+    size : `int`, optional
+        Height and width of the kernel, odd, pixels.
+
+    Returns
+    -------
+    kernel : `numpy.ndarray`
+        Kernel centred on its middle pixel, with sum 1, `numpy.float64`, shape
+        ``(size, size)``.
+    """
+    profile = np.exp(-4.0 * np.log(2.0) * ((np.arange(size) - size // 2) / fwhm) ** 2)
+    kernel = np.outer(profile, profile)
+    return kernel / kernel.sum()
 
 
 def kernel_moments(kernel: np.ndarray) -> tuple[float, float, float]:

@@ -30,7 +30,9 @@ from .astro_clear_net import AstroClearNetTask
 from .build_stack import BuildStackTask
 from .characterize import CharacterizeTask
 from .exposure_stack import ExposureStack
+from .fit_kernels import FitKernelsTask
 from .image_mm import ImageMMTask
+from .kernel_fit_plot import plot_kernel_fit
 from .measurable import MeasurableTask
 from .metrics import format_metrics, measure_metrics
 from .pack import make_measurable_coadd, make_reference_coadd, make_restored_coadd, make_weights_table
@@ -136,9 +138,16 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
         dimensions=_PATCH,
     )
     restored_coadd_kernels = cT.Output(
-        doc="PSF kernels by visit and cell, shape (visits, cells_y, cells_x, 25, 25).",
+        doc="PSF kernels by visit and cell, shape (visits, cells_y, cells_x, 25, 25): those of the PSF "
+        "models, or the fitted ones.",
         name="restored_coadd_kernels",
         storageClass="NumpyArray",
+        dimensions=_PATCH,
+    )
+    restored_coadd_kernel_fit_plot = cT.Output(
+        doc="Fitted PSF kernels and what they were fitted from (fitKernels.mode other than 'given').",
+        name="restored_coadd_kernel_fit_plot",
+        storageClass="Plot",
         dimensions=_PATCH,
     )
     restored_coadd_weights = cT.Output(
@@ -167,6 +176,8 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
             del self.tract_geometry
         if config.patchGeometry != "skymap":
             del self.sky_map
+        if config.fitKernels.value.mode == "given":
+            del self.restored_coadd_kernel_fit_plot
         if config.patchGeometry == "coadd":
             # A patch without a coadd has no grid then: it is no quantum.
             self.coadd = cT.Input(
@@ -222,6 +233,9 @@ class RestoreCoaddConfig(pipeBase.PipelineTaskConfig, pipelineConnections=Restor
         default=5.0,
         min=1.0,
     )
+    fitKernels: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
+        target=FitKernelsTask, doc="Fits the PSF kernels to the exposures, for a blind restoration."
+    )
     restorer: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
         target=AstroClearNetTask, doc="Restores the latent image."
     )
@@ -265,6 +279,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
     buildStack: BuildStackTask
     stackWarps: StackWarpsTask
     sky: SubtractSkyTask
+    fitKernels: FitKernelsTask
     restorer: AstroClearNetTask | ImageMMTask
     refine: RefineTask
     measurable: MeasurableTask
@@ -275,6 +290,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         self.makeSubtask("buildStack")
         self.makeSubtask("stackWarps")
         self.makeSubtask("sky")
+        self.makeSubtask("fitKernels")
         self.makeSubtask("restorer")
         self.makeSubtask("refine")
         self.makeSubtask("measurable")
@@ -366,10 +382,15 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         stack: ExposureStack = inputs.stack
         result = self.restore(stack, n_threads=num_cores)
         reference, restoration = result.reference, result.restoration
+        if result.kernel_fit is not None:
+            inputs.seeing = result.kernel_fit.fwhm
+            inputs.inputs = [item.with_kernels(stack.kernels[item.exposure]) for item in inputs.inputs]
         metrics = measure_metrics(result, stack, geometry=geometry, inputs=inputs, coadd=coadd)
+        if result.kernel_fit is not None:
+            metrics["kernel_fit"] = result.kernel_fit.metrics(stack.names)
         title = f"{geometry.skymap}, tract {geometry.tract}, patch {geometry.patch.id}, {band}"
         self.log.info("Restored %s:\n%s", title, format_metrics(metrics))
-        return pipeBase.Struct(
+        outputs = pipeBase.Struct(
             restored_coadd=make_restored_coadd(
                 restoration,
                 result.character,
@@ -396,6 +417,11 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             restored_coadd_kernels=stack.kernels,
             restored_coadd_weights=make_weights_table(restoration.weights),
         )
+        if result.kernel_fit is not None:
+            outputs.restored_coadd_kernel_fit_plot = plot_kernel_fit(
+                result.kernel_fit, stack.names, title=title
+            )
+        return outputs
 
     def restore(self, stack: ExposureStack, *, n_threads: int = 1) -> pipeBase.Struct:
         """Restore a stack of exposures: the part of `run` that knows only
@@ -404,8 +430,8 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         Parameters
         ----------
         stack : `ExposureStack`
-            The exposures.  Changed in place: their background is subtracted
-            and their outliers are taken out.
+            The exposures.  Changed in place: their background is subtracted,
+            their outliers are taken out, and their kernels are fitted.
         n_threads : `int`, optional
             CPU threads to use.
 
@@ -418,6 +444,9 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
                 Plain mean of the exposures (`numpy.ndarray`).
             ``reference``
                 Their weighted and clipped mean (`ReferenceCoadd`).
+            ``kernel_fit``
+                The fitted kernels (`KernelFit`), `None` if the given ones are
+                used.
             ``restoration``
                 The latent image (`Restoration`).
             ``measurable``
@@ -434,12 +463,20 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         self.metadata["background_rms"] = self.sky.run(stack).rms.tolist()
         naive = naive_mean(stack)
         reference = reference_coadd(stack, clip_sigma=self.config.clipSigma)
+        clipped = stack.image[reference.clipped], stack.variance[reference.clipped]
         stack.reject(reference.clipped)
+        kernel_fit = self.fitKernels.run(stack, reference, n_threads=n_threads)
+        if kernel_fit is not None:
+            # What is an outlier depends on the kernels: look again at what the first ones made one.
+            stack.restore(reference.clipped, *clipped)
+            reference = reference_coadd(stack, clip_sigma=self.config.clipSigma)
+            stack.reject(reference.clipped)
         restoration = self.refine.run(stack, self.restorer.run(stack, reference, n_threads=n_threads))
         measurable = self.measurable.run(stack, reference, restoration)
         return pipeBase.Struct(
             naive=naive,
             reference=reference,
+            kernel_fit=kernel_fit,
             restoration=restoration,
             measurable=measurable,
             character=self.characterize.run(stack, restoration),

@@ -76,6 +76,28 @@ class StackInput:
     psf_yy: np.ndarray
     psf_xy: np.ndarray
 
+    def with_kernels(self, kernels: np.ndarray) -> StackInput:
+        """Describe the same pixels with other PSF kernels.
+
+        Parameters
+        ----------
+        kernels : `numpy.ndarray`
+            The kernels of its plane, shape ``(cells_y, cells_x, k, k)``.
+
+        Returns
+        -------
+        stack_input : `StackInput`
+            The description.
+        """
+        moments = np.full((3, *self.weight.shape), np.nan)
+        fraction = np.full(self.weight.shape, np.nan)
+        for i, j in np.argwhere(self.weight > 0.0):
+            moments[:, i, j] = kernel_moments(kernels[i, j])
+            fraction[i, j] = kernels[i, j].sum(dtype=np.float64)
+        return dataclasses.replace(
+            self, kernel_fraction=fraction, psf_xx=moments[0], psf_yy=moments[1], psf_xy=moments[2]
+        )
+
 
 class StackBuilder:
     """The arrays of a stack while its planes are filled one by one.
