@@ -177,7 +177,9 @@ def shifted_field(shifts: np.ndarray) -> tuple[ExposureStack, np.ndarray]:
     kernels = []
     for t, shift in enumerate(shifts):
         stack.image[t] = fftconvolve(
-            np.pad(stack.image[t], 12), np.outer(*(shift_matrix(np.array(s), 25)[:, 12] for s in shift)), "valid"
+            np.pad(stack.image[t], 12),
+            np.outer(*(shift_matrix(np.array(s), 25)[:, 12] for s in shift)),
+            "valid",
         )
         kernels.append(fwhm(stack.kernels[t].mean(axis=(0, 1))))
     return stack, np.array(kernels)

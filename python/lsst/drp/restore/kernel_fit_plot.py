@@ -77,8 +77,8 @@ def plot_kernel_fit(fit: KernelFit, names: tuple[str, ...], title: str = "") -> 
     order = np.argsort(fit.fwhm, kind="stable")
     if len(order) > _MAX_PANELS:
         order = order[np.rint(np.linspace(0, len(order) - 1, _MAX_PANELS)).astype(int)]
-    columns = min(_COLUMNS, len(order))
-    rows = -(-len(order) // columns)
+    rows = -(-len(order) // _COLUMNS)
+    columns = -(-len(order) // rows)
     figure = make_figure(figsize=(3.9 * columns, 3.1 * rows + 0.8), dpi=120, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for ax in axes.flat[len(order) :]:
@@ -101,7 +101,9 @@ def plot_kernel_fit(fit: KernelFit, names: tuple[str, ...], title: str = "") -> 
     for ax in axes[:, 0]:
         ax.set_ylabel("fraction of the flux per pixel")
     for column in axes.T:
-        [ax for ax in column if ax.axison][-1].set_xlabel("radius, pixels")
+        lowest = [ax for ax in column if ax.axison][-1]
+        lowest.set_xlabel("radius, pixels")
+        lowest.tick_params(labelbottom=True)
     label = f"{title}: kernels fitted to {len(fit.stars)} stars" if title else f"{len(fit.stars)} stars"
     figure.suptitle(label, fontsize=12)
     return figure

@@ -196,7 +196,9 @@ class StarStamps:
 
     def select(self, chosen: np.ndarray) -> StarStamps:
         """Return the stamps of some of the stars."""
-        return StarStamps(**{f.name: getattr(self, f.name)[chosen] for f in dataclasses.fields(self) if f.init})
+        return StarStamps(
+            **{f.name: getattr(self, f.name)[chosen] for f in dataclasses.fields(self) if f.init}
+        )
 
     def predict(self, kernels: np.ndarray) -> np.ndarray:
         """Predict stars of unit flux.
