@@ -127,7 +127,7 @@ def test_same_files_two_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     by_resource, by_product = (
         Pipeline.from_uri(uri) for uri in (PIPELINE, "$DRP_RESTORE_DIR/pipelines/restoreCoadd.yaml")
     )
-    assert by_resource.task_labels == by_product.task_labels == {"restoreCoadd"}
+    assert by_resource.task_labels == by_product.task_labels == {"restoreCoadd", "detectRestoredSources"}
 
 
 def test_wheel_content(wheel: Path) -> None:

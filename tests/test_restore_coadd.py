@@ -48,6 +48,7 @@ OUTPUTS = {
     "restored_coadd_kernels": "NumpyArray",
     "restored_coadd_weights": "ArrowAstropy",
 }
+SOURCE_OUTPUTS = {"restored_source", "restored_source_metrics", "restored_source_plot"}
 # A training of seconds: what is tested here is not the image.
 QUICK = {
     "restoreCoadd:restorer.cropSize": 32,
@@ -284,7 +285,7 @@ def test_killed_run_can_be_completed(repo: Path, moment: str) -> None:
 
 def test_pipeline_of_the_papers() -> None:
     graph = Pipeline.from_uri(PIPELINE.replace("restoreCoadd.yaml", "restoreCoaddPaper.yaml")).to_graph()
-    assert list(graph.tasks) == ["restoreCoadd"]
+    assert list(graph.tasks) == ["restoreCoadd", "detectRestoredSources"]
     config = graph.tasks["restoreCoadd"].config
     assert config.refine.steps == 0
     restorer = config.restorer.value
@@ -326,7 +327,7 @@ def test_dataset_types_of_the_pipeline(
         initial_dataset_types=[visits, coadd, geometry],
         # The pipeline's own coadd is read where there is one.
         expected_inputs={"visit_image", "deep_coadd", geometry[0]},
-        expected_outputs=set(OUTPUTS),
+        expected_outputs=set(OUTPUTS) | SOURCE_OUTPUTS,
         pipeline_patches={"restoreCoadd:patchGeometry": source},
     )
     with Butler.from_config(str(repo), writeable=True) as butler:

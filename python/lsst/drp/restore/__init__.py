@@ -13,8 +13,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .astro_clear_net import AstroClearNetConfig, AstroClearNetTask
     from .build_stack import BuildStackConfig, BuildStackTask
+    from .detect_sources import (
+        DetectRestoredSourcesConfig,
+        DetectRestoredSourcesConnections,
+        DetectRestoredSourcesTask,
+    )
     from .errors import InputError, RestorationError
     from .exposure_stack import ExposureStack
+    from .find_sources import FindSourcesConfig, FindSourcesTask
     from .fit_kernels import FitKernelsConfig, FitKernelsTask, KernelFit
     from .image_mm import ImageMMConfig, ImageMMTask
     from .measurable import Measurable, MeasurableConfig, MeasurableTask
@@ -29,9 +35,14 @@ __all__ = (
     "AstroClearNetTask",
     "BuildStackConfig",
     "BuildStackTask",
+    "DetectRestoredSourcesConfig",
+    "DetectRestoredSourcesConnections",
+    "DetectRestoredSourcesTask",
     "ExposureStack",
     "FitKernelsConfig",
     "FitKernelsTask",
+    "FindSourcesConfig",
+    "FindSourcesTask",
     "ImageMMConfig",
     "ImageMMTask",
     "InputError",
@@ -56,9 +67,14 @@ _MODULES = {
     "AstroClearNetTask": "astro_clear_net",
     "BuildStackConfig": "build_stack",
     "BuildStackTask": "build_stack",
+    "DetectRestoredSourcesConfig": "detect_sources",
+    "DetectRestoredSourcesConnections": "detect_sources",
+    "DetectRestoredSourcesTask": "detect_sources",
     "ExposureStack": "exposure_stack",
     "FitKernelsConfig": "fit_kernels",
     "FitKernelsTask": "fit_kernels",
+    "FindSourcesConfig": "find_sources",
+    "FindSourcesTask": "find_sources",
     "ImageMMConfig": "image_mm",
     "ImageMMTask": "image_mm",
     "InputError": "errors",
