@@ -118,11 +118,12 @@ def test_same_files_two_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setenv("DRP_RESTORE_DIR", str(TOP))
     for directory, pattern in (("pipelines", "*.yaml"), ("config", "*.py")):
-        paths = sorted((TOP / directory).glob(pattern))
-        assert paths
+        paths = sorted((TOP / directory).rglob(pattern))
+        assert {path.parent.name for path in paths} > {directory, "HSC"}
         for path in paths:
-            resource = ResourcePath(f"resource://lsst.drp.restore/{directory}/{path.name}")
-            product = ResourcePath(f"$DRP_RESTORE_DIR/{directory}/{path.name}")
+            name = path.relative_to(TOP)
+            resource = ResourcePath(f"resource://lsst.drp.restore/{name}")
+            product = ResourcePath(f"$DRP_RESTORE_DIR/{name}")
             assert resource.read() == product.read() == path.read_bytes()
     by_resource, by_product = (
         Pipeline.from_uri(uri) for uri in (PIPELINE, "$DRP_RESTORE_DIR/pipelines/restoreCoadd.yaml")
@@ -143,8 +144,8 @@ def test_wheel_content(wheel: Path) -> None:
         for path in source.rglob("*.py")
         if path.name != "version.py" and "config" not in path.relative_to(source).parts
     }
-    expected |= {str(package / "pipelines" / path.name) for path in (TOP / "pipelines").glob("*.yaml")}
-    expected |= {str(package / "config" / path.name) for path in (TOP / "config").glob("*.py")}
+    for directory, pattern in (("pipelines", "*.yaml"), ("config", "*.py")):
+        expected |= {str(package / path.relative_to(TOP)) for path in (TOP / directory).rglob(pattern)}
     assert files - {str(package / "version.py")} == expected | {str(package / "py.typed")}
 
 
@@ -157,6 +158,9 @@ def test_wheel_runs_outside_of_checkout(installed: Environment) -> None:
     paper = PIPELINE.replace("restoreCoadd.yaml", "restoreCoaddPaper.yaml")
     configured = installed.pipetask(f"build -p {paper} --show config=restoreCoadd::*maxEpochs")
     assert "restorer.maxEpochs=450" in configured
+    hsc = PIPELINE.replace("restoreCoadd.yaml", "HSC/restoreCoaddPaper.yaml")
+    configured = installed.pipetask(f"build -p {hsc} --show config=restoreCoadd::*connections.direct_warps")
+    assert "connections.direct_warps='deepCoadd_directWarp'" in configured
     commands = installed.butler("--help")
     for command in ("register-tract", "simulate-exposures", "ingest-exposures"):
         assert command in commands

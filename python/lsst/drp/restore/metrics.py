@@ -31,7 +31,7 @@ from .image_quality import psnr, sharpness, sky_noise, ssim, star_fwhm
 from .reference_coadd import constrained_pixels
 
 if TYPE_CHECKING:
-    from lsst.images.cells import CellCoadd
+    from lsst.images import MaskedImage
     from lsst.pipe.base import Struct
 
     from .exposure_stack import ExposureStack
@@ -54,7 +54,7 @@ def measure_metrics(
     *,
     geometry: PatchGeometry,
     inputs: Struct,
-    coadd: CellCoadd | None = None,
+    coadd: MaskedImage | None = None,
 ) -> dict[str, Any]:
     """Measure everything that is reported about a restored patch.
 
@@ -69,7 +69,7 @@ def measure_metrics(
     inputs : `lsst.pipe.base.Struct`
         What `BuildStackTask.run` returned: ``seeing`` and ``dropped`` are
         used.
-    coadd : `lsst.images.cells.CellCoadd`, optional
+    coadd : `lsst.images.MaskedImage`, optional
         The pipeline's own coadd.
 
     Returns
@@ -162,7 +162,7 @@ def measure_metrics(
     }
 
 
-def _on_patch(coadd: CellCoadd, geometry: PatchGeometry) -> np.ndarray:
+def _on_patch(coadd: MaskedImage, geometry: PatchGeometry) -> np.ndarray:
     """Return the pixels of a coadd on the patch's outer box in nJy, NaN where
     it has no data.
     """

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 __all__ = ("RestoreCoaddConfig", "RestoreCoaddConnections", "RestoreCoaddTask")
 
+import dataclasses
 import importlib.util
 import logging
 from collections.abc import Sequence
@@ -23,8 +24,7 @@ import lsst.pex.config as pexConfig
 import lsst.pipe.base as pipeBase
 import lsst.pipe.base.connectionTypes as cT
 from lsst.daf.butler import Butler
-from lsst.images import Image
-from lsst.images.cells import CellCoadd
+from lsst.images import Image, MaskedImage
 
 from .astro_clear_net import AstroClearNetTask
 from .build_stack import BuildStackTask
@@ -42,6 +42,7 @@ from .reference_coadd import naive_mean, reference_coadd
 from .refine import RefineTask
 from .stack_warps import StackWarpsTask
 from .subtract_sky import SubtractSkyTask
+from .warp_input import coadd_from_afw
 
 _LOG = logging.getLogger(__name__)
 
@@ -158,7 +159,8 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
     )
 
     def __init__(self, *, config: RestoreCoaddConfig):
-        if "calexp" in config.connections.visit_images and importlib.util.find_spec("lsst.afw") is None:
+        has_afw = importlib.util.find_spec("lsst.afw") is not None
+        if config.inputType == "visit_image" and "calexp" in config.connections.visit_images and not has_afw:
             # The graph will be refused with an IncompatibleDatasetTypeError if
             # they are; what to do about it can only be said here.
             _LOG.warning(
@@ -178,6 +180,8 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
             del self.sky_map
         if config.fitKernels.value.mode == "given":
             del self.restored_coadd_kernel_fit_plot
+        if config.coaddStorageClass != self.coadd.storageClass:
+            self.coadd = dataclasses.replace(self.coadd, storageClass=config.coaddStorageClass)
         if config.patchGeometry == "coadd":
             # A patch without a coadd has no grid then: it is no quantum.
             self.coadd = cT.Input(
@@ -217,6 +221,15 @@ class RestoreCoaddConfig(pipeBase.PipelineTaskConfig, pipelineConnections=Restor
         default=150,
         min=25,
     )
+    coaddStorageClass = pexConfig.ChoiceField[str](
+        doc="How the pipeline's own coadd is read.",
+        default="CellCoadd",
+        allowed={
+            "CellCoadd": "As lsst.images has it.",
+            "ExposureF": "As lsst.afw has it, to compare with: it has no patch's grid.",
+        },
+        optional=False,
+    )
     buildStack: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
         target=BuildStackTask, doc="Brings the visit images onto the patch's grid."
     )
@@ -254,6 +267,14 @@ class RestoreCoaddConfig(pipeBase.PipelineTaskConfig, pipelineConnections=Restor
         default=3,
         min=0,
     )
+
+    def validate(self) -> None:
+        """Check that the fields fit together."""
+        super().validate()
+        if self.patchGeometry == "coadd" and self.coaddStorageClass != "CellCoadd":
+            raise pexConfig.FieldValidationError(
+                RestoreCoaddConfig.coaddStorageClass, self, "must be 'CellCoadd' if patchGeometry='coadd'"
+            )
 
 
 def _all_or_nothing(butlerQC: pipeBase.QuantumContext) -> AbstractContextManager[None]:
@@ -333,11 +354,15 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             inputs["direct_warps" if self.config.inputType == "direct_warp" else "visit_images"],
             geometry,
             data_id["band"],
-            coadd=coadd.get() if coadd is not None else None,
+            coadd=self._read_coadd(coadd) if coadd is not None else None,
             num_cores=butlerQC.resources.num_cores,
         )
         with _all_or_nothing(butlerQC):
             butlerQC.put(outputs, outputRefs)
+
+    def _read_coadd(self, handle: Any) -> MaskedImage:
+        coadd = handle.get()
+        return coadd if isinstance(coadd, MaskedImage) else coadd_from_afw(coadd)
 
     def run(
         self,
@@ -345,7 +370,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         geometry: PatchGeometry,
         band: str,
         *,
-        coadd: CellCoadd | None = None,
+        coadd: MaskedImage | None = None,
         num_cores: int = 1,
     ) -> pipeBase.Struct:
         """Restore a patch.
@@ -359,7 +384,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             The pixel grid of the patch.
         band : `str`
             Name of the band.
-        coadd : `lsst.images.cells.CellCoadd`, optional
+        coadd : `lsst.images.MaskedImage`, optional
             The pipeline's coadd of the patch, for comparison.
         num_cores : `int`, optional
             CPU cores to use.

@@ -5,13 +5,14 @@
 
 """Reading of one warp: all detectors of a visit on the grid of a patch.
 
-This is the only module that touches lsst.afw: its warps are exposures without
-a detector, which the Butler cannot convert to a visit image.
+This is the only module that touches lsst.afw: its warps and coadds are
+exposures without a detector, which the Butler cannot convert to anything that
+lsst.images has.
 """
 
 from __future__ import annotations
 
-__all__ = ("WarpImage", "WarpInput")
+__all__ = ("WarpImage", "WarpInput", "coadd_from_afw")
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from typing import Any, ClassVar, Protocol
 import astropy.units as u
 import numpy as np
 
-from lsst.images import Box, Image, MaskedImage, get_legacy_visit_image_mask_planes
+from lsst.images import Box, Image, Mask, MaskedImage, MaskSchema, get_legacy_visit_image_mask_planes
 
 from .errors import InputError
 
@@ -177,13 +178,8 @@ class WarpInput:
         psf, wcs = warp.getPsf(), warp.getWcs()
         self._require(psf, "PSF")
         self._require(wcs, "WCS")
-        # Calibrated pixels say so; the calibration of others is a number, since
-        # warps are scaled to a common zero point.
-        if str(warp.getMetadata().get("BUNIT", "")) == "nJy":
-            scale = np.float32(1.0)
-        elif (photo_calib := warp.getPhotoCalib()) is not None:
-            scale = np.float32(photo_calib.getCalibrationMean())
-        else:
+        scale = _afw_scale(warp)
+        if scale is None:
             raise self._no_flux("has no photometric calibration")
         planes = self._planes(bad_mask_planes, set(warp.mask.getMaskPlaneDict()), _OLD_NAMES)
         return WarpImage(
@@ -222,6 +218,49 @@ class WarpInput:
                 missing=", ".join(missing),
             )
         return planes
+
+
+def coadd_from_afw(coadd: Any) -> MaskedImage:
+    """Convert an afw coadd as far as it is needed to compare pixels.
+
+    Parameters
+    ----------
+    coadd : `lsst.afw.image.Exposure`
+        The coadd.
+
+    Returns
+    -------
+    image : `lsst.images.MaskedImage`
+        Its pixels, nJy, with the mask plane ``NO_DATA``; the variance is not
+        set.
+
+    Raises
+    ------
+    InputError
+        Raised if it has no photometric calibration.
+    """
+    scale = _afw_scale(coadd)
+    if scale is None:
+        raise InputError(
+            "The pipeline's coadd has no photometric calibration. Point connections.coadd to another one, or "
+            "to a name that does not exist to do without."
+        )
+    bbox = Box.from_legacy(coadd.getBBox())
+    mask = Mask(0, schema=MaskSchema([get_legacy_visit_image_mask_planes()["NO_DATA"]]), bbox=bbox)
+    mask.set("NO_DATA", (coadd.mask.array & coadd.mask.getPlaneBitMask(["NO_DATA"])) != 0)
+    return MaskedImage(Image(coadd.image.array * scale, bbox=bbox, unit=u.nJy), mask=mask)
+
+
+def _afw_scale(exposure: Any) -> np.float32 | None:
+    """Return what takes the pixels of an afw exposure to nJy.
+
+    Calibrated pixels say so.  The calibration of others is a number, since
+    warps and coadds are scaled to a common zero point.
+    """
+    if str(exposure.getMetadata().get("BUNIT", "")) == "nJy":
+        return np.float32(1.0)
+    photo_calib = exposure.getPhotoCalib()
+    return np.float32(photo_calib.getCalibrationMean()) if photo_calib is not None else None
 
 
 class _AfwPsf:

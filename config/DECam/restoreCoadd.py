@@ -1,0 +1,15 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The Dark Energy Camera, as drp_pipe and obs_decam process it."""
+
+config.connections.visit_images = "calexp"
+config.connections.direct_warps = "deepCoadd_directWarp"
+config.connections.coadd = "deepCoadd_calexp"
+config.coaddStorageClass = "ExposureF"
+
+config.patchGeometry = "skymap"
+# Rings of tracts with patches of 4000 pixels and a border of 100: 28 cells.
+config.cellSize = 150
