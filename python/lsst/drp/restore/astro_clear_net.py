@@ -11,7 +11,9 @@ from __future__ import annotations
 
 __all__ = ("AstroClearNetConfig", "AstroClearNetTask")
 
+import math
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import astropy.table
@@ -21,8 +23,10 @@ import lsst.pex.config as pexConfig
 import lsst.pipe.base as pipeBase
 
 from .compute import COMPUTE_DEVICES, prepare_backend
+from .ensemble import member_weights
 from .errors import RestorationError
 from .exposure_stack import ExposureStack
+from .initial_weights import adapt_weights
 from .reference_coadd import ReferenceCoadd, weighted_mean
 from .restoration import Restoration
 
@@ -166,6 +170,29 @@ class AstroClearNetConfig(pexConfig.Config):
         max=1.0,
     )
 
+    # What it starts from.
+    numSeeds = pexConfig.RangeField(
+        dtype=int,
+        doc="Trainings, from the seeds seed, seed + 1 and so on, whose mean is the restored image; what they "
+        "disagree about is added to its variance. Time grows in proportion, memory hardly.",
+        default=1,
+        min=1,
+        max=1000,
+    )
+    warmStartRate = pexConfig.RangeField(
+        dtype=float,
+        doc="Adam's initial learning rate if most of the weights come from an earlier run.",
+        default=0.001,
+        min=0.0,
+        inclusiveMin=False,
+    )
+    warmStartMinEpochs = pexConfig.RangeField(
+        dtype=int,
+        doc="The same as minEpochs if most of the weights come from an earlier run.",
+        default=1,
+        min=0,
+    )
+
     # How it runs.
     seed = pexConfig.RangeField(
         dtype=int, doc="Seed of the initial weights and of the crops.", default=42, min=0, max=2**31 - 1
@@ -235,7 +262,20 @@ class AstroClearNetTask(pipeBase.Task):
     _DefaultName: ClassVar[str] = "astroClearNet"
     config: AstroClearNetConfig
 
-    def run(self, stack: ExposureStack, reference: ReferenceCoadd, *, n_threads: int = 1) -> Restoration:
+    @property
+    def num_members(self) -> int:
+        """How many restorations are to be averaged (`int`)."""
+        return self.config.numSeeds
+
+    def run(
+        self,
+        stack: ExposureStack,
+        reference: ReferenceCoadd,
+        *,
+        n_threads: int = 1,
+        member: int = 0,
+        initial_weights: Mapping[str, np.ndarray] | None = None,
+    ) -> Restoration:
         """Fit the network and restore the patch.
 
         Parameters
@@ -247,6 +287,13 @@ class AstroClearNetTask(pipeBase.Task):
             where an exposure has no good pixel in the encoder's input.
         n_threads : `int`, optional
             CPU threads to use.
+        member : `int`, optional
+            Which of ``numSeeds`` trainings to run, counted from 0.
+        initial_weights : `~collections.abc.Mapping` [`str`, `numpy.ndarray`] \
+                , optional
+            ``Restoration.weights`` of an earlier run to start from, as far as
+            they fit (`adapt_weights`).  A training that they do not have, the
+            second one of a run with one, starts afresh.
 
         Returns
         -------
@@ -260,13 +307,14 @@ class AstroClearNetTask(pipeBase.Task):
             not finite.
         """
         start = time.perf_counter()
-        device = prepare_backend(self.config.computeDevice, n_threads, self.config.seed)
+        seed = self.config.seed + member
+        device = prepare_backend(self.config.computeDevice, n_threads, seed)
         from .crops import FieldInput
         from .decoder import FieldDecoder
-        from .network import build_encoder, set_field_statistics
+        from .network import build_encoder
 
         spec = self.config.encoder_spec()
-        encoder = build_encoder(stack.n_exposures, spec, self.config.seed)
+        encoder = build_encoder(stack.n_exposures, spec, seed)
         weights = reference.weights
         field = FieldInput(stack, weighted_mean(stack, weights), spec.margin)
         scale = field.scale
@@ -277,8 +325,15 @@ class AstroClearNetTask(pipeBase.Task):
             *stack.shape,
             device,
         )
-        history, converged = self._train(encoder, field, compiled=device != "CPU")
-        set_field_statistics(encoder, spec, (tile for _, _, tile in field.tiles(self.config.tileSize)))
+        warm = self._load(encoder, member_weights(initial_weights or {}, member))
+        decoder = FieldDecoder(stack)
+        initial_loss = np.nan
+        if warm:
+            self._set_statistics(encoder, field)
+            initial_loss = decoder.huber_loss(self._restore(encoder, field), self.config.huberDelta)
+            self.log.info("Loss per good pixel before the first step: %.5f.", initial_loss)
+        history, converged = self._train(encoder, field, seed, warm > 0.5, compiled=device != "CPU")
+        self._set_statistics(encoder, field)
 
         def repeat(other: ExposureStack) -> np.ndarray:
             # It outlives this function: it must not hold the stack.
@@ -286,7 +341,6 @@ class AstroClearNetTask(pipeBase.Task):
             return self._restore(encoder, FieldInput(other, fill, spec.margin, scale))
 
         latent = self._restore(encoder, field)
-        decoder = FieldDecoder(stack)
         loss = decoder.huber_loss(latent, self.config.huberDelta)
         # A network that died returns a constant image; the loss tells.
         dark = decoder.huber_loss(np.zeros_like(latent), self.config.huberDelta)
@@ -305,9 +359,42 @@ class AstroClearNetTask(pipeBase.Task):
             device=device,
             seconds=time.perf_counter() - start,
             repeat=repeat,
+            warm_start=warm,
+            initial_loss=initial_loss,
         )
 
-    def _sampler(self, field: FieldInput) -> CropSampler:
+    def _load(self, encoder: Any, weights: Mapping[str, np.ndarray]) -> float:
+        """Let an encoder start from the weights of an earlier run; return the
+        fraction of its weights that were set.
+        """
+        if not weights:
+            return 0.0
+        shapes = {v.path: tuple(v.shape) for v in encoder.variables}
+        adapted = adapt_weights(weights, shapes)
+        for variable in encoder.variables:
+            if variable.path in adapted:
+                variable.assign(adapted[variable.path])
+        total = sum(math.prod(shape) for shape in shapes.values())
+        taken = sum(value.size for value in adapted.values())
+        changed = [name for name in adapted if weights[name].shape != shapes[name]]
+        afresh = [name for name in shapes if name not in adapted]
+        self.log.info(
+            "Starting from %d of %d weights of an earlier run%s%s.",
+            taken,
+            total,
+            f", fitted to another number of exposures: {', '.join(changed)}" if changed else "",
+            f"; without any, or of another shape there: {', '.join(afresh)}" if afresh else "",
+        )
+        return taken / total
+
+    def _set_statistics(self, encoder: Any, field: FieldInput) -> None:
+        """Let batch normalization use the statistics of the whole patch."""
+        from .network import set_field_statistics
+
+        tiles = (tile for _, _, tile in field.tiles(self.config.tileSize))
+        set_field_statistics(encoder, self.config.encoder_spec(), tiles)
+
+    def _sampler(self, field: FieldInput, seed: int) -> CropSampler:
         from .crops import CropSampler
 
         height, width = field.stack.shape
@@ -318,10 +405,12 @@ class AstroClearNetTask(pipeBase.Task):
             batch_size=self.config.batchSize if size else 1,
             validation_fraction=self.config.validationFraction,
             min_good_fraction=self.config.minGoodFraction if size else 0.0,
-            seed=self.config.seed,
+            seed=seed,
         )
 
-    def _train(self, encoder: Any, field: FieldInput, *, compiled: bool) -> tuple[astropy.table.Table, bool]:
+    def _train(
+        self, encoder: Any, field: FieldInput, seed: int, warm: bool, *, compiled: bool
+    ) -> tuple[astropy.table.Table, bool]:
         """Fit the encoder's weights; return the history and whether the
         held-out loss stopped falling.
         """
@@ -330,13 +419,13 @@ class AstroClearNetTask(pipeBase.Task):
         from .network import MaskedHuber, build_trainer
         from .training import Batches, History
 
-        sampler = self._sampler(field)
+        sampler = self._sampler(field, seed)
         steps = self.config.stepsPerEpoch if self.config.cropSize else 1
         trainer = build_trainer(
             encoder, field.stack.n_exposures, sampler.context_shape, sampler.kernels_shape
         )
         rate = keras.optimizers.schedules.ExponentialDecay(
-            self.config.learningRate,
+            self.config.warmStartRate if warm else self.config.learningRate,
             self.config.learningRateDecaySteps,
             self.config.learningRateDecay,
             staircase=True,
@@ -359,7 +448,7 @@ class AstroClearNetTask(pipeBase.Task):
             monitor="val_loss",
             min_delta=self.config.minImprovement,
             patience=self.config.patience,
-            start_from_epoch=self.config.minEpochs,
+            start_from_epoch=self.config.warmStartMinEpochs if warm else self.config.minEpochs,
             restore_best_weights=True,
         )
         if held_out:

@@ -55,7 +55,8 @@ class Character:
     Parameters
     ----------
     variance : `numpy.ndarray`
-        Variance of the latent image under the noise of the exposures, nJy**2,
+        Variance of the latent image under the noise of the exposures, and
+        under the random seed where it is the mean over several, nJy**2,
         positive, `numpy.float32`, shape ``(height, width)`` of the patch.
     kernels : `numpy.ndarray`
         Effective PSF by cell, `numpy.float32`, shape ``(cells_y, cells_x, k,
@@ -63,8 +64,8 @@ class Character:
         source: the sum is the fraction that the latent image recovers inside
         of the kernel (it can be above 1).  Zero where no exposure has a PSF.
     noise_realizations : `list` [`numpy.ndarray`]
-        Images of the noise alone, nJy, of mean zero and the scatter that
-        ``variance`` is made from, shape and type of ``variance``.
+        Images of the exposures' noise alone, nJy, of mean zero and the scatter
+        that ``variance`` is made from, shape and type of ``variance``.
     inconsistent : `numpy.ndarray`
         `bool`, same shape: `True` where the exposures contradict the restored
         image: variable and moving objects, artifacts that no mask shows,
@@ -169,7 +170,10 @@ class CharacterizeTask(pipeBase.Task):
     Notes
     -----
     All of it is measured with ``Restoration.repeat``: the restorer as it was
-    fitted, on other pixels.  What a new fit would change is not included.
+    fitted, on other pixels.  What a new fit would change is included only
+    where the image is the mean over several random seeds (``numSeeds``): the
+    variance of this mean is added to that of the noise before both are
+    averaged.
 
     **Variance.**  A parametric bootstrap: the restored image, or what of it is
     significant (``minSignal``), is taken for the true sky, exposures of it are
@@ -278,6 +282,9 @@ class CharacterizeTask(pipeBase.Task):
         # smaller than from the true one.
         grow = np.sqrt(number / (number - 1))
         realizations = [((noise - mean) * grow).astype(np.float32) for noise in kept]
+        if restoration.spread is not None:
+            # What other random seeds would have made of the same exposures.
+            scatter += restoration.spread[patch]
 
         seen = stack.good.any(axis=0)
         empty = ~significant[patch] & seen

@@ -12,7 +12,7 @@ from __future__ import annotations
 __all__ = ("ImageMMConfig", "ImageMMTask")
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -75,14 +75,28 @@ class ImageMMTask(pipeBase.Task):
 
     Notes
     -----
-    The steps are those of `majorize_minimize`, from a constant image.
+    The steps are those of `majorize_minimize`, from a constant image: there is
+    nothing random about them, and there are no weights.
     """
 
     ConfigClass = ImageMMConfig
     _DefaultName: ClassVar[str] = "imageMM"
     config: ImageMMConfig
 
-    def run(self, stack: ExposureStack, reference: ReferenceCoadd, *, n_threads: int = 1) -> Restoration:
+    @property
+    def num_members(self) -> int:
+        """How many restorations are to be averaged (`int`)."""
+        return 1
+
+    def run(
+        self,
+        stack: ExposureStack,
+        reference: ReferenceCoadd,
+        *,
+        n_threads: int = 1,
+        member: int = 0,
+        initial_weights: Mapping[str, np.ndarray] | None = None,
+    ) -> Restoration:
         """Restore the patch.
 
         Parameters
@@ -93,6 +107,10 @@ class ImageMMTask(pipeBase.Task):
             Coadd of the same exposures; not used.
         n_threads : `int`, optional
             CPU threads to use.
+        member : `int`, optional
+            Not used.
+        initial_weights : `~collections.abc.Mapping`, optional
+            Not used.
 
         Returns
         -------

@@ -52,6 +52,17 @@ class Restoration:
         nothing is fitted again.  The stack has the kernels, mask and variance
         of the one that was restored, and other pixels: noise, or sources
         added to them, show what the restoration does to noise and sources.
+    spread : `numpy.ndarray` or `None`
+        Of the mean of several restorations that differ by their random seed:
+        the variance of this mean, nJy**2, shape of ``latent``, `numpy.float32`.
+    n_members : `int`
+        How many restorations ``latent`` is the mean of.
+    warm_start : `float`
+        Fraction of the network's weights that came from an earlier
+        restoration.
+    initial_loss : `float`
+        What ``loss`` was before the first step, before any refinement, if the
+        start was a warm one; NaN otherwise.
     """
 
     latent: np.ndarray
@@ -64,6 +75,10 @@ class Restoration:
     device: str
     seconds: float
     repeat: Callable[[ExposureStack], np.ndarray]
+    spread: np.ndarray | None = None
+    n_members: int = 1
+    warm_start: float = 0.0
+    initial_loss: float = np.nan
 
     @property
     def image(self) -> np.ndarray:

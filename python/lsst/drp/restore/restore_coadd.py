@@ -14,11 +14,13 @@ __all__ = ("RestoreCoaddConfig", "RestoreCoaddConnections", "RestoreCoaddTask")
 import dataclasses
 import importlib.util
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
+import astropy.table
 import astropy.units as u
+import numpy as np
 
 import lsst.pex.config as pexConfig
 import lsst.pipe.base as pipeBase
@@ -29,17 +31,20 @@ from lsst.images import Image, MaskedImage
 from .astro_clear_net import AstroClearNetTask
 from .build_stack import BuildStackTask
 from .characterize import CharacterizeTask
+from .ensemble import average_restorations
 from .exposure_stack import ExposureStack
 from .fit_kernels import FitKernelsTask
 from .image_mm import ImageMMTask
+from .initial_weights import find_initial_weights, read_weights_table
 from .kernel_fit_plot import plot_kernel_fit
 from .measurable import MeasurableTask
 from .metrics import format_metrics, measure_metrics
 from .pack import make_measurable_coadd, make_reference_coadd, make_restored_coadd, make_weights_table
 from .patch_geometry import PatchGeometry
 from .plots import plot_history, plot_restoration
-from .reference_coadd import naive_mean, reference_coadd
+from .reference_coadd import ReferenceCoadd, naive_mean, reference_coadd
 from .refine import RefineTask
+from .restoration import Restoration
 from .stack_warps import StackWarpsTask
 from .subtract_sky import SubtractSkyTask
 from .warp_input import coadd_from_afw
@@ -89,6 +94,16 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
         dimensions=_PATCH,
         minimum=0,
         deferLoad=True,
+    )
+    initial_weights = cT.PrerequisiteInput(
+        doc="Weights of an earlier run to start from, of this patch or else of one that touches it "
+        "(warmStart=True). 'butler keep-weights' makes them from restored_coadd_weights: what a task writes "
+        "it cannot read as well.",
+        name="restored_coadd_initial_weights",
+        storageClass="ArrowAstropy",
+        dimensions=_PATCH,
+        minimum=0,
+        lookupFunction=find_initial_weights,
     )
     restored_coadd = cT.Output(
         doc="The restored coadd: the non-negative latent image.",
@@ -174,6 +189,8 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
             del self.visit_images
         else:
             del self.direct_warps
+        if not config.warmStart:
+            del self.initial_weights
         if config.patchGeometry != "tract":
             del self.tract_geometry
         if config.patchGeometry != "skymap":
@@ -251,6 +268,11 @@ class RestoreCoaddConfig(pipeBase.PipelineTaskConfig, pipelineConnections=Restor
     )
     restorer: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
         target=AstroClearNetTask, doc="Restores the latent image."
+    )
+    warmStart = pexConfig.Field[bool](
+        doc="Start the network from the weights of an earlier run of this patch or of one beside it, the "
+        "dataset restored_coadd_initial_weights, where there are any.",
+        default=False,
     )
     refine: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
         target=RefineTask, doc="Takes data-consistency steps after the restorer."
@@ -356,6 +378,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             data_id["band"],
             coadd=self._read_coadd(coadd) if coadd is not None else None,
             num_cores=butlerQC.resources.num_cores,
+            initial_weights=inputs.get("initial_weights"),
         )
         with _all_or_nothing(butlerQC):
             butlerQC.put(outputs, outputRefs)
@@ -372,6 +395,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         *,
         coadd: MaskedImage | None = None,
         num_cores: int = 1,
+        initial_weights: astropy.table.Table | None = None,
     ) -> pipeBase.Struct:
         """Restore a patch.
 
@@ -388,6 +412,8 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             The pipeline's coadd of the patch, for comparison.
         num_cores : `int`, optional
             CPU cores to use.
+        initial_weights : `astropy.table.Table`, optional
+            Weights of an earlier run, its dataset ``restored_coadd_weights``.
 
         Returns
         -------
@@ -402,10 +428,12 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             Raised if an input or the configuration is wrong, or the training
             fails.
         """
+        # Before the work of hours: they may be wrong.
+        weights = read_weights_table(initial_weights) if initial_weights is not None else None
         stacker = self.stackWarps if self.config.inputType == "direct_warp" else self.buildStack
         inputs = stacker.run(visit_images, geometry, band)
         stack: ExposureStack = inputs.stack
-        result = self.restore(stack, n_threads=num_cores)
+        result = self.restore(stack, n_threads=num_cores, initial_weights=weights)
         reference, restoration = result.reference, result.restoration
         if result.kernel_fit is not None:
             inputs.seeing = result.kernel_fit.fwhm
@@ -448,7 +476,13 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             )
         return outputs
 
-    def restore(self, stack: ExposureStack, *, n_threads: int = 1) -> pipeBase.Struct:
+    def restore(
+        self,
+        stack: ExposureStack,
+        *,
+        n_threads: int = 1,
+        initial_weights: Mapping[str, np.ndarray] | None = None,
+    ) -> pipeBase.Struct:
         """Restore a stack of exposures: the part of `run` that knows only
         arrays.
 
@@ -459,6 +493,9 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             their outliers are taken out, and their kernels are fitted.
         n_threads : `int`, optional
             CPU threads to use.
+        initial_weights : `~collections.abc.Mapping` [`str`, `numpy.ndarray`] \
+                , optional
+            ``Restoration.weights`` of an earlier run to start from.
 
         Returns
         -------
@@ -496,7 +533,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             stack.restore(reference.clipped, *clipped)
             reference = reference_coadd(stack, clip_sigma=self.config.clipSigma)
             stack.reject(reference.clipped)
-        restoration = self.refine.run(stack, self.restorer.run(stack, reference, n_threads=n_threads))
+        restoration = self._fit(stack, reference, n_threads, initial_weights)
         measurable = self.measurable.run(stack, reference, restoration)
         return pipeBase.Struct(
             naive=naive,
@@ -506,3 +543,32 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             measurable=measurable,
             character=self.characterize.run(stack, restoration),
         )
+
+    def _fit(
+        self,
+        stack: ExposureStack,
+        reference: ReferenceCoadd,
+        n_threads: int,
+        initial_weights: Mapping[str, np.ndarray] | None,
+    ) -> Restoration:
+        """Find the latent image: the mean of what the restorer's members find,
+        each of them refined.
+        """
+        members = (
+            self.refine.run(
+                stack,
+                self.restorer.run(
+                    stack, reference, n_threads=n_threads, member=k, initial_weights=initial_weights
+                ),
+            )
+            for k in range(self.restorer.num_members)
+        )
+        # The one that `refine` states if it does something.
+        last = self.refine.config if self.refine.config.steps else self.restorer.config
+
+        def loss(latent: np.ndarray) -> float:
+            from .decoder import FieldDecoder
+
+            return FieldDecoder(stack).huber_loss(latent, last.huberDelta)
+
+        return average_restorations(members, loss)
