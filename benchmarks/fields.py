@@ -255,6 +255,8 @@ def _design(
     bright = _bright_places(rng, options.size, round(share * len(_BRIGHT_MAGNITUDES)))
     distance = np.linalg.norm(places[:, None] - bright, axis=-1).min(axis=1, initial=np.inf)
     free = places[distance > _BRIGHT_RADIUS].tolist()
+    if len(free) < count[2] + len(_DRAWN_SNR) * (count[0] + count[1]):
+        raise ValueError(f"{options.size} pixels are too few for the sources to measure; 192 are enough.")
 
     rows: list[tuple[float, float, float, str, str, int]] = []
     for k, (x, y) in enumerate(bright):

@@ -50,7 +50,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--paper-seeds", type=int, default=1, help="seeds that the network as published is trained on")
     add("--cutout", type=int, default=96, help="height and width of STARRED's cutout, pixels")
     add("--draws", type=int, default=20, help="draws of the noise, 0 for none")
-    add("--draw-size", type=int, default=128, help="height and width of their field, pixels")
+    add("--draw-size", type=int, default=192, help="height and width of their field, pixels")
     add("--draw-visits", type=int, default=8, help="their number of exposures")
     add("--no-wide", action="store_true", help="leave out the wide field")
     add("--no-held-out", action="store_true", help="leave out the real exposures")

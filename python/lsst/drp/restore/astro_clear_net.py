@@ -233,8 +233,13 @@ class AstroClearNetConfig(pexConfig.Config):
     def _refuse(self, field: str, reason: str) -> None:
         raise pexConfig.FieldValidationError(self._fields[field], self, reason)
 
-    def encoder_spec(self) -> EncoderSpec:
+    def encoder_spec(self, factor: int = 1) -> EncoderSpec:
         """Return the encoder's layers.
+
+        Parameters
+        ----------
+        factor : `int`, optional
+            Latent pixels along each axis in a pixel of the exposures.
 
         Returns
         -------
@@ -252,6 +257,7 @@ class AstroClearNetConfig(pexConfig.Config):
             hidden_sizes=tuple(self.hiddenKernelSizes),
             brightness_window=self.brightnessWindow,
             projected_output=self.projectedOutput,
+            factor=factor,
         )
 
 
@@ -313,7 +319,7 @@ class AstroClearNetTask(pipeBase.Task):
         from .decoder import FieldDecoder
         from .network import build_encoder
 
-        spec = self.config.encoder_spec()
+        spec = self.config.encoder_spec(stack.factor)
         encoder = build_encoder(stack.n_exposures, spec, seed)
         weights = reference.weights
         field = FieldInput(stack, weighted_mean(stack, weights), spec.margin)
@@ -350,7 +356,7 @@ class AstroClearNetTask(pipeBase.Task):
             converged = False
         return Restoration(
             latent=latent,
-            padding=stack.padding,
+            padding=stack.padding * stack.factor,
             converged=converged,
             history=history,
             weights={v.path: np.asarray(v) for v in encoder.variables},
@@ -470,9 +476,10 @@ class AstroClearNetTask(pipeBase.Task):
 
     def _restore(self, encoder: Any, field: FieldInput) -> np.ndarray:
         """Run the encoder over the patch, tile by tile (equation 6)."""
-        padding = field.stack.padding
-        latent = np.empty([extent + 2 * padding for extent in field.stack.shape], dtype=np.float32)
-        for rows, cols, tile in field.tiles(self.config.tileSize):
+        latent = np.empty(field.stack.latent_shape, dtype=np.float32)
+        factor = field.stack.factor
+        for *place, tile in field.tiles(self.config.tileSize):
+            rows, cols = (slice(factor * pixels.start, factor * pixels.stop) for pixels in place)
             latent[rows, cols] = np.asarray(encoder(tile, training=False))[0, :, :, 0]
         latent *= np.float32(field.scale)
         return latent

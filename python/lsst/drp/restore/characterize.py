@@ -26,6 +26,7 @@ import lsst.pipe.base as pipeBase
 
 from .exposure_stack import ExposureStack
 from .restoration import Restoration
+from .super_resolution import split_pixels
 
 # Pixels by which regions with a significant signal are grown: the light of a
 # source that is barely significant at its centre.
@@ -57,7 +58,7 @@ class Character:
     variance : `numpy.ndarray`
         Variance of the latent image under the noise of the exposures, and
         under the random seed where it is the mean over several, nJy**2,
-        positive, `numpy.float32`, shape ``(height, width)`` of the patch.
+        positive, `numpy.float32`, shape of the patch in latent pixels.
     kernels : `numpy.ndarray`
         Effective PSF by cell, `numpy.float32`, shape ``(cells_y, cells_x, k,
         k)``, centred on the middle pixel and normalized to the flux of the
@@ -67,7 +68,7 @@ class Character:
         Images of the exposures' noise alone, nJy, of mean zero and the scatter
         that ``variance`` is made from, shape and type of ``variance``.
     inconsistent : `numpy.ndarray`
-        `bool`, same shape: `True` where the exposures contradict the restored
+        `bool`, shape of the patch: `True` where the exposures contradict the restored
         image: variable and moving objects, artifacts that no mask shows,
         errors of PSF models and of registration.
     pedestal : `float`
@@ -228,7 +229,9 @@ class CharacterizeTask(pipeBase.Task):
         """
         start = time.perf_counter()
         signal, depth = _point_signal(stack)
-        significant = scipy.ndimage.binary_dilation(signal > self.config.minSignal, iterations=_GROWTH)
+        significant = scipy.ndimage.binary_dilation(
+            signal > self.config.minSignal, iterations=_GROWTH * stack.factor
+        )
         # One buffer serves all of the exposures that are made up here.
         pixels = np.empty_like(stack.image)
         inconsistent = self._inconsistent(stack, restoration, pixels)
@@ -259,9 +262,9 @@ class CharacterizeTask(pipeBase.Task):
         sky = np.where(significant, restoration.latent, np.float32(0))
         decoder = FieldDecoder(stack)
         other = dataclasses.replace(stack, image=pixels)
-        patch = _patch_of(stack)
-        mean = np.zeros(stack.shape, np.float64)
-        squares = np.zeros(stack.shape, np.float64)
+        patch = stack.latent_patch
+        mean = np.zeros(sky[patch].shape, np.float64)
+        squares = np.zeros(sky[patch].shape, np.float64)
         kept = []
         for index in range(number):
             rng = np.random.default_rng((self.config.seed, index))
@@ -286,16 +289,17 @@ class CharacterizeTask(pipeBase.Task):
             # What other random seeds would have made of the same exposures.
             scatter += restoration.spread[patch]
 
-        seen = stack.good.any(axis=0)
+        seen = split_pixels(stack.good.any(axis=0), stack.factor)
         empty = ~significant[patch] & seen
         pedestal = float(mean[empty].mean()) if empty.any() else 0.0
-        smallest = _SMALLEST_SIGMA * stack.median_sigma
+        smallest = _SMALLEST_SIGMA * stack.median_sigma / stack.factor**2
         # The variance follows the brightness, to which it is a smooth ratio.
         brightness = sky[patch] + max(pedestal, smallest)
-        variance = brightness * _smooth(scatter, self.config.sourceScale)
-        variance /= _smooth(brightness, self.config.sourceScale)
-        weight = _smooth(empty.astype(np.float64), self.config.skyScale)
-        of_sky = _smooth(np.where(empty, scatter, 0.0), self.config.skyScale)
+        on_sources, in_sky = self.config.sourceScale * stack.factor, self.config.skyScale * stack.factor
+        variance = brightness * _smooth(scatter, on_sources)
+        variance /= _smooth(brightness, on_sources)
+        weight = _smooth(empty.astype(np.float64), in_sky)
+        of_sky = _smooth(np.where(empty, scatter, 0.0), in_sky)
         np.divide(of_sky, weight, out=variance, where=empty)
         return np.maximum(variance, smallest**2).astype(np.float32), realizations, pedestal
 
@@ -313,17 +317,19 @@ class CharacterizeTask(pipeBase.Task):
             return kernels
         rng = np.random.default_rng((self.config.seed, 0, 0))
         offsets = rng.uniform(-0.5, 0.5, size=places.shape)
-        pad, size = stack.padding, stack.kernel_size
+        pad, size = stack.padding * stack.factor, stack.kernel_size
         fluxes = self.config.injectionSignal / np.sqrt(depth[places[:, 0] + pad, places[:, 1] + pad])
+        # From the places on the patch to the first pixels of their stamps.
+        corners = places + pad - size // 2
         points = np.zeros_like(restoration.latent)
-        for (y, x), offset, flux in zip(places, offsets, fluxes, strict=True):
+        for (y, x), offset, flux in zip(corners, offsets, fluxes, strict=True):
             points[y : y + size, x : x + size] += flux * _point(offset, size)
         for rows, columns, predicted in FieldDecoder(stack).predictions(points):
             pixels[:, rows, columns] = np.where(
                 stack.good[:, rows, columns], stack.image[:, rows, columns] + predicted, 0.0
             )
         response = restoration.repeat(dataclasses.replace(stack, image=pixels)) - restoration.latent
-        stamps = np.array([response[y : y + size, x : x + size] for y, x in places])
+        stamps = np.array([response[y : y + size, x : x + size] for y, x in corners])
         stamps = _shift(stamps / fluxes[:, np.newaxis, np.newaxis], -offsets)
 
         number = min(self.config.injectionsPerCell, len(places))
@@ -331,23 +337,23 @@ class CharacterizeTask(pipeBase.Task):
         has_kernel = stack.has_kernel.any(axis=0)
         for i, j, rows, columns in stack.cells():
             if has_kernel[i, j]:
-                centre = (rows.start + rows.stop - 1) / 2, (columns.start + columns.stop - 1) / 2
+                centre = [(stack.factor * (part.start + part.stop) - 1) / 2 for part in (rows, columns)]
                 _, nearest = tree.query(centre, k=number)
                 kernels[i, j] = stamps[np.atleast_1d(nearest)].mean(axis=0)
         return kernels
 
     def _places(self, stack: ExposureStack, restoration: Restoration, depth: np.ndarray) -> np.ndarray:
-        """Choose the pixels, y and x, that get an injected source: the
+        """Choose the latent pixels, y and x, that get an injected source: the
         quietest place of each block, away from the block's edges.
         """
-        spacing, patch = self.config.injectionSpacing, _patch_of(stack)
-        light = _smooth(restoration.latent, stack.padding / 2)[patch]
+        spacing, patch = self.config.injectionSpacing * stack.factor, stack.latent_patch
+        light = _smooth(restoration.latent, stack.padding * stack.factor / 2)[patch]
         light[depth[patch] < _MIN_DEPTH * _typical(depth, stack)] = np.inf
         places = []
         for rows, columns in (
             (slice(y, y + spacing), slice(x, x + spacing))
-            for y in range(0, stack.shape[0] - spacing // 2, spacing)
-            for x in range(0, stack.shape[1] - spacing // 2, spacing)
+            for y in range(0, light.shape[0] - spacing // 2, spacing)
+            for x in range(0, light.shape[1] - spacing // 2, spacing)
         ):
             block = light[rows, columns]
             # Sources of neighbouring blocks are half a block apart at least.
@@ -387,12 +393,6 @@ class CharacterizeTask(pipeBase.Task):
         return chi2 > limits[count]
 
 
-def _patch_of(stack: ExposureStack) -> tuple[slice, slice]:
-    """Return the pixels of a latent image that are the patch itself."""
-    pad, (height, width) = stack.padding, stack.shape
-    return slice(pad, pad + height), slice(pad, pad + width)
-
-
 def _smooth(image: np.ndarray, sigma: float) -> np.ndarray:
     """Convolve with a Gaussian; outside of the image there is nothing."""
     return scipy.ndimage.gaussian_filter(image, sigma, mode="constant")
@@ -412,7 +412,7 @@ def _point_signal(stack: ExposureStack) -> tuple[np.ndarray, np.ndarray]:
         return inverse(rows, columns) * stack.image[:, rows, columns]
 
     # Rounding errors of the Fourier transforms can be negative.
-    depth = np.maximum(FieldDecoder(stack, kernels=stack.kernels**2).adjoint(inverse), 0.0)
+    depth = np.maximum(FieldDecoder(stack, squared=True).adjoint(inverse), 0.0)
     flux = FieldDecoder(stack).adjoint(weighted)
     deep = depth > 1e-3 * _typical(depth, stack)
     return np.divide(flux, np.sqrt(depth), out=np.zeros_like(flux), where=deep), depth
@@ -420,7 +420,8 @@ def _point_signal(stack: ExposureStack) -> tuple[np.ndarray, np.ndarray]:
 
 def _typical(depth: np.ndarray, stack: ExposureStack) -> float:
     """Return the median depth of the pixels that an exposure sees."""
-    return float(np.median(depth[_patch_of(stack)][stack.good.any(axis=0)]))
+    seen = split_pixels(stack.good.any(axis=0), stack.factor)
+    return float(np.median(depth[stack.latent_patch][seen]))
 
 
 def _point(offset: np.ndarray, size: int) -> np.ndarray:

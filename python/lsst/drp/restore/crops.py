@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from .exposure_stack import ExposureStack
+from .super_resolution import kernel_phases
 
 # Draws after which a crop with too few good pixels is taken all the same.
 _MAX_DRAWS = 100
@@ -116,13 +117,13 @@ class FieldInput:
         Parameters
         ----------
         size : `int`
-            Largest height and width of a tile, latent pixels.
+            Largest height and width of a tile, pixels.
 
         Yields
         ------
         rows, cols : `slice`
             The tile's place in the latent image, which has ``padding`` more
-            pixels than the patch on each side.
+            pixels than the patch on each side; in pixels of the patch.
         exposures : `numpy.ndarray`
             The encoder's input for it, shape ``(1, height + 2*margin, width +
             2*margin, n)``.
@@ -192,12 +193,12 @@ class CropSampler:
             )
 
     @property
-    def kernels_shape(self) -> tuple[int, int, int]:
-        """Cells along y and x that a crop has kernels for, and the size of a
-        kernel (`tuple` [`int`, `int`, `int`]).
-        """
-        grid = self._field.stack.kernels.shape[1:3] if self._whole_field else (1, 1)
-        return (*grid, self._field.stack.kernel_size)
+    def kernels_shape(self) -> tuple[int, ...]:
+        """Shape of a crop's kernels (`tuple` [`int`, ...]); see `batch`."""
+        stack = self._field.stack
+        grid = stack.kernels.shape[1:3] if self._whole_field else (1, 1)
+        parts = (stack.factor**2,) if stack.factor > 1 else ()
+        return (*grid, stack.n_exposures, *parts, stack.kernel_size, stack.kernel_size)
 
     @property
     def context_shape(self) -> tuple[int, int]:
@@ -242,7 +243,8 @@ class CropSampler:
         inputs : `dict` [`str`, `numpy.ndarray`]
             ``exposures`` ``(b, context_y, context_x, n)`` in units of the
             patch's median sigma; ``kernels`` ``(b, cells_y, cells_x, n, k,
-            k)``; ``inverse_sigma`` ``(b, n, height, width)``, the patch's
+            k)``, or ``(b, cells_y, cells_x, n, r**2, k, k)`` with ``r``
+            latent pixels in a pixel; ``inverse_sigma`` ``(b, n, height, width)``, the patch's
             median sigma over each pixel's own, zero where not good.
         target : `numpy.ndarray`
             ``y / sigma`` of equation 4, shape ``(b, n, height, width)``.
@@ -270,10 +272,14 @@ class CropSampler:
         inverse_sigma = weight / np.sqrt(np.stack(variance))
         inputs = {
             "exposures": np.stack([field.context(crop) for crop in crops]),
-            "kernels": np.stack(kernels),
+            "kernels": self._parts(np.stack(kernels)),
             "inverse_sigma": inverse_sigma * np.float32(field.scale),
         }
         return inputs, np.stack(image) * inverse_sigma, weight
+
+    def _parts(self, kernels: np.ndarray) -> np.ndarray:
+        factor = self._field.stack.factor
+        return kernel_phases(kernels, factor) if factor > 1 else kernels
 
     def training_batch(self) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
         """Draw a batch to train on; see `batch`."""

@@ -11,8 +11,9 @@ This module imports Keras; import it inside of the function that needs it.
 
 from __future__ import annotations
 
-__all__ = ("FieldDecoder", "PsfDecoder", "convolve", "correlate")
+__all__ = ("FieldDecoder", "PsfDecoder", "convolve", "correlate", "interleave")
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +23,7 @@ from keras import ops
 from scipy.fft import next_fast_len
 
 from .exposure_stack import ExposureStack
+from .super_resolution import kernel_phases
 
 # Latent pixels that one call on a batch of cells may hold for every exposure:
 # bounds the memory of a pass over a patch (32 MiB for each float32 array).
@@ -57,10 +59,11 @@ def convolve(latent: Any, kernels: Any) -> Any:
     Parameters
     ----------
     latent : tensor
-        Latent images, shape ``(batch, height + k - 1, width + k - 1)`` with
-        static height and width.
+        Latent images, shape ``(batch, r*(height + k - 1), r*(width + k - 1))``
+        with static height and width.
     kernels : tensor
-        PSF kernels, shape ``(batch, n, k, k)``.
+        PSF kernels, shape ``(batch, n, k, k)`` for ``r = 1``; or those for
+        the parts of a pixel (`kernel_phases`), ``(batch, n, r**2, k, k)``.
 
     Returns
     -------
@@ -68,12 +71,17 @@ def convolve(latent: Any, kernels: Any) -> Any:
         The part of the convolutions that depends on no pixel outside of the
         latent images, shape ``(batch, n, height, width)``.
     """
+    kernels = _with_parts(kernels)
+    parts = _split_parts(latent, kernels.shape[2])
     k = kernels.shape[-1]
-    height, width = latent.shape[1], latent.shape[2]
+    height, width = parts.shape[2], parts.shape[3]
     # Wrapped-around pixels reach the first k - 1 rows and columns only, and
     # these are not part of the result.
     shape = (next_fast_len(height, real=True), next_fast_len(width, real=True))
-    product = _rfft2(latent, shape)[:, None] * _rfft2(kernels, shape)
+    transfer, spectrum = _rfft2(kernels, shape), _rfft2(parts, shape)
+    product = spectrum[:, None, 0] * transfer[:, :, 0]
+    for part in range(1, kernels.shape[2]):
+        product = product + spectrum[:, None, part] * transfer[:, :, part]
     return _irfft2(product, shape)[:, :, k - 1 : height, k - 1 : width]
 
 
@@ -86,19 +94,62 @@ def correlate(residual: Any, kernels: Any) -> Any:
         Images on the exposures' pixels, shape ``(batch, n, height, width)``
         with static height and width.
     kernels : tensor
-        PSF kernels, shape ``(batch, n, k, k)``.
+        PSF kernels, see `convolve`.
 
     Returns
     -------
     latent : tensor
-        Shape ``(batch, height + k - 1, width + k - 1)``.
+        Shape ``(batch, r*(height + k - 1), r*(width + k - 1))``.
     """
+    kernels = _with_parts(kernels)
     k = kernels.shape[-1]
     height, width = residual.shape[2] + k - 1, residual.shape[3] + k - 1
     shape = (next_fast_len(height, real=True), next_fast_len(width, real=True))
     padded = ops.pad(residual, ((0, 0), (0, 0), (k - 1, 0), (k - 1, 0)))
-    product = ops.sum(_rfft2(padded, shape) * ops.conj(_rfft2(kernels, shape)), axis=1)
-    return _irfft2(product, shape)[:, :height, :width]
+    spectrum, transfer = _rfft2(padded, shape), _rfft2(kernels, shape)
+    parts = [
+        _irfft2(ops.sum(spectrum * ops.conj(transfer[:, :, part]), axis=1), shape)[:, :height, :width]
+        for part in range(kernels.shape[2])
+    ]
+    return interleave(ops.stack(parts, axis=-1))
+
+
+def interleave(parts: Any) -> Any:
+    """Put the parts of pixels side by side.
+
+    Parameters
+    ----------
+    parts : tensor
+        Shape ``(batch, height, width, r**2)``, rows of parts first.
+
+    Returns
+    -------
+    image : tensor
+        Shape ``(batch, r*height, r*width)``.
+    """
+    factor = math.isqrt(parts.shape[-1])
+    if factor == 1:
+        return parts[..., 0]
+    shape = ops.shape(parts)
+    parts = ops.reshape(parts, (-1, shape[1], shape[2], factor, factor))
+    parts = ops.transpose(parts, (0, 1, 3, 2, 4))
+    return ops.reshape(parts, (-1, shape[1] * factor, shape[2] * factor))
+
+
+def _split_parts(image: Any, number: int) -> Any:
+    """Turn `interleave` around: ``(batch, r**2, height, width)``."""
+    factor = math.isqrt(number)
+    if factor == 1:
+        return image[:, None]
+    height, width = image.shape[1] // factor, image.shape[2] // factor
+    parts = ops.reshape(image, (-1, height, factor, width, factor))
+    parts = ops.transpose(parts, (0, 2, 4, 1, 3))
+    return ops.reshape(parts, (-1, number, height, width))
+
+
+def _with_parts(kernels: Any) -> Any:
+    """Give kernels ``(batch, n, k, k)`` the axis of the parts of a pixel."""
+    return kernels[:, :, None] if len(kernels.shape) == 4 else kernels
 
 
 class PsfDecoder(keras.layers.Layer):
@@ -117,9 +168,10 @@ class PsfDecoder(keras.layers.Layer):
         Parameters
         ----------
         latent : tensor
-            Shape ``(batch, height + k - 1, width + k - 1, 1)``.
+            Shape ``(batch, r*(height + k - 1), r*(width + k - 1), 1)``.
         kernels : tensor
-            Shape ``(batch, cells_y, cells_x, n, k, k)``; the cells divide
+            Shape ``(batch, cells_y, cells_x, n, k, k)`` for ``r = 1``, else
+            ``(batch, cells_y, cells_x, n, r**2, k, k)``; the cells divide
             height and width evenly.
 
         Returns
@@ -127,25 +179,29 @@ class PsfDecoder(keras.layers.Layer):
         exposures : tensor
             Shape ``(batch, n, height, width)``.
         """
-        _, cells_y, cells_x, n, k, _ = kernels.shape
+        cells_y, cells_x, n = kernels.shape[1:4]
+        k, r = kernels.shape[-1], _factor(kernels.shape)
         image = latent[..., 0]
-        height = (image.shape[1] - k + 1) // cells_y
-        width = (image.shape[2] - k + 1) // cells_x
-        pieces = [
-            image[:, i * height : (i + 1) * height + k - 1, j * width : (j + 1) * width + k - 1]
-            for i in range(cells_y)
-            for j in range(cells_x)
-        ]
-        stacked = ops.reshape(ops.stack(pieces, axis=1), (-1, height + k - 1, width + k - 1))
-        blurred = convolve(stacked, ops.reshape(kernels, (-1, n, k, k)))
+        height = (image.shape[1] // r - k + 1) // cells_y
+        width = (image.shape[2] // r - k + 1) // cells_x
+        size = r * (height + k - 1), r * (width + k - 1)
+        corners = [(r * height * i, r * width * j) for i in range(cells_y) for j in range(cells_x)]
+        pieces = [image[:, y : y + size[0], x : x + size[1]] for y, x in corners]
+        stacked = ops.reshape(ops.stack(pieces, axis=1), (-1, *size))
+        blurred = convolve(stacked, ops.reshape(kernels, (-1, *kernels.shape[3:])))
         blurred = ops.reshape(blurred, (-1, cells_y, cells_x, n, height, width))
         blurred = ops.transpose(blurred, (0, 3, 1, 4, 2, 5))
         return ops.reshape(blurred, (-1, n, cells_y * height, cells_x * width))
 
     def compute_output_shape(self, latent_shape: tuple, kernels_shape: tuple) -> tuple:
         """Shape of the result of `call`."""
-        k = kernels_shape[-1]
-        return (latent_shape[0], kernels_shape[3], latent_shape[1] - k + 1, latent_shape[2] - k + 1)
+        k, r = kernels_shape[-1], _factor(kernels_shape)
+        return (latent_shape[0], kernels_shape[3], latent_shape[1] // r - k + 1, latent_shape[2] // r - k + 1)
+
+
+def _factor(kernels_shape: tuple) -> int:
+    """Return ``r`` of kernels ``(batch, cells_y, cells_x, n, [r**2,] k, k)``."""
+    return math.isqrt(kernels_shape[4]) if len(kernels_shape) == 7 else 1
 
 
 class FieldDecoder:
@@ -158,6 +214,11 @@ class FieldDecoder:
     kernels : `numpy.ndarray`, optional
         Kernels to use instead, shape ``(n, cells_y, cells_x, k, k)`` with the
         stack's cells and ``k``, but any ``n``.
+    factor : `int`, optional
+        Latent pixels along each axis in a pixel, by default the stack's.
+    squared : `bool`, optional
+        Whether to take the squares of the kernels, as propagation of noise
+        does.
 
     Notes
     -----
@@ -166,14 +227,26 @@ class FieldDecoder:
     PSF varies over the patch.
     """
 
-    def __init__(self, stack: ExposureStack, *, kernels: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        stack: ExposureStack,
+        *,
+        kernels: np.ndarray | None = None,
+        factor: int | None = None,
+        squared: bool = False,
+    ) -> None:
         self._stack = stack
-        self._kernels = np.moveaxis(stack.kernels if kernels is None else kernels, 0, 2)
+        self._factor = stack.factor if factor is None else factor
+        kernels = stack.kernels if kernels is None else kernels
+        if self._factor > 1:
+            kernels = kernel_phases(kernels, self._factor)
+        self._kernels = np.moveaxis(kernels**2 if squared else kernels, 0, 2)
         self._cells = list(stack.cells())
         self._cell_shape = stack.cell_shape
         self._shape = stack.shape
         self._padding = stack.padding
         extent = (self._cell_shape[0] + 2 * self._padding) * (self._cell_shape[1] + 2 * self._padding)
+        extent *= self._factor**2
         self._batch = max(1, _PIXELS_PER_CALL // (extent * self._kernels.shape[2]))
 
     def forward(self, latent: np.ndarray) -> np.ndarray:
@@ -182,7 +255,7 @@ class FieldDecoder:
         Parameters
         ----------
         latent : `numpy.ndarray`
-            Shape ``(height + k - 1, width + k - 1)``.
+            Shape ``(r*(height + k - 1), r*(width + k - 1))``.
 
         Returns
         -------
@@ -201,7 +274,7 @@ class FieldDecoder:
         Parameters
         ----------
         latent : `numpy.ndarray`
-            Shape ``(height + k - 1, width + k - 1)``.
+            Shape ``(r*(height + k - 1), r*(width + k - 1))``.
 
         Yields
         ------
@@ -222,7 +295,7 @@ class FieldDecoder:
         Parameters
         ----------
         latent : `numpy.ndarray`
-            Shape ``(height + k - 1, width + k - 1)``.
+            Shape ``(r*(height + k - 1), r*(width + k - 1))``.
         rows, columns : `slice`
             The cell's pixels.
 
@@ -248,10 +321,10 @@ class FieldDecoder:
         Returns
         -------
         latent : `numpy.ndarray`
-            Shape ``(height + k - 1, width + k - 1)``.
+            Shape ``(r*(height + k - 1), r*(width + k - 1))``.
         """
-        height, width = self._shape
-        result = np.zeros((height + 2 * self._padding, width + 2 * self._padding), dtype=np.float32)
+        shape = [self._factor * (extent + 2 * self._padding) for extent in self._shape]
+        result = np.zeros(shape, dtype=np.float32)
         cut = exposures if callable(exposures) else lambda rows, cols: exposures[:, rows, cols]
         for cells in self._batches():
             pieces = np.stack([cut(rows, cols) for _, _, rows, cols in cells])
@@ -267,7 +340,7 @@ class FieldDecoder:
         Parameters
         ----------
         latent : `numpy.ndarray`
-            Shape ``(height + k - 1, width + k - 1)``, nJy.
+            Shape ``(r*(height + k - 1), r*(width + k - 1))``, nJy.
         delta : `float`
             Residual in units of sigma beyond which the loss is linear.
 
@@ -305,7 +378,7 @@ class FieldDecoder:
         Parameters
         ----------
         latent : `numpy.ndarray`
-            Shape ``(height + k - 1, width + k - 1)``, nJy.
+            Shape ``(r*(height + k - 1), r*(width + k - 1))``, nJy.
         delta : `float`
             Residual in units of sigma beyond which the loss is linear.
 
@@ -331,4 +404,4 @@ class FieldDecoder:
 
     def _padded(self, pixels: slice) -> slice:
         # Latent pixels start one padding before those of the exposures.
-        return slice(pixels.start, pixels.stop + 2 * self._padding)
+        return slice(pixels.start * self._factor, (pixels.stop + 2 * self._padding) * self._factor)

@@ -50,6 +50,8 @@ class ExposureStack:
         ``(0, 0)`` and the cells cover the patch exactly.
     names : `tuple` [`str`, ...]
         One label per exposure, for messages.
+    factor : `int`, optional
+        Pixels of the latent image along each axis in a pixel of the exposures.
 
     Raises
     ------
@@ -65,6 +67,7 @@ class ExposureStack:
     correlation: np.ndarray
     cell_shape: tuple[int, int]
     names: tuple[str, ...]
+    factor: int = 1
 
     def __post_init__(self) -> None:
         n, height, width = self.image.shape
@@ -109,6 +112,22 @@ class ExposureStack:
         side (`int`): it holds flux from just outside of the field.
         """
         return self.kernel_size // 2
+
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """Height and width of the latent image, latent pixels (`tuple`
+        [`int`, `int`]).
+        """
+        height, width = self.shape
+        return (height + 2 * self.padding) * self.factor, (width + 2 * self.padding) * self.factor
+
+    @property
+    def latent_patch(self) -> tuple[slice, slice]:
+        """The pixels of a latent image that are the patch itself (`tuple`
+        [`slice`, `slice`]).
+        """
+        (height, width), padding = self.latent_shape, self.padding * self.factor
+        return slice(padding, height - padding), slice(padding, width - padding)
 
     @property
     def has_kernel(self) -> np.ndarray:

@@ -129,7 +129,7 @@ class ImageMMTask(pipeBase.Task):
 
         decoder = FieldDecoder(stack)
         covered = coverage(stack, decoder) > self.config.minCoverage
-        first = np.where(covered, stack.median_sigma, 0.0).astype(np.float32)
+        first = np.where(covered, stack.median_sigma / stack.factor**2, 0.0).astype(np.float32)
 
         def take_steps(decoder: FieldDecoder, latent: np.ndarray) -> Iterator[float]:
             return majorize_minimize(
@@ -174,7 +174,7 @@ class ImageMMTask(pipeBase.Task):
         before = rows[-_CONVERGENCE_STEPS][1] if len(rows) >= _CONVERGENCE_STEPS else np.inf
         return Restoration(
             latent=latent,
-            padding=stack.padding,
+            padding=stack.padding * stack.factor,
             converged=bool(before - loss < self.config.minImprovement),
             history=make_history(rows),
             weights={},

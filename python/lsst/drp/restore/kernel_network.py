@@ -148,7 +148,7 @@ def build_blind_trainer(
     decoder: BlindDecoder,
     n_exposures: int,
     context_shape: tuple[int, int],
-    kernels_shape: tuple[int, int, int],
+    kernels_shape: tuple[int, ...],
     *,
     anchored: bool,
 ) -> keras.Model:
@@ -182,9 +182,8 @@ def build_blind_trainer(
     kernels learn from the stars' images, with the encoder's image of
     everything else beside them.
     """
-    cells_y, cells_x, size = kernels_shape
     exposures = keras.Input((*context_shape, n_exposures), name="exposures")
-    variation = keras.Input((cells_y, cells_x, n_exposures, size, size), name="kernels")
+    variation = keras.Input(kernels_shape, name="kernels")
     latent = encoder(exposures)
     inputs = {"exposures": exposures, "kernels": variation}
     if anchored:

@@ -18,6 +18,7 @@ import numpy as np
 
 from .decoder import FieldDecoder
 from .exposure_stack import ExposureStack
+from .super_resolution import split_pixels
 
 
 def coverage(stack: ExposureStack, decoder: FieldDecoder) -> np.ndarray:
@@ -37,8 +38,8 @@ def coverage(stack: ExposureStack, decoder: FieldDecoder) -> np.ndarray:
         over the pixels with data, shape of the latent image.
     """
     result = decoder.adjoint(1.0 / stack.variance)
-    on_patch = result[stack.padding : -stack.padding, stack.padding : -stack.padding]
-    return result / np.median(on_patch[stack.good.any(axis=0)])
+    seen = split_pixels(stack.good.any(axis=0), stack.factor)
+    return result / np.median(result[stack.latent_patch][seen])
 
 
 def majorize_minimize(

@@ -225,11 +225,12 @@ class MeasurableTask(pipeBase.Task):
 
         filters, psf, footprints = self._filters(stack, reference.weights)
         model = FieldDecoder(stack)
-        adder = FieldDecoder(stack, kernels=filters)
+        # To pixels of the exposures, whatever those of the restored image are.
+        adder = FieldDecoder(stack, kernels=filters, factor=1)
         pad = stack.padding
         patch = (slice(pad, -pad), slice(pad, -pad))
 
-        coverage = FieldDecoder(stack, kernels=footprints).adjoint(stack.good)[patch]
+        coverage = FieldDecoder(stack, kernels=footprints, factor=1).adjoint(stack.good)[patch]
         scale = 1.0 / np.maximum(coverage, np.float32(self.config.minCoverage))
         image = FieldDecoder(stack, kernels=psf[np.newaxis]).forward(restoration.latent)[0]
 
@@ -238,7 +239,8 @@ class MeasurableTask(pipeBase.Task):
             return np.where(stack.good[:, rows, columns], stack.image[:, rows, columns] - predicted, 0.0)
 
         image += adder.adjoint(residual)[patch] * scale
-        variance = FieldDecoder(stack, kernels=filters**2).adjoint(stack.noise_variance)[patch] * scale**2
+        squares = FieldDecoder(stack, kernels=filters, factor=1, squared=True)
+        variance = squares.adjoint(stack.noise_variance)[patch] * scale**2
 
         realizations = []
         for index in range(self.config.numNoiseRealizations):

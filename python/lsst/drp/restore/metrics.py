@@ -29,6 +29,7 @@ from lsst.utils.usage import get_peak_mem_usage
 
 from .image_quality import psnr, sharpness, sky_noise, ssim, star_fwhm
 from .reference_coadd import constrained_pixels
+from .super_resolution import bin_pixels
 
 if TYPE_CHECKING:
     from lsst.images import MaskedImage
@@ -117,10 +118,11 @@ def measure_metrics(
     -----
     An exposure's bad pixels would be sharp edges: for ``S_F`` they are those of
     the reference coadd.  The restored image counts where `constrained_pixels`
-    is true.
+    is true, and in pixels of the exposures if its own are smaller.
     """
     reference, restoration = result.reference, result.restoration
-    restored = np.where(constrained_pixels(stack, reference), restoration.image, np.float32(np.nan))
+    binned = bin_pixels(restoration.image, stack.factor)
+    restored = np.where(constrained_pixels(stack, reference), binned, np.float32(np.nan))
     images = {"naive_mean": result.naive, "reference_coadd": reference.image}
     if coadd is not None:
         images["pipeline_coadd"] = _on_patch(coadd, geometry)

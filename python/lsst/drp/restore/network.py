@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from .decoder import PsfDecoder
+from .decoder import PsfDecoder, interleave
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,8 @@ class EncoderSpec:
         output; 0 for none.
     projected_output : `bool`
         End in `Positive` instead of the papers' ReLU.
+    factor : `int`, optional
+        Latent pixels along each axis in a pixel of the exposures.
     """
 
     kernel_sizes: tuple[int, ...]
@@ -56,6 +58,7 @@ class EncoderSpec:
     hidden_sizes: tuple[int, ...]
     brightness_window: int
     projected_output: bool
+    factor: int = 1
 
     @property
     def margin(self) -> int:
@@ -119,6 +122,16 @@ class Positive(layers.Layer):
         return _project(inputs)
 
 
+class Interleave(layers.Layer):
+    """Makes one image of channels that are the parts of pixels."""
+
+    def call(self, inputs: Any) -> Any:
+        """Map ``(batch, height, width, r**2)`` to ``(batch, r*height, r*width,
+        1)``, each part with its share of the pixel's flux.
+        """
+        return interleave(inputs / inputs.shape[-1])[..., None]
+
+
 def _crop(tensor: Any, pixels: int) -> Any:
     """Cut pixels off each side of ``(batch, height, width, channels)``."""
     return layers.Cropping2D(pixels)(tensor) if pixels else tensor
@@ -143,8 +156,8 @@ def build_encoder(n_exposures: int, spec: EncoderSpec, seed: int) -> keras.Model
     -------
     encoder : `keras.Model`
         Maps ``(batch, height + 2*margin, width + 2*margin, n)``, in units of
-        the patch's median sigma, to the latent image ``(batch, height, width,
-        1)`` in the same units, non-negative.  The maps before normalization
+        the patch's median sigma, to the latent image ``(batch, r*height,
+        r*width, 1)`` in the same units, non-negative.  The maps before normalization
         are the outputs of the layers named ``maps_<size>``.
     """
     init = keras.initializers.GlorotUniform
@@ -175,10 +188,14 @@ def build_encoder(n_exposures: int, spec: EncoderSpec, seed: int) -> keras.Model
         features = layers.Conv2D(
             filters, size, activation="relu", kernel_initializer=init(int(next(seeds))), name=f"hidden_{i}"
         )(features)
-    latent = layers.Conv2D(1, 1, kernel_initializer=init(int(next(seeds))), name="pointwise")(features)
+    latent = layers.Conv2D(spec.factor**2, 1, kernel_initializer=init(int(next(seeds))), name="pointwise")(
+        features
+    )
     if spec.brightness_window:
         reach = largest // 2 + sum(size // 2 for size in spec.hidden_sizes)
         latent = layers.Multiply(name="scale")([latent, _crop(brightness, reach)])
+    if spec.factor > 1:
+        latent = Interleave(name="interleave")(latent)
     output = Positive(name="latent") if spec.projected_output else layers.ReLU(name="latent")
     return keras.Model(exposures, output(latent), name="encoder")
 
@@ -187,7 +204,7 @@ def build_trainer(
     encoder: keras.Model,
     n_exposures: int,
     context_shape: tuple[int, int],
-    kernels_shape: tuple[int, int, int],
+    kernels_shape: tuple[int, ...],
 ) -> keras.Model:
     """Join the encoder and the fixed decoder to a model that can be fitted.
 
@@ -199,8 +216,8 @@ def build_trainer(
         Number of exposures.
     context_shape : `tuple` [`int`, `int`]
         Height and width of the encoder's input, pixels.
-    kernels_shape : `tuple` [`int`, `int`, `int`]
-        Cells along y, cells along x, and the size of a PSF kernel.
+    kernels_shape : `tuple` [`int`, ...]
+        Shape of the PSF kernels, see `PsfDecoder.call`, without the batch.
 
     Returns
     -------
@@ -209,9 +226,8 @@ def build_trainer(
         makes them, and returns the predicted exposures in units of each
         pixel's sigma, ``(batch, n, height, width)``.
     """
-    cells_y, cells_x, size = kernels_shape
     exposures = keras.Input((*context_shape, n_exposures), name="exposures")
-    kernels = keras.Input((cells_y, cells_x, n_exposures, size, size), name="kernels")
+    kernels = keras.Input(kernels_shape, name="kernels")
     predicted = PsfDecoder(name="decoder")(encoder(exposures), kernels)
     inverse_sigma = keras.Input(predicted.shape[1:], name="inverse_sigma")
     scaled = layers.Multiply(name="scaled")([predicted, inverse_sigma])

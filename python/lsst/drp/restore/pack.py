@@ -40,6 +40,7 @@ from .patch_geometry import PatchGeometry
 from .reference_coadd import ReferenceCoadd, constrained_pixels
 from .restoration import Restoration
 from .stack_builder import StackInput
+from .super_resolution import split_pixels
 
 # Planes of the pipeline's own coadds keep their names and meaning (conversion
 # to lsst.afw needs no more than that: it writes other planes under their own
@@ -108,7 +109,8 @@ def make_restored_coadd(
     inputs : `~collections.abc.Sequence` [`StackInput`]
         The visit images in the stack.
     geometry : `PatchGeometry`
-        The pixel grid of the patch.
+        The pixel grid of the latent image: the patch's, `refined` by the
+        stack's factor.
     band : `str`
         Name of the band.
     few_exposures : `int`
@@ -131,16 +133,17 @@ def make_restored_coadd(
     are NaN where nothing constrains them.  Cells in which no exposure has a PSF are
     missing: NaN, and no PSF.
     """
-    constrained = constrained_pixels(stack, reference)
+    factor = stack.factor
+    constrained = split_pixels(constrained_pixels(stack, reference), factor)
     image, variance, *noise = (
         np.where(constrained, plane, np.float32(np.nan))
         for plane in (restoration.image, character.variance, *character.noise_realizations)
     )
 
     mask = Mask(0, schema=_RESTORED_SCHEMA, bbox=geometry.outer_bbox)
-    mask.set("NO_DATA", reference.n_exposures == 0)
-    mask.set("FEW_EXPOSURES", reference.n_exposures < few_exposures)
-    mask.set("INCONSISTENT", character.inconsistent)
+    mask.set("NO_DATA", split_pixels(reference.n_exposures == 0, factor))
+    mask.set("FEW_EXPOSURES", split_pixels(reference.n_exposures < few_exposures, factor))
+    mask.set("INCONSISTENT", split_pixels(character.inconsistent, factor))
     if not restoration.converged:
         mask.set("NOT_CONVERGED")
     return _make_coadd(

@@ -210,6 +210,66 @@ class PatchGeometry:
             ),
         )
 
+    def refined(self, factor: int) -> PatchGeometry:
+        """Divide the pixels into smaller ones.
+
+        Parameters
+        ----------
+        factor : `int`
+            Parts of a pixel along each axis.
+
+        Returns
+        -------
+        geometry : `PatchGeometry`
+            The same patch and cells on a grid whose pixel ``(0, 0)`` is the
+            lower left part of pixel ``(0, 0)``.
+
+        Raises
+        ------
+        InputError
+            Raised if the sky projection is not a FITS WCS.
+        """
+        if factor == 1:
+            return self
+        cells, bbox = self.patch.cells, _refine(self.tract_bbox, factor)
+        wcs = self.sky_projection.as_fits_wcs(self.tract_bbox)
+        if wcs is None:
+            raise InputError(
+                f"The projection of tract {self.tract} is not a FITS WCS: its pixels cannot be divided. Set "
+                "superResolution to 1."
+            )
+        wcs = wcs.deepcopy()
+        # The first pixel's middle is 1, its lower left corner 0.5.
+        wcs.wcs.crpix = (wcs.wcs.crpix - 0.5) * factor + 0.5
+        if wcs.wcs.has_cd():
+            wcs.wcs.cd = wcs.wcs.cd / factor
+        else:
+            wcs.wcs.cdelt = wcs.wcs.cdelt / factor
+        frame = TractFrame(skymap=self.skymap, tract=self.tract, bbox=bbox)
+        return PatchGeometry(
+            skymap=self.skymap,
+            tract=self.tract,
+            patch=PatchDefinition(
+                id=self.patch.id,
+                index=self.patch.index,
+                inner_bbox=_refine(self.patch.inner_bbox, factor),
+                cells=CellGrid(
+                    bbox=_refine(cells.bbox, factor),
+                    cell_shape=YX(y=cells.cell_shape.y * factor, x=cells.cell_shape.x * factor),
+                ),
+            ),
+            sky_projection=SkyProjection.from_fits_wcs(
+                wcs, frame, pixel_bounds=bbox, x0=bbox.x.start, y0=bbox.y.start
+            ),
+        )
+
+
+def _refine(bbox: Box, factor: int) -> Box:
+    return Box.from_shape(
+        (bbox.y.size * factor, bbox.x.size * factor),
+        start=YX(y=bbox.y.start * factor, x=bbox.x.start * factor),
+    )
+
 
 def _cells_of(patch_info: Any) -> CellGrid | None:
     """Return the cells of a `lsst.skymap.PatchInfo`, or `None` if it has

@@ -16,6 +16,7 @@ import numpy as np
 import scipy.ndimage
 
 from .reference_coadd import constrained_pixels
+from .super_resolution import split_pixels
 
 if TYPE_CHECKING:
     import astropy.table
@@ -59,7 +60,7 @@ def plot_restoration(
     title : `str`, optional
         Title of the figure.
     geometry : `PatchGeometry`, optional
-        The pixel grid, see `plot_comparison`.
+        The pixel grid of the latent image, see `plot_comparison`.
 
     Returns
     -------
@@ -67,10 +68,16 @@ def plot_restoration(
         The figure, see `plot_comparison`.
     """
     t = _typical_exposure(stack)
+    exposure, coadd = (
+        # In latent pixels.
+        split_pixels(image / np.float32(stack.factor**2), stack.factor)
+        for image in (np.where(stack.good[t], stack.image[t], np.float32(np.nan)), reference.image)
+    )
+    constrained = split_pixels(constrained_pixels(stack, reference), stack.factor)
     return plot_comparison(
-        np.where(stack.good[t], stack.image[t], np.float32(np.nan)),
-        reference.image,
-        np.where(constrained_pixels(stack, reference), restoration.image, np.float32(np.nan)),
+        exposure,
+        coadd,
+        np.where(constrained, restoration.image, np.float32(np.nan)),
         title=title,
         exposure_label=f"One exposure: {stack.names[t]}",
         geometry=geometry,

@@ -103,7 +103,7 @@ class RefineTask(pipeBase.Task):
 
         decoder = FieldDecoder(stack)
         movable = coverage(stack, decoder) > self.config.minCoverage
-        floor = np.float32(self.config.floor * stack.median_sigma)
+        floor = np.float32(self.config.floor * stack.median_sigma / stack.factor**2)
         penalty = np.float32(self.config.penalty) * np.sqrt(gradient_variance(stack))
         restorer = restoration.repeat
 
@@ -156,6 +156,6 @@ def gradient_variance(stack: ExposureStack) -> np.ndarray:
         i, j = rows.start // stack.cell_shape[0], columns.start // stack.cell_shape[1]
         return stack.correlation[:, i, j, np.newaxis, np.newaxis] / stack.variance[:, rows, columns]
 
-    squares = FieldDecoder(stack, kernels=stack.kernels**2)
+    squares = FieldDecoder(stack, squared=True)
     # Rounding errors of the Fourier transforms can be negative.
     return np.maximum(squares.adjoint(weights), np.float32(0.0))

@@ -25,11 +25,12 @@ class Restoration:
     Parameters
     ----------
     latent : `numpy.ndarray`
-        The latent image ``x``, nJy per pixel, non-negative, `numpy.float32`,
-        shape ``(height + 2*padding, width + 2*padding)``: the patch and a
-        border of ``padding`` pixels (half of a PSF kernel) on each side.
+        The latent image ``x``, nJy per latent pixel, non-negative,
+        `numpy.float32`, shape ``(height + 2*padding, width + 2*padding)``: the
+        patch and a border of ``padding`` pixels (half of a PSF kernel) on each
+        side.
     padding : `int`
-        Width of that border, pixels.
+        Width of that border, latent pixels.
     converged : `bool`
         Whether the loss on held-out crops stopped falling before the training
         ran out of steps.

@@ -266,6 +266,14 @@ class RestoreCoaddConfig(pipeBase.PipelineTaskConfig, pipelineConnections=Restor
     fitKernels: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
         target=FitKernelsTask, doc="Fits the PSF kernels to the exposures, for a blind restoration."
     )
+    superResolution = pexConfig.RangeField(
+        dtype=int,
+        doc="Pixels of the restored coadd along each axis in a pixel of the patch: 2 for one with pixels "
+        "half as large, which tells closer sources apart. All other datasets keep the patch's pixels.",
+        default=1,
+        min=1,
+        max=4,
+    )
     restorer: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
         target=AstroClearNetTask, doc="Restores the latent image."
     )
@@ -432,7 +440,8 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         weights = read_weights_table(initial_weights) if initial_weights is not None else None
         stacker = self.stackWarps if self.config.inputType == "direct_warp" else self.buildStack
         inputs = stacker.run(visit_images, geometry, band)
-        stack: ExposureStack = inputs.stack
+        stack: ExposureStack = dataclasses.replace(inputs.stack, factor=self.config.superResolution)
+        fine = geometry.refined(stack.factor)
         result = self.restore(stack, n_threads=num_cores, initial_weights=weights)
         reference, restoration = result.reference, result.restoration
         if result.kernel_fit is not None:
@@ -450,7 +459,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
                 stack,
                 reference,
                 inputs.inputs,
-                geometry,
+                fine,
                 band,
                 self.config.fewExposures,
             ),
@@ -463,9 +472,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             ),
             restored_coadd_training=restoration.history,
             restored_coadd_metrics=metrics,
-            restored_coadd_plot=plot_restoration(
-                stack, reference, restoration, title=title, geometry=geometry
-            ),
+            restored_coadd_plot=plot_restoration(stack, reference, restoration, title=title, geometry=fine),
             restored_coadd_training_plot=plot_history(restoration.history, title=title),
             restored_coadd_kernels=stack.kernels,
             restored_coadd_weights=make_weights_table(restoration.weights),
@@ -527,7 +534,9 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         reference = reference_coadd(stack, clip_sigma=self.config.clipSigma)
         clipped = stack.image[reference.clipped], stack.variance[reference.clipped]
         stack.reject(reference.clipped)
-        kernel_fit = self.fitKernels.run(stack, reference, n_threads=n_threads)
+        # Kernels are of the exposures' own pixels; the arrays are shared.
+        whole_pixels = dataclasses.replace(stack, factor=1)
+        kernel_fit = self.fitKernels.run(whole_pixels, reference, n_threads=n_threads)
         if kernel_fit is not None:
             # What is an outlier depends on the kernels: look again at what the first ones made one.
             stack.restore(reference.clipped, *clipped)
