@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 
 _MATCH_RADIUS = 2.5  # between a detection and the source that it is, pixels
 _FALSE_RADIUS = 5.0  # a detection further from all sources is false, pixels
-_THRESHOLDS = np.geomspace(100.0, 0.01, 127)
+_THRESHOLDS = np.geomspace(1e4, 0.01, 255)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

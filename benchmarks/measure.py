@@ -257,7 +257,7 @@ def _measure_detection(truth: Truth, sky: SkyImage) -> dict[str, Any]:
     # Also with the same noise everywhere: the variance that an image states
     # may be that of its sources, too, which makes a source of any brightness
     # one of few sigma.
-    noises = {"": sigma, " flat": np.full_like(sigma, np.nanmedian(sigma))}
+    noises = {"": sigma, " flat": np.full_like(sigma, truth.softening)}
     if sky.variance is None:
         del noises[" flat"]
     for filter_kernel, min_area, flat in itertools.product((None, _cut(kernel)), (1, 3), noises):
