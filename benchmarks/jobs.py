@@ -7,7 +7,16 @@
 
 from __future__ import annotations
 
-__all__ = ("Draw", "Job", "MethodResult", "draw_noise", "prepare_field", "run_jobs", "run_method")
+__all__ = (
+    "Draw",
+    "Job",
+    "MethodResult",
+    "draw_noise",
+    "prepare_field",
+    "write_field",
+    "run_jobs",
+    "run_method",
+)
 
 import concurrent.futures
 import dataclasses
@@ -145,14 +154,32 @@ def prepare_field(options: Any, path: Path, size: int) -> Any:
     cutout : `Cutout`
         The cutout with the most sources.
     """
+    return write_field(options, path).crowded(size)
+
+
+def write_field(options: Any, path: Path) -> Any:
+    """Simulate a field, and write it and its truth to a file.
+
+    Parameters
+    ----------
+    options : `FieldOptions`
+        Which field.
+    path : `pathlib.Path`
+        The file.
+
+    Returns
+    -------
+    truth : `Truth`
+        The truth, without the exposures.
+    """
     from .fields import make_field
     from .truth import Truth
 
     _quiet()
     field = make_field(options)
-    truth = Truth.of(field)
-    path.write_bytes(pickle.dumps((field, truth.slim()), protocol=5))
-    return truth.crowded(size)
+    truth = Truth.of(field).slim()
+    path.write_bytes(pickle.dumps((field, truth), protocol=5))
+    return truth
 
 
 def run_method(method: str, path: Path, cutout: Any, measure: bool = True) -> MethodResult:
