@@ -240,6 +240,14 @@ def make_sky(stars: list[tuple[int, int, float]], fwhm: float, geometry: PatchGe
     return image
 
 
+def shifted_moffat(fwhm: float, y: float, x: float, geometry: PatchGeometry) -> np.ndarray:
+    """Return an image of a star anywhere in its pixel."""
+    rows, columns = np.indices(geometry.outer_bbox.shape)
+    alpha = fwhm / 2 / np.sqrt(2 ** (1 / 3.5) - 1)
+    profile = (1 + ((rows - y) ** 2 + (columns - x) ** 2) / alpha**2) ** -3.5
+    return profile / profile.sum()
+
+
 def test_parents_flags_and_tract_pixels() -> None:
     geometry = make_geometry(cells=(4, 4), cell_size=30, start=(40, 70))
     # Alone; two blends, of which one is outside of the inner region.
@@ -282,6 +290,31 @@ def test_parents_flags_and_tract_pixels() -> None:
     assert output.restored_source_metrics["n_blends"] == 2
     # The coadd shows the closer pair, 3 pixels at 3.6 FWHM, as one.
     assert output.restored_source_metrics["n_split"] >= 1
+
+
+def test_restored_coadd_of_smaller_pixels() -> None:
+    geometry = make_geometry(cells=(4, 4), cell_size=30, start=(40, 70))
+    fine = geometry.refined(2)
+    # A pair that is 2.5 pixels apart, and one alone; in small pixels.
+    stars = [(60, 160, 900.0), (65, 160, 700.0), (131, 73, 900.0)]
+    noise = np.random.default_rng(1).standard_normal(geometry.outer_bbox.shape)
+    restored = make_coadd(fine, make_sky(stars, 2.0, fine), fwhm=2.0)
+    flag = np.zeros(fine.outer_bbox.shape, bool)
+    flag[73, 131] = True
+    restored.mask.set("INCONSISTENT", flag)
+    wide = sum(
+        flux * shifted_moffat(3.6, (y + 0.5) / 2 - 0.5, (x + 0.5) / 2 - 0.5, geometry) for x, y, flux in stars
+    )
+    measurable = make_coadd(geometry, wide + noise)
+    output = DetectRestoredSourcesTask().run(restored, measurable, measurable)
+    table = output.restored_source[output.restored_source["deblend_nChild"] == 0]
+    assert len(table) == 3
+    for x, y, flux in stars:
+        distance = np.hypot(table["x"] - 70 - (x + 0.5) / 2 + 0.5, table["y"] - 40 - (y + 0.5) / 2 + 0.5)
+        found = table[np.argmin(distance)]
+        assert distance.min() < 0.25
+        assert found["psfFlux"] == pytest.approx(flux, rel=0.08)
+        assert found["flag_inconsistent"] == (x == 131)
 
 
 @pytest.mark.parametrize("value", ["noise", "nan", "zero"])

@@ -34,6 +34,7 @@ from .errors import InputError
 from .find_sources import FindSourcesTask, FoundSources, SourceImage
 from .patch_geometry import PatchGeometry
 from .source_plots import plot_sources
+from .super_resolution import bin_pixels
 
 _PATCH = ("skymap", "tract", "patch", "band")
 
@@ -221,16 +222,18 @@ class DetectRestoredSourcesTask(pipeBase.PipelineTask):
         InputError
             Raised if the coadds are not on the same pixels.
         """
-        for name, coadd in (
-            ("restored_coadd_measurable", restored_coadd_measurable),
-            ("restored_coadd_reference", restored_coadd_reference),
+        geometry = PatchGeometry.from_coadd(restored_coadd_measurable)
+        # The restored coadd may have smaller pixels.
+        factor = max(1, restored_coadd.bbox.y.size // geometry.outer_bbox.y.size)
+        for name, coadd, bbox in (
+            ("restored_coadd", restored_coadd, geometry.refined(factor).outer_bbox),
+            ("restored_coadd_reference", restored_coadd_reference, geometry.outer_bbox),
         ):
-            if coadd.bbox != restored_coadd.bbox:
+            if coadd.bbox != bbox:
                 raise InputError(
-                    f"Dataset {name} has the pixels {coadd.bbox}, restored_coadd {restored_coadd.bbox}: they "
-                    "are of different runs; take all three from the same one."
+                    f"Dataset {name} has the pixels {coadd.bbox}, restored_coadd_measurable "
+                    f"{geometry.outer_bbox}: they are of different runs; take all three from the same one."
                 )
-        geometry = PatchGeometry.from_coadd(restored_coadd)
         restored, measurable, reference = (
             _source_image(coadd)
             for coadd in (restored_coadd, restored_coadd_measurable, restored_coadd_reference)
@@ -242,7 +245,7 @@ class DetectRestoredSourcesTask(pipeBase.PipelineTask):
         table = make_source_table(
             found,
             geometry,
-            _planes(restored_coadd, restored_coadd_measurable),
+            _planes(geometry.outer_bbox.shape, restored_coadd, restored_coadd_measurable),
             edge=_near_missing(measurable.valid, self.config.find.value.fitRadius),
         )
         # The pixels of a mean of warped exposures are correlated, those of the
@@ -259,7 +262,7 @@ class DetectRestoredSourcesTask(pipeBase.PipelineTask):
             restored_source=table,
             restored_source_metrics=metrics,
             restored_source_plot=plot_sources(
-                reference.image, restored.image, table, geometry=geometry, title=title
+                reference.image, bin_pixels(restored.image, factor), table, geometry=geometry, title=title
             ),
         )
 
@@ -489,12 +492,15 @@ def _source_image(coadd: CellCoadd) -> SourceImage:
     )
 
 
-def _planes(*coadds: CellCoadd) -> dict[str, np.ndarray]:
-    """Return the mask planes of coadds by name: set where it is in any."""
+def _planes(shape: tuple[int, ...], *coadds: CellCoadd) -> dict[str, np.ndarray]:
+    """Return the mask planes of coadds by name: set where it is in any part of
+    a pixel of any.
+    """
     planes: dict[str, np.ndarray] = {}
     for coadd in coadds:
         for name in coadd.mask.schema.names:
             pixels = coadd.mask.get(name)
+            pixels = pixels.reshape(shape[0], pixels.shape[0] // shape[0], shape[1], -1).any(axis=(1, 3))
             planes[name] = planes[name] | pixels if name in planes else pixels
     return planes
 

@@ -24,6 +24,7 @@ import lsst.pipe.base as pipeBase
 
 from .psf_kernels import fwhm, kernel_moments
 from .psf_photometry import CellPsf, PsfPhotometry, fit_sources
+from .super_resolution import split_pixels
 
 # Half of the size of the matched filter, pixels: the rest only takes time.
 _FILTER_RADIUS = 6
@@ -255,9 +256,10 @@ class FindSourcesTask(pipeBase.Task):
         Parameters
         ----------
         sharp : `SourceImage`
-            Image to tell sources apart on.
+            Image to tell sources apart on.  Its pixels may be a whole number of
+            times smaller than those of ``measured``.
         measured : `SourceImage`
-            Image to measure on, same shape.  The same one can be both.
+            Image to measure on.  The same one can be both.
 
         Returns
         -------
@@ -320,8 +322,13 @@ class FindSourcesTask(pipeBase.Task):
         kernel: np.ndarray,
         footprints: np.ndarray,
     ) -> np.ndarray:
-        """Return positions x, y of the sources of the sharp image."""
-        fine, smooth = self.config.oversampling, self.config.smoothFwhm
+        """Return positions x, y of the sources of the sharp image, pixels of
+        the measured one.
+        """
+        # Parts of a measured pixel that the sharp image has, and those of
+        # its own pixels that are still needed.
+        parts = sharp.image.shape[0] // measured.image.shape[0]
+        fine, smooth = max(1, self.config.oversampling // parts), self.config.smoothFwhm * parts
         seen = sharp_kernel
         if smooth:
             gaussian = _gaussian(smooth)
@@ -329,12 +336,12 @@ class FindSourcesTask(pipeBase.Task):
         # The noise of the flux of a point, as the height of its peak.
         valid = measured.valid
         variance = np.where(valid, measured.variance, np.median(measured.variance[valid]))
-        height = np.sqrt(variance / np.sum(kernel**2)) * seen.max()
+        height = split_pixels(np.sqrt(variance / np.sum(kernel**2)) * seen.max(), parts * fine)
         missing = ~np.isfinite(sharp.image)
-        image = np.where((footprints > 0) & ~missing, sharp.image, np.float32(0))
+        image = np.where(split_pixels(footprints > 0, parts) & ~missing, sharp.image, np.float32(0))
         if fine > 1:
             image = scipy.ndimage.zoom(image, fine, order=3, mode="nearest", grid_mode=True)
-            height, missing = (np.repeat(np.repeat(v, fine, axis=0), fine, axis=1) for v in (height, missing))
+            missing = split_pixels(missing, fine)
         image[missing] = np.nan
         found, _ = _extract(
             image,
@@ -342,12 +349,12 @@ class FindSourcesTask(pipeBase.Task):
             self.config.peakSigma,
             _gaussian(smooth * fine) if smooth else None,
             "conv",
-            self.config.peakArea * fine**2,
+            self.config.peakArea * (parts * fine) ** 2,
             self.config.deblendThresholds,
             self.config.deblendContrast,
         )
         # From the pixels' corner to that of the fine ones, and back.
-        return (np.stack([found["x"], found["y"]], axis=1) + 0.5) / fine - 0.5
+        return (np.stack([found["x"], found["y"]], axis=1) + 0.5) / (parts * fine) - 0.5
 
     def _measure(
         self,
