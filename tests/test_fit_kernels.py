@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import decam
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -324,6 +325,27 @@ def test_radial_profile() -> None:
     assert len(radius) == 13
     expected = gaussian_kernel(4.0).max() * np.exp(-4 * np.log(2) * (radius / 4.0) ** 2)
     np.testing.assert_allclose(profile[:6], expected[:6], rtol=0.15)
+
+
+def test_real_exposures() -> None:
+    """The kernels of ten real exposures, which others have modelled."""
+    decam.require()
+    data = decam.arrays()
+    good = ~data["mask"][:, :250, :250].astype(bool)
+    models = data["psf"] / data["psf"].sum(axis=(1, 2), keepdims=True)
+    true = widths(models)
+    stack = ExposureStack(
+        image=np.where(good, data["image"][:, :250, :250], 0).astype(np.float32),
+        variance=np.where(good, data["variance"][:, :250, :250], np.inf).astype(np.float32),
+        good=good,
+        kernels=np.broadcast_to(gaussian_kernel(6.0), (10, 5, 5, 25, 25)).astype(np.float32),
+        correlation=np.ones((10, 5, 5), np.float32),
+        cell_shape=(50, 50),
+        names=tuple(f"exposure {t}" for t in range(10)),
+    )
+    result = fit(stack, mode="gaussian", initialFwhm=[float(1.2 * width) for width in true])
+    np.testing.assert_allclose(result.fwhm, true, rtol=0.05)
+    assert np.median(np.abs(result.fwhm / true - 1)) < 0.02
 
 
 def test_config() -> None:

@@ -109,6 +109,8 @@ def find_point_sources(
     noise = reference.variance * expand_cells(reference.correlation, stack.cell_shape)
     pixels = np.where(covered, reference.image, 0).astype(np.float32)
     sigma = np.where(covered, np.sqrt(noise), 1).astype(np.float32)
+    # The default is for images of some million pixels.
+    sep.set_extract_pixstack(max(300000, pixels.size))
     objects, segments = sep.extract(
         pixels, _THRESHOLD, err=sigma, mask=~covered, minarea=_MIN_AREA, segmentation_map=True
     )
