@@ -156,3 +156,16 @@ def test_without_anchor_the_start_matters() -> None:
     result, true = fit_with_network(anchor=False)
     assert (result.fwhm < 0.95 * true).all()
     assert len(dataclasses.asdict(result)["stars"]) > 0
+
+
+def test_whole_field_epochs() -> None:
+    """As the papers train; every cell has the variation of its own."""
+    stack, _, _ = star_field(seed=6, n=3, shape=(96, 96), n_stars=9, flux=(2000.0, 9000.0))
+    given = stack.kernels.copy()
+    config = FitKernelsConfig()
+    config.update(mode="refined", method="network")
+    config.network.update(cropSize=0, validationFraction=0.0, maxEpochs=3, computeDevice="cpu")
+    FitKernelsTask(config=config).run(stack, reference_coadd(stack))
+    widths = np.array([[fwhm(k) for k in kernels.reshape(-1, 25, 25)] for kernels in (given, stack.kernels)])
+    np.testing.assert_allclose(widths[1], widths[0], rtol=0.03)
+    assert (widths[0] != widths[1]).any()
