@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = ("IMAGES", "combine", "format_report", "summarize_draws", "targets")
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,8 +50,8 @@ def combine(by_seed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     Returns
     -------
     medians : `dict` [`str`, `object`]
-        The same with one number each; of text the first; without the lists
-        by source.
+        The same with one number each; of text the most common one; without
+        the lists by source.
     """
     every = list(by_seed.values())
     medians: dict[str, Any] = {}
@@ -60,7 +61,7 @@ def combine(by_seed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             if name not in ("points", "galaxies"):
                 medians[name] = combine({str(k): one for k, one in enumerate(values)})
         elif isinstance(value, str):
-            medians[name] = "/".join(dict.fromkeys(values))
+            medians[name] = statistics.mode(values)
         else:
             finite = [v for v in values if np.isfinite(v)]
             medians[name] = float(np.median(finite)) if finite else math.nan
