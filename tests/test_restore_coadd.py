@@ -46,6 +46,7 @@ OUTPUTS = {
     "restored_coadd_plot": "Plot",
     "restored_coadd_training_plot": "Plot",
     "restored_coadd_kernels": "NumpyArray",
+    "restored_coadd_kernels_plot": "Plot",
     "restored_coadd_weights": "ArrowAstropy",
 }
 SOURCE_OUTPUTS = {"restored_source", "restored_source_metrics", "restored_source_plot"}

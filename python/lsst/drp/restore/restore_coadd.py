@@ -37,6 +37,7 @@ from .fit_kernels import FitKernelsTask
 from .image_mm import ImageMMTask
 from .initial_weights import find_initial_weights, read_weights_table
 from .kernel_fit_plot import plot_kernel_fit
+from .kernel_plot import plot_kernels
 from .measurable import MeasurableTask
 from .metrics import format_metrics, measure_metrics
 from .pack import make_measurable_coadd, make_reference_coadd, make_restored_coadd, make_weights_table
@@ -158,6 +159,12 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
         "models, or the fitted ones.",
         name="restored_coadd_kernels",
         storageClass="NumpyArray",
+        dimensions=_PATCH,
+    )
+    restored_coadd_kernels_plot = cT.Output(
+        doc="PSF kernels of the exposures at the centre of the patch, and how they vary over it.",
+        name="restored_coadd_kernels_plot",
+        storageClass="Plot",
         dimensions=_PATCH,
     )
     restored_coadd_kernel_fit_plot = cT.Output(
@@ -475,6 +482,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             restored_coadd_plot=plot_restoration(stack, reference, restoration, title=title, geometry=fine),
             restored_coadd_training_plot=plot_history(restoration.history, title=title),
             restored_coadd_kernels=stack.kernels,
+            restored_coadd_kernels_plot=plot_kernels(stack, geometry=geometry, title=title),
             restored_coadd_weights=make_weights_table(restoration.weights),
         )
         if result.kernel_fit is not None:
