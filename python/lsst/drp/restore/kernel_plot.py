@@ -74,12 +74,13 @@ def plot_kernels(stack: ExposureStack, *, geometry: PatchGeometry | None = None,
     columns = int(np.ceil(np.sqrt(number * 0.9))) if number > 2 else 1
     rows = -(-number // columns)
     size = 8.4 / max(columns, rows, 3)
+    halves = max(columns * size, 4.0), 6.6
     figure = make_figure(
-        figsize=(max(columns * size, 4.0) + 6.6, max(rows * size * 1.22, 7.2) + 0.9),
+        figsize=(sum(halves), max(rows * size * 1.22, 7.2) + 0.9),
         dpi=120,
         layout="constrained",
     )
-    left, right = figure.subfigures(1, 2, width_ratios=(max(columns * size, 4.0), 6.6), wspace=0.02)
+    ((left, right),) = figure.subfigures(1, 2, squeeze=False, width_ratios=halves, wspace=0.02)
     axes = left.subplots(rows, columns, squeeze=False)
     top = max(float(kernels.max()), 1e-6)
     norm = LogNorm(vmin=_FAINTEST * top, vmax=top)
@@ -241,6 +242,8 @@ def _plot_ranges(
     ax: Axes, stack: ExposureStack, widths: np.ndarray, order: np.ndarray, scale: float, unit: str
 ) -> None:
     """Plot the range of widths of each exposure over the patch."""
+    from matplotlib.ticker import MaxNLocator
+
     grid = stack.kernels.shape[1:3]
     rows, columns = (
         np.unique(np.linspace(0, n - 1, min(n, _CELLS_OF_EXPOSURE)).round().astype(int)) for n in grid
@@ -255,6 +258,6 @@ def _plot_ranges(
     ax.vlines(place + 1, lowest, highest, color="0.6", lw=max(2.0, min(6.0, 90 / len(order))))
     ax.plot(place + 1, widths[order], "o", color="C0", ms=4)
     ax.set(xlabel="exposures, from the sharpest", ylabel=f"FWHM, {unit}", xlim=(0.3, len(order) + 0.7))
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(alpha=0.3, axis="y")
     ax.set_title("Each exposure: centre (dot) and range over the patch", fontsize=11, loc="left")

@@ -226,12 +226,14 @@ def plot_history(history: astropy.table.Table, title: str = "") -> Figure:
         known = np.isfinite(held_out)
         if known.any():
             ax.plot(step[known], held_out[known], color="C1", marker="o", ms=3, label=names[1])
-    ax.set(xlabel="step", ylabel="mean Huber loss per good pixel", yscale="log")
-    ax.yaxis.set_major_formatter("{x:g}")
+    ax.set(xlabel="step", ylabel="mean Huber loss per good pixel")
     lowest, highest = ax.get_ylim()
-    if highest < 10 * lowest:
-        # Between two powers of ten only the minor ticks are left.
-        ax.yaxis.set_minor_formatter("{x:g}")
+    if lowest > 0 and highest > 3 * lowest:
+        # A logarithmic axis has hardly a tick where values differ less.
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter("{x:g}")
+        if highest < 10 * lowest:
+            ax.yaxis.set_minor_formatter("{x:g}")
     ax.grid(alpha=0.3, which="both")
     ax.legend(frameon=False)
     if title:

@@ -12,8 +12,9 @@ __all__ = ("plot_sources",)
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.spatial import cKDTree
 
-from .plots import _FRAME_COLOUR, _ZOOM_PIXELS, _crowded_region, _draw_scale_bar, _noise, _percentile, _show
+from .plots import _FRAME_COLOUR, _ZOOM_PIXELS, _draw_scale_bar, _noise, _percentile, _show
 
 if TYPE_CHECKING:
     import astropy.table
@@ -56,8 +57,8 @@ def plot_sources(
     -------
     figure : `matplotlib.figure.Figure`
         The figure.  The upper row shows the whole patch with its inner region,
-        the lower one the region with most sources in it (not if the patch is
-        hardly larger than that).
+        the lower one the region with most sources in it, those from blends
+        counted three times (not if the patch is hardly larger than that).
     """
     from matplotlib.colors import AsinhNorm
     from matplotlib.lines import Line2D
@@ -72,7 +73,7 @@ def plot_sources(
     height, width = coadd.shape
     regions = [(slice(0, height), slice(0, width))]
     if min(height, width) >= 2 * _ZOOM_PIXELS:
-        regions.append(_crowded_region(coadd, noise))
+        regions.append(_busy_region(table, geometry))
     ratios = [min(max((r.stop - r.start) / (c.stop - c.start), 0.5), 2.0) for r, c in regions]
     figure = make_figure(figsize=(15.0, 7.2 * sum(ratios) + 1.4), dpi=110, layout="compressed")
     axes = figure.subplots(len(regions), 2, squeeze=False, height_ratios=ratios)
@@ -136,6 +137,25 @@ def _kinds(table: astropy.table.Table) -> tuple[np.ndarray, np.ndarray, np.ndarr
     source = np.asarray(table["deblend_nChild"]) == 0
     primary, blended = np.asarray(table["detect_isPrimary"]), np.asarray(table["parent"]) > 0
     return primary & ~blended, primary & blended, source & ~primary
+
+
+def _busy_region(table: astropy.table.Table, geometry: PatchGeometry) -> tuple[slice, slice]:
+    """Return the pixels of the patch that are enlarged: around a source."""
+    box = geometry.outer_bbox
+    half = _ZOOM_PIXELS // 2
+    row, column = box.y.size // 2, box.x.size // 2
+    alone, blended, _ = _kinds(table)
+    places = np.stack([np.asarray(table["x"]) - box.x.start, np.asarray(table["y"]) - box.y.start], axis=1)
+    if (alone | blended).any():
+        limits = np.array([box.x.size, box.y.size]) - half
+        centers = np.clip(places[alone | blended], half, limits)
+        counts = sum(
+            weight * cKDTree(places[kind]).query_ball_point(centers, half - 4, p=np.inf, return_length=True)
+            for kind, weight in ((alone, 1), (blended, 3))
+            if kind.any()
+        )
+        column, row = np.rint(centers[np.argmax(counts)]).astype(int)
+    return slice(int(row) - half, int(row) + half), slice(int(column) - half, int(column) + half)
 
 
 def _mark(ax: Axes, table: astropy.table.Table, box: tuple[int, int, int, int], *, enlarged: bool) -> None:
