@@ -13,6 +13,7 @@ __all__ = (
     "MethodResult",
     "draw_noise",
     "prepare_field",
+    "quiet",
     "write_field",
     "run_jobs",
     "run_method",
@@ -175,7 +176,7 @@ def write_field(options: Any, path: Path) -> Any:
     from .fields import make_field
     from .truth import Truth
 
-    _quiet()
+    quiet()
     field = make_field(options)
     truth = Truth.of(field).slim()
     path.write_bytes(pickle.dumps((field, truth), protocol=5))
@@ -207,7 +208,7 @@ def run_method(method: str, path: Path, cutout: Any, measure: bool = True) -> Me
     from .measure import measure_image
     from .methods import METHODS
 
-    _quiet()
+    quiet()
     field, truth = pickle.loads(path.read_bytes())
     start, start_cpu = time.perf_counter(), time.process_time()
     try:
@@ -252,7 +253,7 @@ def draw_noise(options: Any) -> Draw:
     from .methods import METHODS, Cutout
     from .truth import Truth
 
-    _quiet()
+    quiet()
     field = make_field(options)
     truth = Truth.of(field)
     images = METHODS["default"](field.stack, Cutout(row=0, column=0, size=64))
@@ -280,7 +281,7 @@ def draw_noise(options: Any) -> Draw:
     )
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Send what libraries print to a file: the table is what is to be read.
     Errors are raised in the main process all the same.
     """

@@ -111,9 +111,9 @@ def train(configuration: str, path: Path, log: Path, n_seeds: int) -> SeedResult
     from lsst.drp.restore.ensemble import average_restorations
     from lsst.drp.restore.reference_coadd import reference_coadd
 
-    from .jobs import _quiet
+    from .jobs import quiet
 
-    _quiet()
+    quiet()
     field, truth = pickle.loads(path.read_bytes())
     task, stack = make_task(configuration), field.stack
     task.sky.run(stack)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from .fields import FieldOptions
-from .jobs import Job, run_jobs, write_field
+from .jobs import Job, quiet, run_jobs, write_field
 
 
 def restore_finer(path: Path, factor: int) -> dict[str, float]:
@@ -52,6 +52,7 @@ def restore_finer(path: Path, factor: int) -> dict[str, float]:
     from .methods import SkyImage, default_task
     from .robust import median
 
+    quiet()
     field, truth = pickle.loads(path.read_bytes())
     start = time.process_time()
     result = default_task().restore(dataclasses.replace(field.stack, factor=factor), n_threads=1)

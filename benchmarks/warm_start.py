@@ -83,9 +83,9 @@ def compare(options: FieldOptions, changes: dict[str, float]) -> dict[str, Start
     from lsst.drp.restore.reference_coadd import reference_coadd
 
     from .fields import make_field
-    from .jobs import _quiet
+    from .jobs import quiet
 
-    _quiet()
+    quiet()
     first = make_field(options).stack
     second = make_field(dataclasses.replace(options, noise_seed=1)).stack
     half = options.size // 2
