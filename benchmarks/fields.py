@@ -87,6 +87,16 @@ class FieldOptions:
         as the average field of a wide survey, instead of sources to measure.
     noise_seed : `int` or `None`
         Seed of the photon noise alone; see `SimulationConfig`.
+    band : `str`
+        Band of the exposures; the signal-to-noise ratios that the sources are
+        made for are those of as many exposures in i.
+    first_visit : `int`
+        ID of the first exposure: other ones have other seeing and noise.
+    design_visits : `int` or `None`
+        The number of exposures in i that the sources are made for; `None` for
+        ``visits``.
+    colour : `tuple` [`float`, `float`]
+        Mean and scatter of the colours; see `SimulationConfig`.
     """
 
     seed: int
@@ -94,6 +104,10 @@ class FieldOptions:
     visits: int = 16
     wide: bool = False
     noise_seed: int | None = None
+    band: str = "i"
+    first_visit: int = 1
+    design_visits: int | None = None
+    colour: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -165,7 +179,7 @@ def make_field(options: FieldOptions) -> Field:
             config = SimulationConfig(
                 skymap=_SKYMAP,
                 seed=options.seed,
-                n_visits=options.visits,
+                n_visits=options.visits if options.design_visits is None else options.design_visits,
                 noise_seed=options.noise_seed,
             )
             if options.wide:
@@ -173,6 +187,13 @@ def make_field(options: FieldOptions) -> Field:
             else:
                 catalog, roles, groups = _design(config, geometry, options)
                 config = dataclasses.replace(config, catalog=catalog)
+            config = dataclasses.replace(
+                config,
+                band=options.band,
+                n_visits=options.visits,
+                first_visit=options.first_visit,
+                colour=options.colour,
+            )
             simulate_exposures(butler, config)
             result = BuildStackTask().run(_handles(butler), geometry, config.band)
             data_id = {"skymap": _SKYMAP, "tract": 0, "patch": 0, "band": config.band}

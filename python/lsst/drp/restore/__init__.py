@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from .refine import RefineConfig, RefineTask
     from .restoration import Restoration
     from .restore_coadd import RestoreCoaddConfig, RestoreCoaddConnections, RestoreCoaddTask
+    from .restore_multiband import (
+        RestoreMultibandCoaddConfig,
+        RestoreMultibandCoaddConnections,
+        RestoreMultibandCoaddTask,
+    )
     from .stack_warps import StackWarpsConfig, StackWarpsTask
 
 __all__ = (
@@ -58,6 +63,9 @@ __all__ = (
     "RestoreCoaddConfig",
     "RestoreCoaddConnections",
     "RestoreCoaddTask",
+    "RestoreMultibandCoaddConfig",
+    "RestoreMultibandCoaddConnections",
+    "RestoreMultibandCoaddTask",
     "StackWarpsConfig",
     "StackWarpsTask",
 )
@@ -90,6 +98,9 @@ _MODULES = {
     "RestoreCoaddConfig": "restore_coadd",
     "RestoreCoaddConnections": "restore_coadd",
     "RestoreCoaddTask": "restore_coadd",
+    "RestoreMultibandCoaddConfig": "restore_multiband",
+    "RestoreMultibandCoaddConnections": "restore_multiband",
+    "RestoreMultibandCoaddTask": "restore_multiband",
     "StackWarpsConfig": "stack_warps",
     "StackWarpsTask": "stack_warps",
 }

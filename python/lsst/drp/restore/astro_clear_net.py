@@ -281,6 +281,7 @@ class AstroClearNetTask(pipeBase.Task):
         n_threads: int = 1,
         member: int = 0,
         initial_weights: Mapping[str, np.ndarray] | None = None,
+        guides: np.ndarray | None = None,
     ) -> Restoration:
         """Fit the network and restore the patch.
 
@@ -300,6 +301,9 @@ class AstroClearNetTask(pipeBase.Task):
             ``Restoration.weights`` of an earlier run to start from, as far as
             they fit (`adapt_weights`).  A training that they do not have, the
             second one of a run with one, starts afresh.
+        guides : `numpy.ndarray`, optional
+            Restored images of the patch in other bands that the network sees
+            besides the exposures, see `FieldInput`.
 
         Returns
         -------
@@ -320,9 +324,9 @@ class AstroClearNetTask(pipeBase.Task):
         from .network import build_encoder
 
         spec = self.config.encoder_spec(stack.factor)
-        encoder = build_encoder(stack.n_exposures, spec, seed)
+        encoder = build_encoder(stack.n_exposures, spec, seed, 0 if guides is None else len(guides))
         weights = reference.weights
-        field = FieldInput(stack, weighted_mean(stack, weights), spec.margin)
+        field = FieldInput(stack, weighted_mean(stack, weights), spec.margin, guides=guides)
         scale = field.scale
         self.log.info(
             "Fitting %d weights to %d exposures of %dx%d pixels on %s.",
@@ -344,7 +348,7 @@ class AstroClearNetTask(pipeBase.Task):
         def repeat(other: ExposureStack) -> np.ndarray:
             # It outlives this function: it must not hold the stack.
             fill = weighted_mean(other, weights)
-            return self._restore(encoder, FieldInput(other, fill, spec.margin, scale))
+            return self._restore(encoder, FieldInput(other, fill, spec.margin, scale, guides))
 
         latent = self._restore(encoder, field)
         loss = decoder.huber_loss(latent, self.config.huberDelta)
@@ -428,7 +432,11 @@ class AstroClearNetTask(pipeBase.Task):
         sampler = self._sampler(field, seed)
         steps = self.config.stepsPerEpoch if self.config.cropSize else 1
         trainer = build_trainer(
-            encoder, field.stack.n_exposures, sampler.context_shape, sampler.kernels_shape
+            encoder,
+            field.stack.n_exposures,
+            sampler.context_shape,
+            sampler.kernels_shape,
+            len(field.guides),
         )
         rate = keras.optimizers.schedules.ExponentialDecay(
             self.config.warmStartRate if warm else self.config.learningRate,
@@ -449,7 +457,7 @@ class AstroClearNetTask(pipeBase.Task):
             pixels_per_step=sampler.pixels_per_step,
             interval=self.config.progressInterval,
         )
-        callbacks: list[Any] = [history, keras.callbacks.TerminateOnNaN()]
+        callbacks = [history, keras.callbacks.TerminateOnNaN(), *self._watch(encoder, field)]
         stopping = keras.callbacks.EarlyStopping(
             monitor="val_loss",
             min_delta=self.config.minImprovement,
@@ -473,6 +481,10 @@ class AstroClearNetTask(pipeBase.Task):
                 "Try a smaller learningRate."
             )
         return table, bool(stopping.stopped_epoch)
+
+    def _watch(self, encoder: Any, field: FieldInput) -> list[Any]:
+        """Return Keras callbacks of a subclass that wants to look on."""
+        return []
 
     def _restore(self, encoder: Any, field: FieldInput) -> np.ndarray:
         """Run the encoder over the patch, tile by tile (equation 6)."""

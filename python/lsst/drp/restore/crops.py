@@ -63,6 +63,10 @@ class FieldInput:
     scale : `float`, optional
         Unit of the encoder's input, nJy; by default the median sigma of the
         stack's good pixels.
+    guides : `numpy.ndarray`, optional
+        Images of the same sky in other bands, in units of their own noise,
+        shape ``(g, height + 2*padding, width + 2*padding)``: what the encoder
+        sees besides the exposures, as its last channels.
 
     Notes
     -----
@@ -72,12 +76,21 @@ class FieldInput:
     """
 
     def __init__(
-        self, stack: ExposureStack, fill: np.ndarray, margin: int, scale: float | None = None
+        self,
+        stack: ExposureStack,
+        fill: np.ndarray,
+        margin: int,
+        scale: float | None = None,
+        guides: np.ndarray | None = None,
     ) -> None:
         self.stack = stack
         self.margin = margin
         self.fill = np.where(np.isfinite(fill), fill, 0.0).astype(np.float32)
         self.scale = stack.median_sigma if scale is None else scale
+        shape = tuple(extent + 2 * stack.padding for extent in stack.shape)
+        self.guides = np.empty((0, *shape), np.float32) if guides is None else guides
+        if self.guides.shape[1:] != shape:
+            raise ValueError(f"Guides have shape {self.guides.shape}; expected (g, {shape[0]}, {shape[1]}).")
 
     def context(self, crop: Crop) -> np.ndarray:
         """Cut out the encoder's input for the latent image of a crop.
@@ -90,9 +103,9 @@ class FieldInput:
         Returns
         -------
         exposures : `numpy.ndarray`
-            In units of `scale`, shape ``(height + 2*reach, width + 2*reach,
-            n)`` where ``reach`` is the stack's padding plus the encoder's
-            margin.  Zero outside of the patch.
+            In units of `scale`, and the guides in their own, shape ``(height +
+            2*reach, width + 2*reach, n + g)`` where ``reach`` is the stack's
+            padding plus the encoder's margin.  Zero outside of the patch.
         """
         reach = self.stack.padding + self.margin
         y0, y1 = crop.y - reach, crop.y + crop.height + reach
@@ -102,13 +115,24 @@ class FieldInput:
             slice(*np.clip(ends, 0, extent))
             for ends, extent in zip(((y0, y1), (x0, x1)), self.stack.shape, strict=True)
         )
-        result = np.zeros((y1 - y0, x1 - x0, self.stack.n_exposures), dtype=np.float32)
+        n, padding = self.stack.n_exposures, self.stack.padding
+        result = np.zeros((y1 - y0, x1 - x0, n + len(self.guides)), dtype=np.float32)
         seen = np.where(
             self.stack.good[:, rows, cols], self.stack.image[:, rows, cols], self.fill[rows, cols]
         )
-        result[rows.start - y0 : rows.stop - y0, cols.start - x0 : cols.stop - x0] = np.moveaxis(
+        result[rows.start - y0 : rows.stop - y0, cols.start - x0 : cols.stop - x0, :n] = np.moveaxis(
             seen / np.float32(self.scale), 0, -1
         )
+        if len(self.guides):
+            # They begin one padding before the patch does.
+            rows, cols = (
+                slice(*np.clip((start + padding, stop + padding), 0, extent))
+                for start, stop, extent in zip((y0, x0), (y1, x1), self.guides.shape[1:], strict=True)
+            )
+            y0, x0 = y0 + padding, x0 + padding
+            result[rows.start - y0 : rows.stop - y0, cols.start - x0 : cols.stop - x0, n:] = np.moveaxis(
+                self.guides[:, rows, cols], 0, -1
+            )
         return result
 
     def tiles(self, size: int) -> Iterator[tuple[slice, slice, np.ndarray]]:

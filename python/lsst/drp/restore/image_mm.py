@@ -96,6 +96,7 @@ class ImageMMTask(pipeBase.Task):
         n_threads: int = 1,
         member: int = 0,
         initial_weights: Mapping[str, np.ndarray] | None = None,
+        guides: np.ndarray | None = None,
     ) -> Restoration:
         """Restore the patch.
 
@@ -110,6 +111,8 @@ class ImageMMTask(pipeBase.Task):
         member : `int`, optional
             Not used.
         initial_weights : `~collections.abc.Mapping`, optional
+            Not used.
+        guides : `numpy.ndarray`, optional
             Not used.
 
         Returns

@@ -137,7 +137,7 @@ def _crop(tensor: Any, pixels: int) -> Any:
     return layers.Cropping2D(pixels)(tensor) if pixels else tensor
 
 
-def build_encoder(n_exposures: int, spec: EncoderSpec, seed: int) -> keras.Model:
+def build_encoder(n_exposures: int, spec: EncoderSpec, seed: int, n_guides: int = 0) -> keras.Model:
     """Build the encoder ``F`` (figure 2 and section 3.4 of the second paper).
 
     Every convolution is "valid": the output is smaller than the input by
@@ -151,11 +151,16 @@ def build_encoder(n_exposures: int, spec: EncoderSpec, seed: int) -> keras.Model
         The layers.
     seed : `int`
         Seed of the Glorot uniform initial weights.
+    n_guides : `int`, optional
+        Number of images of the same sky in other bands that follow the
+        exposures.  They show the encoder where light is, not how much:
+        ``normalize_input`` divides each by its own local mean brightness, and
+        the output is scaled by that of the exposures alone.
 
     Returns
     -------
     encoder : `keras.Model`
-        Maps ``(batch, height + 2*margin, width + 2*margin, n)``, in units of
+        Maps ``(batch, height + 2*margin, width + 2*margin, n + g)``, in units of
         the patch's median sigma, to the latent image ``(batch, r*height,
         r*width, 1)`` in the same units, non-negative.  The maps before normalization
         are the outputs of the layers named ``maps_<size>``.
@@ -164,15 +169,25 @@ def build_encoder(n_exposures: int, spec: EncoderSpec, seed: int) -> keras.Model
     seeds = iter(
         np.random.SeedSequence(seed).generate_state(len(spec.kernel_sizes) + len(spec.hidden_sizes) + 1)
     )
-    exposures = keras.Input((None, None, n_exposures), name="exposures")
+    exposures = keras.Input((None, None, n_exposures + n_guides), name="exposures")
     inputs = exposures
     if spec.brightness_window:
-        brightness = LocalBrightness(spec.brightness_window, name="brightness")(exposures)
+        brightness = LocalBrightness(spec.brightness_window, name="brightness")(
+            exposures[..., :n_exposures] if n_guides else exposures
+        )
         inputs = _crop(exposures, spec.brightness_window // 2)
         if spec.normalize_input:
             # A source then looks the same whatever its flux, and one set of
             # weights serves all of them.
-            inputs = inputs / brightness
+            scales = [
+                LocalBrightness(spec.brightness_window, name=f"brightness_{k}")(exposures[..., k : k + 1])
+                for k in range(n_exposures, n_exposures + n_guides)
+            ]
+            inputs = inputs / (
+                layers.Concatenate(name="scales")([brightness] * n_exposures + scales)
+                if n_guides
+                else brightness
+            )
     largest = max(spec.kernel_sizes)
     maps = []
     for size in spec.kernel_sizes:
@@ -205,6 +220,7 @@ def build_trainer(
     n_exposures: int,
     context_shape: tuple[int, int],
     kernels_shape: tuple[int, ...],
+    n_guides: int = 0,
 ) -> keras.Model:
     """Join the encoder and the fixed decoder to a model that can be fitted.
 
@@ -218,6 +234,8 @@ def build_trainer(
         Height and width of the encoder's input, pixels.
     kernels_shape : `tuple` [`int`, ...]
         Shape of the PSF kernels, see `PsfDecoder.call`, without the batch.
+    n_guides : `int`, optional
+        Number of images that the encoder sees besides the exposures.
 
     Returns
     -------
@@ -226,7 +244,7 @@ def build_trainer(
         makes them, and returns the predicted exposures in units of each
         pixel's sigma, ``(batch, n, height, width)``.
     """
-    exposures = keras.Input((*context_shape, n_exposures), name="exposures")
+    exposures = keras.Input((*context_shape, n_exposures + n_guides), name="exposures")
     kernels = keras.Input(kernels_shape, name="kernels")
     predicted = PsfDecoder(name="decoder")(encoder(exposures), kernels)
     inverse_sigma = keras.Input(predicted.shape[1:], name="inverse_sigma")

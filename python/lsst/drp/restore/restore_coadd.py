@@ -314,7 +314,7 @@ class RestoreCoaddConfig(pipeBase.PipelineTaskConfig, pipelineConnections=Restor
             )
 
 
-def _all_or_nothing(butlerQC: pipeBase.QuantumContext) -> AbstractContextManager[None]:
+def all_or_nothing(butlerQC: pipeBase.QuantumContext) -> AbstractContextManager[None]:
     """Return a context in which all datasets are written or none is.
 
     A run that is killed between two of its outputs leaves a repository in
@@ -374,33 +374,49 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         inputs = butlerQC.get(inputRefs)
         data_id: dict[str, Any] = dict(outputRefs.restored_coadd.dataId.required)
         coadd = inputs.get("coadd")
-        match self.config.patchGeometry:
-            case "tract":
-                geometry = PatchGeometry.from_tract(inputs["tract_geometry"], data_id["patch"])
-            case "coadd":
-                geometry = PatchGeometry.from_coadd(coadd)
-            case "skymap":
-                geometry = PatchGeometry.from_skymap(
-                    inputs["sky_map"],
-                    data_id["tract"],
-                    data_id["patch"],
-                    skymap_name=data_id["skymap"],
-                    cell_size=self.config.cellSize,
-                )
+        geometry = self._geometry(inputs, data_id, coadd)
         outputs = self.run(
-            inputs["direct_warps" if self.config.inputType == "direct_warp" else "visit_images"],
+            inputs[self._input_name],
             geometry,
             data_id["band"],
             coadd=self._read_coadd(coadd) if coadd is not None else None,
             num_cores=butlerQC.resources.num_cores,
             initial_weights=inputs.get("initial_weights"),
         )
-        with _all_or_nothing(butlerQC):
+        with all_or_nothing(butlerQC):
             butlerQC.put(outputs, outputRefs)
 
     def _read_coadd(self, handle: Any) -> MaskedImage:
         coadd = handle.get()
         return coadd if isinstance(coadd, MaskedImage) else coadd_from_afw(coadd)
+
+    @property
+    def _input_name(self) -> str:
+        """Connection with what is restored."""
+        return "direct_warps" if self.config.inputType == "direct_warp" else "visit_images"
+
+    @property
+    def _stacker(self) -> BuildStackTask | StackWarpsTask:
+        return self.stackWarps if self.config.inputType == "direct_warp" else self.buildStack
+
+    def _geometry(self, inputs: Mapping[str, Any], data_id: Mapping[str, Any], coadd: Any) -> PatchGeometry:
+        """Return the patch's pixel grid; ``coadd`` is the handle of a coadd of
+        it, if there is one.
+        """
+        match self.config.patchGeometry:
+            case "tract":
+                return PatchGeometry.from_tract(inputs["tract_geometry"], data_id["patch"])
+            case "coadd":
+                return PatchGeometry.from_coadd(coadd)
+            case "skymap":
+                return PatchGeometry.from_skymap(
+                    inputs["sky_map"],
+                    data_id["tract"],
+                    data_id["patch"],
+                    skymap_name=data_id["skymap"],
+                    cell_size=self.config.cellSize,
+                )
+        raise AssertionError(self.config.patchGeometry)
 
     def run(
         self,
@@ -445,11 +461,22 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         """
         # Before the work of hours: they may be wrong.
         weights = read_weights_table(initial_weights) if initial_weights is not None else None
-        stacker = self.stackWarps if self.config.inputType == "direct_warp" else self.buildStack
-        inputs = stacker.run(visit_images, geometry, band)
+        inputs = self._stacker.run(visit_images, geometry, band)
         stack: ExposureStack = dataclasses.replace(inputs.stack, factor=self.config.superResolution)
-        fine = geometry.refined(stack.factor)
         result = self.restore(stack, n_threads=num_cores, initial_weights=weights)
+        return self._pack(result, stack, inputs, geometry, band, coadd)
+
+    def _pack(
+        self,
+        result: pipeBase.Struct,
+        stack: ExposureStack,
+        inputs: pipeBase.Struct,
+        geometry: PatchGeometry,
+        band: str,
+        coadd: MaskedImage | None,
+    ) -> pipeBase.Struct:
+        """Make the datasets from what `restore` returned."""
+        fine = geometry.refined(stack.factor)
         reference, restoration = result.reference, result.restoration
         if result.kernel_fit is not None:
             inputs.seeing = result.kernel_fit.fwhm
@@ -497,6 +524,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         *,
         n_threads: int = 1,
         initial_weights: Mapping[str, np.ndarray] | None = None,
+        guides: np.ndarray | None = None,
     ) -> pipeBase.Struct:
         """Restore a stack of exposures: the part of `run` that knows only
         arrays.
@@ -511,6 +539,9 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         initial_weights : `~collections.abc.Mapping` [`str`, `numpy.ndarray`] \
                 , optional
             ``Restoration.weights`` of an earlier run to start from.
+        guides : `numpy.ndarray`, optional
+            Restored images of the patch in other bands for the network to see,
+            see `FieldInput`.
 
         Returns
         -------
@@ -550,7 +581,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             stack.restore(reference.clipped, *clipped)
             reference = reference_coadd(stack, clip_sigma=self.config.clipSigma)
             stack.reject(reference.clipped)
-        restoration = self._fit(stack, reference, n_threads, initial_weights)
+        restoration = self._fit(stack, reference, n_threads, initial_weights, guides)
         measurable = self.measurable.run(stack, reference, restoration)
         return pipeBase.Struct(
             naive=naive,
@@ -567,6 +598,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         reference: ReferenceCoadd,
         n_threads: int,
         initial_weights: Mapping[str, np.ndarray] | None,
+        guides: np.ndarray | None,
     ) -> Restoration:
         """Find the latent image: the mean of what the restorer's members find,
         each of them refined.
@@ -575,7 +607,12 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             self.refine.run(
                 stack,
                 self.restorer.run(
-                    stack, reference, n_threads=n_threads, member=k, initial_weights=initial_weights
+                    stack,
+                    reference,
+                    n_threads=n_threads,
+                    member=k,
+                    initial_weights=initial_weights,
+                    guides=guides,
                 ),
             )
             for k in range(self.restorer.num_members)

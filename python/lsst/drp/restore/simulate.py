@@ -55,7 +55,7 @@ from .simulate_camera import SimulatedCamera, SimulatedVisit
 from .simulate_config import SimulationConfig
 from .simulate_exposure import SimulatedExposure
 from .simulate_psf import SimulatedPsf
-from .simulate_sky import complete_catalog, locate, random_sky
+from .simulate_sky import colour_catalog, complete_catalog, locate, random_sky
 from .simulate_truth import draw_truth
 from .write_warps import write_direct_warps
 
@@ -119,6 +119,7 @@ def simulate_exposures(butler: Butler, config: SimulationConfig) -> SimulationSu
         catalog = random_sky(config, geometry, camera.field_radius)
     else:
         catalog = complete_catalog(config.catalog)
+    colour_catalog(config, catalog)
 
     register_instrument(butler, config.instrument, camera.detectors, {config.physical_filter: config.band})
     ids = range(config.first_visit, config.first_visit + config.n_visits)

@@ -7,13 +7,16 @@
 
 from __future__ import annotations
 
-__all__ = ("SimulationConfig", "Stream")
+__all__ = ("BANDS", "SimulationConfig", "Stream")
 
 import dataclasses
 import enum
 
 import astropy.table
 import numpy as np
+
+BANDS = ("u", "g", "r", "i", "z", "y")
+"""Bands between which sources have colours, from blue to red."""
 
 
 class Stream(enum.IntEnum):
@@ -27,6 +30,7 @@ class Stream(enum.IntEnum):
     PSF = 5
     PIXELS = 6
     NOISE = 7
+    COLOUR = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -38,8 +42,7 @@ class SimulationConfig:
     skymap, tract, patch : `str`, `int`, `int`
         The patch to point at; its tract must have been registered.
     band : `str`
-        Band of the exposures.  The sky is grey: a source has the same flux in
-        every band.
+        Band of the exposures.
     tract_collection : `str`
         Collection with the pixel geometry of the tract.
     collection : `str`
@@ -130,6 +133,12 @@ class SimulationConfig:
         the brighter ones are saturated.
     warps : `bool`
         Whether to write the visits also as warps on the patch's grid.
+    colour : `tuple` [`float`, `float`]
+        Mean and scatter, over the sources, of the magnitudes by which a source
+        is brighter in each of the bands u, g, r, i, z and y than in the one
+        before.  Magnitudes and fluxes that are configured are those in i.
+        With zeros the sky is grey.  A source has the same colour in every
+        band that is simulated with the same ``seed`` and catalog.
     catalog : `astropy.table.Table` or `None`
         Sources to draw instead of the random sky (`complete_catalog` says
         which columns it needs).  An empty table leaves only noise.
@@ -183,6 +192,7 @@ class SimulationConfig:
     galaxy_magnitudes: tuple[float, float] = (18.0, 26.5)
     bright_stars: int = 3
     warps: bool = False
+    colour: tuple[float, float] = (0.0, 0.0)
     catalog: astropy.table.Table | None = None
 
     def __post_init__(self) -> None:
@@ -211,6 +221,10 @@ class SimulationConfig:
             problems.append("a Moffat profile with moffat_beta <= 1 has no finite flux")
         if self.noise_seed is not None and self.noise_seed < 0:
             problems.append(f"noise_seed must not be negative, but is {self.noise_seed}")
+        if self.colour[1] < 0:
+            problems.append(f"the scatter of the colours must not be negative, but is {self.colour[1]}")
+        if any(self.colour) and self.band not in BANDS:
+            problems.append(f"with colours, band must be one of {', '.join(BANDS)}, not {self.band!r}")
         if self.unmasked_cosmic_rays > 1:
             problems.append("unmasked_cosmic_rays is a fraction")
         if problems:

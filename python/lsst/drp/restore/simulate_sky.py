@@ -35,7 +35,7 @@ from astropy.coordinates import SkyCoord
 from lsst.images import SkyProjection
 
 from .patch_geometry import PatchGeometry
-from .simulate_config import SimulationConfig, Stream
+from .simulate_config import BANDS, SimulationConfig, Stream
 
 if TYPE_CHECKING:
     import galsim
@@ -205,6 +205,23 @@ def random_sky(config: SimulationConfig, geometry: PatchGeometry, radius: float)
     catalog = astropy.table.vstack(parts, metadata_conflicts="silent")
     catalog["id"] = np.arange(len(catalog))
     return catalog
+
+
+def colour_catalog(config: SimulationConfig, catalog: astropy.table.Table) -> None:
+    """Give sources their fluxes in the band that is simulated.
+
+    Parameters
+    ----------
+    config : `SimulationConfig`
+        Options; see ``colour``.
+    catalog : `astropy.table.Table`
+        The sources with their fluxes in i.  Changed in place.
+    """
+    if not any(config.colour):
+        return
+    rng = config.generator(Stream.COLOUR)
+    colour = config.colour[0] + config.colour[1] * rng.standard_normal(len(catalog))
+    catalog["flux_nJy"] *= 10 ** (0.4 * colour * (BANDS.index(config.band) - BANDS.index("i")))
 
 
 def _magnitudes(

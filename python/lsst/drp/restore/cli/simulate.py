@@ -63,6 +63,12 @@ _OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
     ("galaxy_magnitudes", (float, float), (18.0, 26.5), "Range of the galaxies' magnitudes."),
     ("bright_stars", int, 3, "Additional stars of 15 to 18 mag within the patch."),
     ("warps", bool, False, "Write the visits also as warps on the patch's grid (direct_warp)."),
+    (
+        "colour",
+        (float, float),
+        (0.0, 0.0),
+        "Mean and scatter of the colours between neighbouring bands, mag.",
+    ),
 )
 
 

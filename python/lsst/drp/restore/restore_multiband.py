@@ -1,0 +1,291 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The pipeline task that restores a patch in several bands: bands with few
+exposures see where the others have their light.
+"""
+
+from __future__ import annotations
+
+__all__ = (
+    "RestoreMultibandCoaddConfig",
+    "RestoreMultibandCoaddConnections",
+    "RestoreMultibandCoaddTask",
+)
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+import lsst.pex.config as pexConfig
+import lsst.pipe.base as pipeBase
+import lsst.pipe.base.connectionTypes as cT
+from lsst.daf.butler import DatasetRef
+from lsst.images import MaskedImage
+
+from .exposure_stack import ExposureStack
+from .patch_geometry import PatchGeometry
+from .restore_coadd import (
+    RestoreCoaddConfig,
+    RestoreCoaddConnections,
+    RestoreCoaddTask,
+    all_or_nothing,
+)
+
+
+class RestoreMultibandCoaddConnections(RestoreCoaddConnections, dimensions=("skymap", "tract", "patch")):
+    """Datasets of `RestoreMultibandCoaddTask`: those of `RestoreCoaddTask`,
+    one for each band.
+    """
+
+    def __init__(self, *, config: RestoreMultibandCoaddConfig):
+        super().__init__(config=config)
+        for name in (*self.outputs, "coadd"):
+            setattr(self, name, dataclasses.replace(getattr(self, name), multiple=True))
+        self._bands = frozenset(config.bands)
+
+    def adjustQuantum(
+        self,
+        inputs: dict[str, tuple[cT.BaseInput, Collection[Any]]],
+        outputs: dict[str, tuple[cT.Output, Collection[Any]]],
+        label: str,
+        data_id: Any,
+    ) -> tuple[
+        Mapping[str, tuple[cT.BaseInput, Collection[Any]]], Mapping[str, tuple[cT.Output, Collection[Any]]]
+    ]:
+        """Leave out the bands that are not to be restored.
+
+        Parameters
+        ----------
+        inputs, outputs : `dict`
+            Connections and datasets by the connections' names.
+        label : `str`
+            Label of the task.
+        data_id : `lsst.daf.butler.DataCoordinate`
+            The patch.
+
+        Returns
+        -------
+        inputs, outputs : `~collections.abc.Mapping`
+            Those that have been changed.
+        """
+        if self._bands:
+            for datasets in (inputs, outputs):
+                for name, (connection, refs) in datasets.items():
+                    if name in self.outputs or name in ("visit_images", "direct_warps", "coadd"):
+                        kept = [ref for ref in refs if ref.dataId["band"] in self._bands]
+                        datasets[name] = (connection, kept)  # type: ignore[assignment]
+        super().adjustQuantum(inputs, outputs, label, data_id)
+        return inputs, outputs
+
+
+class RestoreMultibandCoaddConfig(RestoreCoaddConfig, pipelineConnections=RestoreMultibandCoaddConnections):
+    """Configuration of `RestoreMultibandCoaddTask`."""
+
+    bands = pexConfig.ListField[str](
+        doc="Bands to restore; empty for all that the patch has visit images of.", default=[]
+    )
+    shareStructure = pexConfig.Field[bool](
+        doc="Show the network of a band the restored images of the bands that are deeper. False restores "
+        "band by band.",
+        default=True,
+    )
+
+    def validate(self) -> None:
+        """Check what no single field can.
+
+        Raises
+        ------
+        lsst.pex.config.FieldValidationError
+            Raised if fields contradict each other.
+        """
+        super().validate()
+        if self.warmStart:
+            raise pexConfig.FieldValidationError(
+                RestoreCoaddConfig.warmStart, self, "several bands cannot be restored from a warm start"
+            )
+
+
+class RestoreMultibandCoaddTask(RestoreCoaddTask):
+    """Restore one patch in several bands.
+
+    Notes
+    -----
+    The deepest band is restored as `RestoreCoaddTask` does it.  The network of
+    every other band sees, besides the exposures, the restored images of the
+    bands that are deeper.  They tell it where light is; how much, and the
+    loss, is a matter of its own exposures alone.  All exposures of all bands
+    are in memory at the same time.
+
+    What `CharacterizeTask` states of a band takes the deeper bands' images for
+    given: their noise is not part of the variance, and the stated PSF is that
+    of sources which these images do not show.
+    """
+
+    ConfigClass = RestoreMultibandCoaddConfig
+    _DefaultName: ClassVar[str] = "restoreMultibandCoadd"
+    config: RestoreMultibandCoaddConfig
+
+    def runQuantum(
+        self,
+        butlerQC: pipeBase.QuantumContext,
+        inputRefs: pipeBase.InputQuantizedConnection,
+        outputRefs: pipeBase.OutputQuantizedConnection,
+    ) -> None:
+        """Translate between the Butler and `run_bands`.
+
+        Parameters
+        ----------
+        butlerQC : `lsst.pipe.base.QuantumContext`
+            Reads and writes the datasets.
+        inputRefs : `lsst.pipe.base.InputQuantizedConnection`
+            Input datasets.
+        outputRefs : `lsst.pipe.base.OutputQuantizedConnection`
+            Output datasets.
+        """
+        inputs = butlerQC.get(inputRefs)
+        coadds = {str(handle.dataId["band"]): handle for handle in inputs.get("coadd", [])}
+        assert butlerQC.quantum.dataId is not None
+        data_id = dict(butlerQC.quantum.dataId.required)
+        geometry = self._geometry(inputs, data_id, next(iter(coadds.values()), None))
+        visit_images: dict[str, list[Any]] = {}
+        for handle in inputs[self._input_name]:
+            visit_images.setdefault(str(handle.dataId["band"]), []).append(handle)
+        results = self.run_bands(
+            visit_images,
+            geometry,
+            coadds={band: self._read_coadd(handle) for band, handle in coadds.items()},
+            num_cores=butlerQC.resources.num_cores,
+        )
+        with all_or_nothing(butlerQC):
+            for name, refs in outputRefs:
+                for ref in [refs] if isinstance(refs, DatasetRef) else refs:
+                    if (of_band := results.get(str(ref.dataId["band"]))) is not None:
+                        butlerQC.put(getattr(of_band, name), ref)
+
+    def run_bands(
+        self,
+        visit_images: Mapping[str, Sequence[Any]],
+        geometry: PatchGeometry,
+        *,
+        coadds: Mapping[str, MaskedImage] | None = None,
+        num_cores: int = 1,
+    ) -> dict[str, pipeBase.Struct]:
+        """Restore a patch in several bands.
+
+        Parameters
+        ----------
+        visit_images : `~collections.abc.Mapping` [`str`, \
+                `~collections.abc.Sequence` [handle]]
+            Deferred handles of the visit images, by band.
+        geometry : `PatchGeometry`
+            The pixel grid of the patch.
+        coadds : `~collections.abc.Mapping` [`str`, \
+                `lsst.images.MaskedImage`], optional
+            The pipeline's coadds of the patch, for comparison, by band.
+        num_cores : `int`, optional
+            CPU cores to use.
+
+        Returns
+        -------
+        outputs : `dict` [`str`, `lsst.pipe.base.Struct`]
+            What `RestoreCoaddTask.run` returns, by band; without the bands
+            that have too few visit images.
+
+        Raises
+        ------
+        lsst.pipe.base.NoWorkFound
+            Raised if no band has enough visit images.
+        RestorationError
+            Raised if an input or the configuration is wrong, or a training
+            fails.
+        """
+        inputs: dict[str, pipeBase.Struct] = {}
+        reasons = []
+        for band, images in visit_images.items():
+            try:
+                inputs[band] = self._stacker.run(images, geometry, band)
+            except pipeBase.NoWorkFound as err:
+                self.log.warning("Leaving out band %s: %s", band, err)
+                reasons.append(str(err))
+        if not inputs:
+            raise pipeBase.NoWorkFound(" ".join(reasons) or f"Patch {geometry.patch.id} has no visit images.")
+        factor = self.config.superResolution
+        stacks = {band: dataclasses.replace(one.stack, factor=factor) for band, one in inputs.items()}
+        results = self.restore_bands(stacks, n_threads=num_cores)
+        return {
+            band: self._pack(result, stacks[band], inputs[band], geometry, band, (coadds or {}).get(band))
+            for band, result in results.items()
+        }
+
+    def restore_bands(
+        self, stacks: Mapping[str, ExposureStack], *, n_threads: int = 1
+    ) -> dict[str, pipeBase.Struct]:
+        """Restore stacks of exposures of the same patch: the part of
+        `run_bands` that knows only arrays.
+
+        Parameters
+        ----------
+        stacks : `~collections.abc.Mapping` [`str`, `ExposureStack`]
+            The exposures by band, on the same pixels.  Changed in place, see
+            `RestoreCoaddTask.restore`.
+        n_threads : `int`, optional
+            CPU threads to use.
+
+        Returns
+        -------
+        results : `dict` [`str`, `lsst.pipe.base.Struct`]
+            What `RestoreCoaddTask.restore` returns, by band, the deepest band
+            first.
+
+        Raises
+        ------
+        RestorationError
+            Raised if the configuration is wrong, or a training fails.
+        """
+        depths = {band: point_depth(stack) for band, stack in stacks.items()}
+        results: dict[str, pipeBase.Struct] = {}
+        guides: list[np.ndarray] = []
+        for band in sorted(depths, key=lambda band: -depths[band]):
+            seen = np.stack(guides) if guides and self.config.shareStructure else None
+            self.log.info(
+                "Band %s: %d exposures, 5 sigma for a point source at %.4g nJy%s.",
+                band,
+                stacks[band].n_exposures,
+                5.0 / np.sqrt(depths[band]) if depths[band] else np.inf,
+                "" if seen is None else f", with the structure seen in {', '.join(results)}",
+            )
+            results[band] = self.restore(stacks[band], n_threads=n_threads, guides=seen)
+            latent = results[band].restoration.latent
+            # The network sees pixels of the exposures.
+            height, width = (extent // stacks[band].factor for extent in latent.shape)
+            coarse = latent.reshape(height, stacks[band].factor, width, -1).sum(axis=(1, 3))
+            guides.append(coarse / np.float32(stacks[band].median_sigma))
+        return results
+
+
+def point_depth(stack: ExposureStack) -> float:
+    """Tell how deep exposures are.
+
+    Parameters
+    ----------
+    stack : `ExposureStack`
+        The exposures.
+
+    Returns
+    -------
+    depth : `float`
+        Mean over the patch of the inverse variance of a point source's flux in
+        all exposures together, nJy**-2.
+    """
+    total = 0.0
+    for i, j, rows, columns in stack.cells():
+        power = (stack.kernels[:, i, j].astype(np.float64) ** 2).sum(axis=(1, 2))
+        variance = stack.noise_variance(rows, columns)
+        inverse = np.divide(1.0, variance, out=np.zeros_like(variance), where=variance > 0.0)
+        total += float((power * inverse.sum(axis=(1, 2), dtype=np.float64)).sum())
+    return total / (stack.shape[0] * stack.shape[1])
