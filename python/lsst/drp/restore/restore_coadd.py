@@ -459,7 +459,8 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             Raised if an input or the configuration is wrong, or the training
             fails.
         """
-        # Before the work of hours: they may be wrong.
+        # Before the work of hours: these may be wrong.
+        geometry.refined(self.config.superResolution)
         weights = read_weights_table(initial_weights) if initial_weights is not None else None
         inputs = self._stacker.run(visit_images, geometry, band)
         stack: ExposureStack = dataclasses.replace(inputs.stack, factor=self.config.superResolution)

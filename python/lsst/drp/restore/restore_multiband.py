@@ -204,6 +204,8 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
             Raised if an input or the configuration is wrong, or a training
             fails.
         """
+        # Before the work of hours: it may be impossible.
+        geometry.refined(self.config.superResolution)
         inputs: dict[str, pipeBase.Struct] = {}
         reasons = []
         for band, images in visit_images.items():
