@@ -29,8 +29,9 @@ class RefineConfig(pexConfig.Config):
 
     steps = pexConfig.RangeField(
         dtype=int,
-        doc="Accelerated majorize-minimize steps to take; 0 leaves the image as it is. More of them tell "
-        "closer pairs of stars apart and make stars sharper.",
+        doc="Accelerated majorize-minimize steps to take, times superResolution, as finer structure takes "
+        "longer; 0 leaves the image as it is. More of them tell closer pairs of stars apart and make stars "
+        "sharper.",
         default=30,
         min=0,
     )
@@ -105,6 +106,7 @@ class RefineTask(pipeBase.Task):
         movable = coverage(stack, decoder) > self.config.minCoverage
         floor = np.float32(self.config.floor * stack.median_sigma / stack.factor**2)
         penalty = np.float32(self.config.penalty) * np.sqrt(gradient_variance(stack))
+        steps = self.config.steps * stack.factor
         restorer = restoration.repeat
 
         def take_steps(decoder: FieldDecoder, latent: np.ndarray) -> np.ndarray:
@@ -114,7 +116,7 @@ class RefineTask(pipeBase.Task):
                 decoder,
                 latent,
                 movable,
-                steps=self.config.steps,
+                steps=steps,
                 delta=self.config.huberDelta,
                 max_factor=self.config.maxFactor,
                 penalty=penalty,
@@ -125,7 +127,7 @@ class RefineTask(pipeBase.Task):
 
         latent = take_steps(decoder, restoration.latent)
         loss = decoder.huber_loss(latent, self.config.huberDelta)
-        self.log.info("Loss per good pixel after %d steps of refinement: %.5f.", self.config.steps, loss)
+        self.log.info("Loss per good pixel after %d steps of refinement: %.5f.", steps, loss)
         return dataclasses.replace(
             restoration,
             latent=latent,
