@@ -26,7 +26,7 @@ import numpy as np
 from lsst.drp.restore.image_quality import psnr
 
 from .fields import SNR_BINS, FieldOptions
-from .jobs import Job, prepare_field, run_jobs
+from .jobs import Job, run_jobs, write_field
 from .photometry import aperture_flux
 from .robust import median
 from .truth import APERTURE
@@ -97,7 +97,7 @@ def train(configuration: str, path: Path, log: Path, n_seeds: int) -> SeedResult
     configuration : `str`
         One of `CONFIGURATIONS`.
     path : `pathlib.Path`
-        File from `prepare_field`.
+        File from `write_field`.
     log : `pathlib.Path`
         File for a line by training.
     n_seeds : `int`
@@ -278,8 +278,8 @@ def main(arguments: list[str] | None = None) -> int:
         simulations: list[Job] = [
             (
                 f"field {seed}",
-                prepare_field,
-                (FieldOptions(seed=seed, size=options.size, visits=options.visits), path, 64),
+                write_field,
+                (FieldOptions(seed=seed, size=options.size, visits=options.visits), path),
             )
             for seed, path in paths.items()
         ]

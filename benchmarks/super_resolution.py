@@ -45,6 +45,7 @@ def restore_finer(path: Path, factor: int) -> dict[str, float]:
     import time
 
     from lsst.drp.restore.image_quality import star_fwhm
+    from lsst.drp.restore.super_resolution import split_pixels
     from lsst.utils.usage import get_peak_mem_usage
 
     from .detection import detect, pairs_split
@@ -59,7 +60,7 @@ def restore_finer(path: Path, factor: int) -> dict[str, float]:
     seconds = time.process_time() - start
     image, catalog = result.restoration.image, field.catalog
     positions = np.stack([catalog["x"], catalog["y"]], axis=1)
-    seen = truth.far.repeat(factor, axis=0).repeat(factor, axis=1)
+    seen = split_pixels(truth.far, factor)
     found = detect(
         image,
         np.full(image.shape, truth.softening / factor**2, np.float32),

@@ -26,7 +26,6 @@ import lsst.pipe.base as pipeBase
 
 from .exposure_stack import ExposureStack
 from .restoration import Restoration
-from .super_resolution import split_pixels
 
 # Pixels by which regions with a significant signal are grown: the light of a
 # source that is barely significant at its centre.
@@ -289,8 +288,7 @@ class CharacterizeTask(pipeBase.Task):
             # What other random seeds would have made of the same exposures.
             scatter += restoration.spread[patch]
 
-        seen = split_pixels(stack.good.any(axis=0), stack.factor)
-        empty = ~significant[patch] & seen
+        empty = ~significant[patch] & stack.latent_seen
         pedestal = float(mean[empty].mean()) if empty.any() else 0.0
         smallest = _SMALLEST_SIGMA * stack.median_sigma / stack.factor**2
         # The variance follows the brightness, to which it is a smooth ratio.
@@ -420,8 +418,7 @@ def _point_signal(stack: ExposureStack) -> tuple[np.ndarray, np.ndarray]:
 
 def _typical(depth: np.ndarray, stack: ExposureStack) -> float:
     """Return the median depth of the pixels that an exposure sees."""
-    seen = split_pixels(stack.good.any(axis=0), stack.factor)
-    return float(np.median(depth[stack.latent_patch][seen]))
+    return float(np.median(depth[stack.latent_patch][stack.latent_seen]))
 
 
 def _point(offset: np.ndarray, size: int) -> np.ndarray:

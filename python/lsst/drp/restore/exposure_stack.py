@@ -130,6 +130,13 @@ class ExposureStack:
         return slice(padding, height - padding), slice(padding, width - padding)
 
     @property
+    def latent_seen(self) -> np.ndarray:
+        """Which latent pixels of the patch an exposure sees (`numpy.ndarray`
+        of `bool`, shape of `latent_patch`).
+        """
+        return expand_cells(self.good.any(axis=0), (self.factor, self.factor))
+
+    @property
     def has_kernel(self) -> np.ndarray:
         """Whether each exposure has a kernel in each cell (`numpy.ndarray` of
         `bool`, shape ``(n, cells_y, cells_x)``).

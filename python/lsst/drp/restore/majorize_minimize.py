@@ -18,7 +18,6 @@ import numpy as np
 
 from .decoder import FieldDecoder
 from .exposure_stack import ExposureStack
-from .super_resolution import split_pixels
 
 
 def coverage(stack: ExposureStack, decoder: FieldDecoder) -> np.ndarray:
@@ -38,8 +37,7 @@ def coverage(stack: ExposureStack, decoder: FieldDecoder) -> np.ndarray:
         over the pixels with data, shape of the latent image.
     """
     result = decoder.adjoint(1.0 / stack.variance)
-    seen = split_pixels(stack.good.any(axis=0), stack.factor)
-    return result / np.median(result[stack.latent_patch][seen])
+    return result / np.median(result[stack.latent_patch][stack.latent_seen])
 
 
 def majorize_minimize(

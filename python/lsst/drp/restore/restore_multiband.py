@@ -35,6 +35,7 @@ from .restore_coadd import (
     RestoreCoaddTask,
     all_or_nothing,
 )
+from .super_resolution import bin_pixels
 
 
 class RestoreMultibandCoaddConnections(RestoreCoaddConnections, dimensions=("skymap", "tract", "patch")):
@@ -262,10 +263,8 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
                 "" if seen is None else f", with the structure seen in {', '.join(results)}",
             )
             results[band] = self.restore(stacks[band], n_threads=n_threads, guides=seen)
-            latent = results[band].restoration.latent
             # The network sees pixels of the exposures.
-            height, width = (extent // stacks[band].factor for extent in latent.shape)
-            coarse = latent.reshape(height, stacks[band].factor, width, -1).sum(axis=(1, 3))
+            coarse = bin_pixels(results[band].restoration.latent, stacks[band].factor)
             guides.append(coarse / np.float32(stacks[band].median_sigma))
         return results
 

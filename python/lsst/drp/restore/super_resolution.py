@@ -12,6 +12,8 @@ __all__ = ("bin_pixels", "kernel_phases", "split_pixels")
 import numpy as np
 import scipy.fft
 
+from .exposure_stack import expand_cells
+
 
 def kernel_phases(kernels: np.ndarray, factor: int) -> np.ndarray:
     """Draw PSF kernels for point sources off the middle of a pixel.
@@ -87,4 +89,4 @@ def split_pixels(image: np.ndarray, factor: int) -> np.ndarray:
     split : `numpy.ndarray`
         Shape ``(height*factor, width*factor)``.
     """
-    return image if factor == 1 else image.repeat(factor, axis=0).repeat(factor, axis=1)
+    return image if factor == 1 else expand_cells(image, (factor, factor))
