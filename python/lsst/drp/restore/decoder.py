@@ -11,7 +11,7 @@ This module imports Keras; import it inside of the function that needs it.
 
 from __future__ import annotations
 
-__all__ = ("FieldDecoder", "PsfDecoder", "convolve", "correlate", "interleave")
+__all__ = ("Blur", "FieldDecoder", "PsfDecoder", "interleave")
 
 import math
 from collections.abc import Callable, Iterator
@@ -28,6 +28,10 @@ from .super_resolution import kernel_phases
 # Latent pixels that one call on a batch of cells may hold for every exposure:
 # bounds the memory of a pass over a patch (32 MiB for each float32 array).
 _PIXELS_PER_CALL = 2**23
+
+# The same for the transfer functions that are kept from one pass over the
+# patch to the next (4 bytes each).
+_PIXELS_KEPT = 2**26
 
 
 def _rfft2(a: Any, shape: tuple[int, int]) -> Any:
@@ -53,65 +57,74 @@ def _irfft2(a: Any, shape: tuple[int, int]) -> Any:
     return jnp.fft.irfft2(a, s=shape)
 
 
-def convolve(latent: Any, kernels: Any) -> Any:
-    """Blur latent images with PSF kernels: ``f[t] * x`` of equation 1.
+class Blur:
+    """Convolution of latent images with PSF kernels, and its adjoint.
 
     Parameters
     ----------
-    latent : tensor
-        Latent images, shape ``(batch, r*(height + k - 1), r*(width + k - 1))``
-        with static height and width.
     kernels : tensor
         PSF kernels, shape ``(batch, n, k, k)`` for ``r = 1``; or those for
         the parts of a pixel (`kernel_phases`), ``(batch, n, r**2, k, k)``.
-
-    Returns
-    -------
-    blurred : tensor
-        The part of the convolutions that depends on no pixel outside of the
-        latent images, shape ``(batch, n, height, width)``.
+    height, width : `int`
+        Size of the blurred images.
     """
-    kernels = _with_parts(kernels)
-    parts = _split_parts(latent, kernels.shape[2])
-    k = kernels.shape[-1]
-    height, width = parts.shape[2], parts.shape[3]
-    # Wrapped-around pixels reach the first k - 1 rows and columns only, and
-    # these are not part of the result.
-    shape = (next_fast_len(height, real=True), next_fast_len(width, real=True))
-    transfer, spectrum = _rfft2(kernels, shape), _rfft2(parts, shape)
-    product = spectrum[:, None, 0] * transfer[:, :, 0]
-    for part in range(1, kernels.shape[2]):
-        product = product + spectrum[:, None, part] * transfer[:, :, part]
-    return _irfft2(product, shape)[:, :, k - 1 : height, k - 1 : width]
 
+    def __init__(self, kernels: Any, height: int, width: int) -> None:
+        kernels = kernels[:, :, None] if len(kernels.shape) == 4 else kernels
+        self._reach = kernels.shape[-1] - 1
+        self._parts = kernels.shape[2]
+        self._size = (height + self._reach, width + self._reach)
+        # Wrapped-around pixels reach the first k - 1 rows and columns only,
+        # and these are not part of the result.
+        self._grid = tuple(next_fast_len(extent, real=True) for extent in self._size)
+        self._transfer = _rfft2(kernels, self._grid)
 
-def correlate(residual: Any, kernels: Any) -> Any:
-    """Apply the adjoint of `convolve` and sum over the exposures.
+    def forward(self, latent: Any) -> Any:
+        """Blur latent images: ``f[t] * x`` of equation 1.
 
-    Parameters
-    ----------
-    residual : tensor
-        Images on the exposures' pixels, shape ``(batch, n, height, width)``
-        with static height and width.
-    kernels : tensor
-        PSF kernels, see `convolve`.
+        Parameters
+        ----------
+        latent : tensor
+            Latent images, shape ``(batch, r*(height + k - 1), r*(width + k -
+            1))``.
 
-    Returns
-    -------
-    latent : tensor
-        Shape ``(batch, r*(height + k - 1), r*(width + k - 1))``.
-    """
-    kernels = _with_parts(kernels)
-    k = kernels.shape[-1]
-    height, width = residual.shape[2] + k - 1, residual.shape[3] + k - 1
-    shape = (next_fast_len(height, real=True), next_fast_len(width, real=True))
-    padded = ops.pad(residual, ((0, 0), (0, 0), (k - 1, 0), (k - 1, 0)))
-    spectrum, transfer = _rfft2(padded, shape), _rfft2(kernels, shape)
-    parts = [
-        _irfft2(ops.sum(spectrum * ops.conj(transfer[:, :, part]), axis=1), shape)[:, :height, :width]
-        for part in range(kernels.shape[2])
-    ]
-    return interleave(ops.stack(parts, axis=-1))
+        Returns
+        -------
+        blurred : tensor
+            The part of the convolutions that depends on no pixel outside of
+            the latent images, shape ``(batch, n, height, width)``.
+        """
+        spectrum = _rfft2(_split_parts(latent, self._parts), self._grid)
+        product = spectrum[:, None, 0] * self._transfer[:, :, 0]
+        for part in range(1, self._parts):
+            product = product + spectrum[:, None, part] * self._transfer[:, :, part]
+        height, width = self._size
+        return _irfft2(product, self._grid)[:, :, self._reach : height, self._reach : width]
+
+    def adjoint(self, residual: Any) -> Any:
+        """Apply the adjoint of `forward`, which sums over the exposures.
+
+        Parameters
+        ----------
+        residual : tensor
+            Images on the exposures' pixels, shape ``(batch, n, height,
+            width)``.
+
+        Returns
+        -------
+        latent : tensor
+            Shape ``(batch, r*(height + k - 1), r*(width + k - 1))``.
+        """
+        height, width = self._size
+        padded = ops.pad(residual, ((0, 0), (0, 0), (self._reach, 0), (self._reach, 0)))
+        spectrum = _rfft2(padded, self._grid)
+        parts = [
+            _irfft2(ops.sum(spectrum * ops.conj(self._transfer[:, :, part]), axis=1), self._grid)[
+                :, :height, :width
+            ]
+            for part in range(self._parts)
+        ]
+        return interleave(ops.stack(parts, axis=-1))
 
 
 def interleave(parts: Any) -> Any:
@@ -145,11 +158,6 @@ def _split_parts(image: Any, number: int) -> Any:
     parts = ops.reshape(image, (-1, height, factor, width, factor))
     parts = ops.transpose(parts, (0, 2, 4, 1, 3))
     return ops.reshape(parts, (-1, number, height, width))
-
-
-def _with_parts(kernels: Any) -> Any:
-    """Give kernels ``(batch, n, k, k)`` the axis of the parts of a pixel."""
-    return kernels[:, :, None] if len(kernels.shape) == 4 else kernels
 
 
 class PsfDecoder(keras.layers.Layer):
@@ -188,7 +196,7 @@ class PsfDecoder(keras.layers.Layer):
         corners = [(r * height * i, r * width * j) for i in range(cells_y) for j in range(cells_x)]
         pieces = [image[:, y : y + size[0], x : x + size[1]] for y, x in corners]
         stacked = ops.reshape(ops.stack(pieces, axis=1), (-1, *size))
-        blurred = convolve(stacked, ops.reshape(kernels, (-1, *kernels.shape[3:])))
+        blurred = Blur(ops.reshape(kernels, (-1, *kernels.shape[3:])), height, width).forward(stacked)
         blurred = ops.reshape(blurred, (-1, cells_y, cells_x, n, height, width))
         blurred = ops.transpose(blurred, (0, 3, 1, 4, 2, 5))
         return ops.reshape(blurred, (-1, n, cells_y * height, cells_x * width))
@@ -247,7 +255,11 @@ class FieldDecoder:
         self._padding = stack.padding
         extent = (self._cell_shape[0] + 2 * self._padding) * (self._cell_shape[1] + 2 * self._padding)
         extent *= self._factor**2
-        self._batch = max(1, _PIXELS_PER_CALL // (extent * self._kernels.shape[2]))
+        pixels = extent * self._kernels.shape[2]
+        self._batch = max(1, _PIXELS_PER_CALL // pixels)
+        # By the first cell of a batch and their number.
+        self._blurs: dict[tuple[tuple[int, int], int], Blur] = {}
+        self._keeps = len(self._cells) * pixels <= _PIXELS_KEPT
 
     def forward(self, latent: np.ndarray) -> np.ndarray:
         """Predict the exposures from a latent image.
@@ -284,8 +296,7 @@ class FieldDecoder:
             Their prediction, shape ``(n, cell_height, cell_width)``.
         """
         for cells in self._batches():
-            pieces = np.stack([latent[self._padded(rows), self._padded(cols)] for _, _, rows, cols in cells])
-            blurred = convolve(ops.convert_to_tensor(pieces, "float32"), self._kernels_of(cells))
+            blurred = self._blur(cells).forward(self._cut(latent, cells))
             for (_, _, rows, cols), piece in zip(cells, ops.convert_to_numpy(blurred), strict=True):
                 yield rows, cols, piece
 
@@ -305,8 +316,7 @@ class FieldDecoder:
             Shape ``(n, cell_height, cell_width)``.
         """
         cell = (rows.start // self._cell_shape[0], columns.start // self._cell_shape[1], rows, columns)
-        piece = latent[np.newaxis, self._padded(rows), self._padded(columns)]
-        blurred = convolve(ops.convert_to_tensor(piece, "float32"), self._kernels_of([cell]))
+        blurred = self._blur([cell]).forward(self._cut(latent, [cell]))
         return ops.convert_to_numpy(blurred)[0]
 
     def adjoint(self, exposures: np.ndarray | Callable[[slice, slice], np.ndarray]) -> np.ndarray:
@@ -328,7 +338,7 @@ class FieldDecoder:
         cut = exposures if callable(exposures) else lambda rows, cols: exposures[:, rows, cols]
         for cells in self._batches():
             pieces = np.stack([cut(rows, cols) for _, _, rows, cols in cells])
-            spread = correlate(ops.convert_to_tensor(pieces, "float32"), self._kernels_of(cells))
+            spread = self._blur(cells).adjoint(ops.convert_to_tensor(pieces, "float32"))
             for (_, _, rows, cols), piece in zip(cells, ops.convert_to_numpy(spread), strict=True):
                 result[self._padded(rows), self._padded(cols)] += piece
         return result
@@ -357,9 +367,8 @@ class FieldDecoder:
         stack, total = self._stack, 0.0
         observed, predicted = np.zeros((2, *latent.shape), dtype=np.float32)
         for cells in self._batches():
-            kernels = self._kernels_of(cells)
-            pieces = np.stack([latent[self._padded(rows), self._padded(cols)] for _, _, rows, cols in cells])
-            model = convolve(ops.convert_to_tensor(pieces, "float32"), kernels)
+            blur = self._blur(cells)
+            model = blur.forward(self._cut(latent, cells))
             image = np.stack([stack.image[:, rows, cols] for _, _, rows, cols in cells])
             weight = 1.0 / np.stack([stack.variance[:, rows, cols] for _, _, rows, cols in cells])
             size = ops.abs(image - model) * np.sqrt(weight)
@@ -367,10 +376,76 @@ class FieldDecoder:
             total += float(ops.sum(clipped * (size - 0.5 * clipped)))
             weight = weight * clipped / ops.maximum(size, 1e-12)
             for target, exposures in ((observed, image), (predicted, model)):
-                spread = ops.convert_to_numpy(correlate(weight * exposures, kernels))
+                spread = ops.convert_to_numpy(blur.adjoint(weight * exposures))
                 for (_, _, rows, cols), piece in zip(cells, spread, strict=True):
                     target[self._padded(rows), self._padded(cols)] += piece
         return observed, predicted, total / int(np.count_nonzero(stack.good))
+
+    def gradient(self, latent: np.ndarray, delta: float) -> tuple[np.ndarray, np.ndarray]:
+        """Differentiate the Huber loss, summed over the good pixels.
+
+        Parameters
+        ----------
+        latent : `numpy.ndarray`
+            Shape ``(r*(height + k - 1), r*(width + k - 1))``, nJy.
+        delta : `float`
+            Residual in units of sigma beyond which the loss is linear.
+
+        Returns
+        -------
+        gradient : `numpy.ndarray`
+            ``sum_t f[t]^T (w (f*x - y))[t]`` with ``w = m / v * min(1, delta /
+            |r|)``, ``r`` being the residual in units of sigma, nJy**-1; shape
+            of ``latent``.
+        weight : `numpy.ndarray`
+            ``sum_t w[t]``, nJy**-2, shape ``(1, height, width)``.
+        """
+        stack = self._stack
+        gradient = np.zeros(latent.shape, np.float32)
+        weights = np.empty((1, *self._shape), np.float32)
+        for cells in self._batches():
+            blur = self._blur(cells)
+            model = blur.forward(self._cut(latent, cells))
+            image = np.stack([stack.image[:, rows, cols] for _, _, rows, cols in cells])
+            root = np.stack([stack.variance[:, rows, cols] for _, _, rows, cols in cells])
+            np.sqrt(root, out=root)
+            # Zero where a pixel is not good: its variance is infinite.
+            np.divide(1.0, root, out=root)
+            size = (model - image) * root
+            clipped = ops.clip(size, -delta, delta)
+            spread = ops.convert_to_numpy(blur.adjoint(clipped * root))
+            weight = ops.where(size == 0.0, 1.0, clipped / size) * (root * root)
+            weight = ops.convert_to_numpy(ops.sum(weight, axis=1))
+            for (_, _, rows, cols), of_latent, of_pixels in zip(cells, spread, weight, strict=True):
+                gradient[self._padded(rows), self._padded(cols)] += of_latent
+                weights[0, rows, cols] = of_pixels
+        return gradient, weights
+
+    def second_derivative(self, weight: np.ndarray, latent: np.ndarray) -> np.ndarray:
+        """Multiply a latent image by the second derivative of half of chi
+        squared.
+
+        Parameters
+        ----------
+        weight : `numpy.ndarray`
+            Inverse variance, zero for bad pixels, nJy**-2, shape ``(n, height,
+            width)``.
+        latent : `numpy.ndarray`
+            Shape ``(r*(height + k - 1), r*(width + k - 1))``.
+
+        Returns
+        -------
+        product : `numpy.ndarray`
+            ``sum_t f[t]^T (w[t] (f*x)[t])``, shape of ``latent``.
+        """
+        result = np.zeros(latent.shape, np.float32)
+        for cells in self._batches():
+            blur = self._blur(cells)
+            pieces = np.stack([weight[:, rows, cols] for _, _, rows, cols in cells])
+            spread = ops.convert_to_numpy(blur.adjoint(blur.forward(self._cut(latent, cells)) * pieces))
+            for (_, _, rows, cols), piece in zip(cells, spread, strict=True):
+                result[self._padded(rows), self._padded(cols)] += piece
+        return result
 
     def huber_loss(self, latent: np.ndarray, delta: float) -> float:
         """Mean Huber loss per good pixel of the patch (equations 4 and 5).
@@ -399,8 +474,23 @@ class FieldDecoder:
     def _batches(self) -> list[list[tuple[int, int, slice, slice]]]:
         return [self._cells[i : i + self._batch] for i in range(0, len(self._cells), self._batch)]
 
-    def _kernels_of(self, cells: list[tuple[int, int, slice, slice]]) -> Any:
-        return ops.convert_to_tensor(np.stack([self._kernels[i, j] for i, j, _, _ in cells]), "float32")
+    def _cut(self, latent: np.ndarray, cells: list[tuple[int, int, slice, slice]]) -> Any:
+        """Cut what cells are predicted from out of a latent image."""
+        pieces = np.stack([latent[self._padded(rows), self._padded(cols)] for _, _, rows, cols in cells])
+        return ops.convert_to_tensor(pieces, "float32")
+
+    def _blur(self, cells: list[tuple[int, int, slice, slice]]) -> Blur:
+        """Return the operator of some cells, from the last pass if it was
+        kept.
+        """
+        key = cells[0][:2], len(cells)
+        if key in self._blurs:
+            return self._blurs[key]
+        kernels = ops.convert_to_tensor(np.stack([self._kernels[i, j] for i, j, _, _ in cells]), "float32")
+        blur = Blur(kernels, *self._cell_shape)
+        if self._keeps:
+            self._blurs[key] = blur
+        return blur
 
     def _padded(self, pixels: slice) -> slice:
         # Latent pixels start one padding before those of the exposures.

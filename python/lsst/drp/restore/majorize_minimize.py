@@ -36,7 +36,7 @@ def coverage(stack: ExposureStack, decoder: FieldDecoder) -> np.ndarray:
         ``sum_t f[t]^T w[t]`` with ``w = m / v``, as a fraction of its median
         over the pixels with data, shape of the latent image.
     """
-    result = decoder.adjoint(1.0 / stack.variance)
+    result = decoder.adjoint(lambda rows, columns: 1.0 / stack.variance[:, rows, columns])
     return result / np.median(result[stack.latent_patch][stack.latent_seen])
 
 
@@ -48,19 +48,16 @@ def majorize_minimize(
     steps: int,
     delta: float,
     max_factor: float,
-    penalty: np.ndarray | float = 0.0,
-    accelerate: bool = False,
 ) -> Iterator[float]:
     """Improve a latent image in place.
 
     Each step is
 
-    ``x <- x * clip(sum_t f[t]^T (w y)[t] / (sum_t f[t]^T (w (f*x))[t] + p),
+    ``x <- x * clip(sum_t f[t]^T (w y)[t] / sum_t f[t]^T (w (f*x))[t],
     1/kappa, kappa)``
 
     with ``w = m / v * min(1, delta / |r|)``; a negative numerator is cut at
-    zero.  Without acceleration the loss (summed over the pixels) plus
-    ``sum(p * x)`` never rises.  Pixels never become negative.
+    zero.  The loss never rises.  Pixels never become negative.
 
     Parameters
     ----------
@@ -76,13 +73,6 @@ def majorize_minimize(
         Residual in units of sigma beyond which the loss is linear.
     max_factor : `float`
         ``kappa``, the largest factor of one step.
-    penalty : `numpy.ndarray` or `float`, optional
-        ``p``, nJy**-1, shape of ``latent``: what light costs.  The published
-        steps have none.
-    accelerate : `bool`, optional
-        Whether to start each step from where the last two point to, by
-        Nesterov's sequence: 20 such steps lead as far as about 100 plain
-        ones.  The loss may rise now and then.
 
     Yields
     ------
@@ -90,16 +80,8 @@ def majorize_minimize(
         Mean Huber loss per good pixel of the image that the step which has
         been taken started from.
     """
-    previous = latent.copy() if accelerate else latent
-    for step in range(steps):
-        if accelerate:
-            momentum = np.float32(step / (step + 3))
-            ahead = latent + momentum * (latent - previous)
-            previous[...] = latent
-            # It stays positive, and so can change in the steps to come.
-            np.maximum(ahead, latent / np.float32(max_factor), out=latent)
+    for _ in range(steps):
         observed, predicted, loss = decoder.back_project(latent, delta)
-        predicted += penalty
         factor = np.divide(
             np.maximum(observed, 0.0), predicted, out=np.ones_like(latent), where=movable & (predicted > 0.0)
         )

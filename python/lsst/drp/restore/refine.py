@@ -9,7 +9,7 @@ have.
 
 from __future__ import annotations
 
-__all__ = ("RefineConfig", "RefineTask", "gradient_variance")
+__all__ = ("RefineConfig", "RefineTask")
 
 import dataclasses
 import time
@@ -34,6 +34,13 @@ class RefineConfig(pexConfig.Config):
         "sharper.",
         default=30,
         min=0,
+    )
+    stepsPerLook = pexConfig.RangeField(
+        dtype=int,
+        doc="Steps from one look at all exposures to the next. Between two looks the steps are taken on one "
+        "exposure that stands for all of them: they cost little.",
+        default=10,
+        min=1,
     )
     penalty = pexConfig.RangeField(
         dtype=float,
@@ -100,31 +107,31 @@ class RefineTask(pipeBase.Task):
             return restoration
         start = time.perf_counter()
         from .decoder import FieldDecoder
-        from .majorize_minimize import coverage, majorize_minimize
+        from .surrogate import Surrogate
 
-        decoder = FieldDecoder(stack)
-        movable = coverage(stack, decoder) > self.config.minCoverage
+        surrogate = Surrogate(stack)
+        movable = surrogate.coverage() > self.config.minCoverage
         floor = np.float32(self.config.floor * stack.median_sigma / stack.factor**2)
-        penalty = np.float32(self.config.penalty) * np.sqrt(gradient_variance(stack))
+        penalty = np.float32(self.config.penalty) * np.sqrt(surrogate.gradient_variance())
         steps = self.config.steps * stack.factor
         restorer = restoration.repeat
 
         def take_steps(decoder: FieldDecoder, latent: np.ndarray) -> np.ndarray:
             latent = latent.copy()
             latent[movable] = np.maximum(latent[movable], floor)
-            for _ in majorize_minimize(
+            surrogate.minimize(
                 decoder,
                 latent,
                 movable,
                 steps=steps,
+                steps_per_look=self.config.stepsPerLook,
                 delta=self.config.huberDelta,
                 max_factor=self.config.maxFactor,
                 penalty=penalty,
-                accelerate=True,
-            ):
-                pass
+            )
             return latent
 
+        decoder = FieldDecoder(stack)
         latent = take_steps(decoder, restoration.latent)
         loss = decoder.huber_loss(latent, self.config.huberDelta)
         self.log.info("Loss per good pixel after %d steps of refinement: %.5f.", steps, loss)
@@ -135,29 +142,3 @@ class RefineTask(pipeBase.Task):
             seconds=restoration.seconds + time.perf_counter() - start,
             repeat=lambda other: take_steps(FieldDecoder(other), restorer(other)),
         )
-
-
-def gradient_variance(stack: ExposureStack) -> np.ndarray:
-    """Calculate how noise changes the gradient of half of chi squared.
-
-    Parameters
-    ----------
-    stack : `ExposureStack`
-        The exposures.
-
-    Returns
-    -------
-    variance : `numpy.ndarray`
-        Variance of the derivative by each latent pixel, nJy**-2, shape of the
-        latent image.  It is also the inverse variance of the flux of a point
-        source there, as long as pixels are independent.
-    """
-    from .decoder import FieldDecoder
-
-    def weights(rows: slice, columns: slice) -> np.ndarray:
-        i, j = rows.start // stack.cell_shape[0], columns.start // stack.cell_shape[1]
-        return stack.correlation[:, i, j, np.newaxis, np.newaxis] / stack.variance[:, rows, columns]
-
-    squares = FieldDecoder(stack, squared=True)
-    # Rounding errors of the Fourier transforms can be negative.
-    return np.maximum(squares.adjoint(weights), np.float32(0.0))
