@@ -29,6 +29,7 @@ import lsst.pipe.base as pipeBase
 from lsst.images import Box, VisitImage
 
 from .cell_kernels import CellKernels, describe_error
+from .errors import RestorationError
 from .footprint import Footprint
 from .patch_geometry import PatchGeometry
 from .psf_kernels import fwhm
@@ -36,6 +37,13 @@ from .stack_builder import StackBuilder, StackInput
 from .visit_input import VisitInput, scale_to_njy
 from .warp import PixelMap, WarpError, warp
 from .warp_input import WarpInput
+
+# Memory of a restoration, bytes: what it takes for any patch, what it takes
+# more for each pixel of the patch, and for each pixel of an exposure that is
+# kept in memory, as `make bench-scale` measured them.
+_BASE_MEMORY = 2.0e9
+_MEMORY_PER_PIXEL = 160
+_MEMORY_PER_EXPOSURE_PIXEL = 15
 
 
 class StackConfig(pexConfig.Config):
@@ -81,6 +89,16 @@ class StackConfig(pexConfig.Config):
         default=0.05,
         min=0.0,
         max=1.0,
+    )
+
+    maxMemory = pexConfig.RangeField(
+        dtype=float,
+        doc="Memory, GiB, that the restoration of a patch may take. Where the pixels of the exposures do not "
+        "fit into it beside all else, they are kept in a temporary file (in the directory TMPDIR) and "
+        "streamed.",
+        default=8.0,
+        min=0.0,
+        inclusiveMin=False,
     )
 
     def validate(self) -> None:
@@ -176,7 +194,8 @@ class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
         self._require_enough(len(visits), where, [])
         footprints = self._check(inputs, geometry)
 
-        builder = StackBuilder(geometry, len(visits), self.config.kernelSize)
+        on_disk = self._on_disk(len(visits), geometry, where)
+        builder = StackBuilder(geometry, len(visits), self.config.kernelSize, on_disk=on_disk)
         dropped: list[tuple[str, str]] = []
         outside: list[str] = []
         for name, members in visits.items():
@@ -247,6 +266,33 @@ class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
                 f"{n_visits} usable visits on {where}, fewer than minExposures={self.config.minExposures}."
                 f"{detail}"
             )
+
+    def _on_disk(self, n_visits: int, geometry: PatchGeometry, where: str) -> bool:
+        """Decide whether the pixels are kept in memory or in a file.
+
+        Raises
+        ------
+        RestorationError
+            Raised if the patch does not fit into ``maxMemory`` either way.
+        """
+        pixels = geometry.outer_bbox.area
+        least = (_BASE_MEMORY + _MEMORY_PER_PIXEL * pixels) / 2**30
+        most = least + _MEMORY_PER_EXPOSURE_PIXEL * n_visits * pixels / 2**30
+        if least > self.config.maxMemory:
+            raise RestorationError(
+                f"The restoration of {where} takes about {least:.1f} GiB of memory without the pixels of its "
+                f"exposures, more than maxMemory={self.config.maxMemory}: allow for more, or make smaller "
+                "patches."
+            )
+        if most > self.config.maxMemory:
+            self.log.info(
+                "Keeping the pixels of %d visits in a temporary file: in memory, the restoration would take "
+                "about %.1f GiB, more than maxMemory=%s.",
+                n_visits,
+                most,
+                self.config.maxMemory,
+            )
+        return most > self.config.maxMemory
 
     @abc.abstractmethod
     def _open(self, handle: Any) -> T:

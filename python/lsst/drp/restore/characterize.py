@@ -24,6 +24,7 @@ import scipy.stats
 import lsst.pex.config as pexConfig
 import lsst.pipe.base as pipeBase
 
+from . import scratch
 from .exposure_stack import ExposureStack
 from .restoration import Restoration
 
@@ -232,7 +233,7 @@ class CharacterizeTask(pipeBase.Task):
             signal > self.config.minSignal, iterations=_GROWTH * stack.factor
         )
         # One buffer serves all of the exposures that are made up here.
-        pixels = np.empty_like(stack.image)
+        pixels = scratch.empty_like(stack.image)
         inconsistent = self._inconsistent(stack, restoration, pixels)
         kernels = self._psf(stack, restoration, depth, pixels)
         variance, realizations, pedestal = self._noise(stack, restoration, significant, pixels)
@@ -259,8 +260,8 @@ class CharacterizeTask(pipeBase.Task):
 
         number = self.config.numRealizations
         sky = np.where(significant, restoration.latent, np.float32(0))
-        decoder = FieldDecoder(stack)
         other = dataclasses.replace(stack, image=pixels)
+        decoder = FieldDecoder(other)
         patch = stack.latent_patch
         mean = np.zeros(sky[patch].shape, np.float64)
         squares = np.zeros(sky[patch].shape, np.float64)
@@ -322,11 +323,13 @@ class CharacterizeTask(pipeBase.Task):
         points = np.zeros_like(restoration.latent)
         for (y, x), offset, flux in zip(corners, offsets, fluxes, strict=True):
             points[y : y + size, x : x + size] += flux * _point(offset, size)
-        for rows, columns, predicted in FieldDecoder(stack).predictions(points):
+        other = dataclasses.replace(stack, image=pixels)
+        # It gives back the memory of the pixels that are written.
+        for rows, columns, predicted in FieldDecoder(other).predictions(points):
             pixels[:, rows, columns] = np.where(
                 stack.good[:, rows, columns], stack.image[:, rows, columns] + predicted, 0.0
             )
-        response = restoration.repeat(dataclasses.replace(stack, image=pixels)) - restoration.latent
+        response = restoration.repeat(other) - restoration.latent
         stamps = np.array([response[y : y + size, x : x + size] for y, x in corners])
         stamps = _shift(stamps / fluxes[:, np.newaxis, np.newaxis], -offsets)
 
@@ -365,7 +368,8 @@ class CharacterizeTask(pipeBase.Task):
         """Return where the exposures contradict the image."""
         from .decoder import FieldDecoder
 
-        for rows, columns, predicted in FieldDecoder(stack).predictions(restoration.latent):
+        other = dataclasses.replace(stack, image=pixels)
+        for rows, columns, predicted in FieldDecoder(other).predictions(restoration.latent):
             variance = stack.noise_variance(rows, columns)
             residual = stack.image[:, rows, columns] - predicted
             pixels[:, rows, columns] = np.divide(
@@ -373,7 +377,8 @@ class CharacterizeTask(pipeBase.Task):
             )
         chi2 = np.zeros(stack.shape, np.float32)
         count = np.zeros(stack.shape, np.intp)
-        for residual, good, kernels in zip(pixels, stack.good, stack.kernels, strict=True):
+        for t, residual, _, good in other.planes():
+            kernels = stack.kernels[t]
             kernels = kernels[kernels.any(axis=(2, 3))]
             if not len(kernels):
                 continue

@@ -161,6 +161,7 @@ class FieldInput:
                 # that is smaller by the padding on each side.
                 crop = Crop(y, x, rows.stop - y - 2 * padding, cols.stop - x - 2 * padding)
                 yield rows, cols, self.context(crop)[None]
+            self.stack.release()
 
 
 class CropSampler:
@@ -307,7 +308,9 @@ class CropSampler:
 
     def training_batch(self) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
         """Draw a batch to train on; see `batch`."""
-        return self.batch([self.draw() for _ in range(self._batch_size)])
+        batch = self.batch([self.draw() for _ in range(self._batch_size)])
+        self._field.stack.release()
+        return batch
 
     def validation_batches(self) -> list[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]:
         """Cut the held-out crops; see `batch`."""

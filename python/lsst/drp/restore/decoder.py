@@ -26,8 +26,8 @@ from .exposure_stack import ExposureStack
 from .super_resolution import kernel_phases
 
 # Latent pixels that one call on a batch of cells may hold for every exposure:
-# bounds the memory of a pass over a patch (32 MiB for each float32 array).
-_PIXELS_PER_CALL = 2**23
+# bounds the memory of a pass over a patch (16 MiB for each float32 array).
+_PIXELS_PER_CALL = 2**22
 
 # The same for the transfer functions that are kept from one pass over the
 # patch to the next (4 bytes each).
@@ -471,8 +471,17 @@ class FieldDecoder:
             total += float(np.sum(clipped * (size - 0.5 * clipped), dtype=np.float64))
         return total / int(np.count_nonzero(stack.good))
 
-    def _batches(self) -> list[list[tuple[int, int, slice, slice]]]:
-        return [self._cells[i : i + self._batch] for i in range(0, len(self._cells), self._batch)]
+    def _batches(self) -> Iterator[list[tuple[int, int, slice, slice]]]:
+        """Iterate over the cells that are computed together."""
+        row = 0
+        for start in range(0, len(self._cells), self._batch):
+            cells = self._cells[start : start + self._batch]
+            if cells[0][0] != row:
+                # Not after each batch: cells beside each other share pages of memory.
+                self._stack.release()
+                row = cells[0][0]
+            yield cells
+        self._stack.release()
 
     def _cut(self, latent: np.ndarray, cells: list[tuple[int, int, slice, slice]]) -> Any:
         """Cut what cells are predicted from out of a latent image."""

@@ -14,6 +14,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from . import scratch
+
+# Good pixels from which the median sigma is taken at most.
+_MEDIAN_PIXELS = 2**22
+
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class ExposureStack:
@@ -145,8 +150,17 @@ class ExposureStack:
 
     @property
     def median_sigma(self) -> float:
-        """Median standard deviation of the good pixels, nJy (`float`)."""
-        return float(np.sqrt(np.median(self.variance[self.good])))
+        """Median standard deviation of the good pixels, nJy (`float`): of
+        every second, third or so row of large stacks.
+        """
+        step = 1 + self.image.size // _MEDIAN_PIXELS
+        # Where no such row has a good pixel, another one has.
+        for start in range(step):
+            rows = slice(start, None, step)
+            variance = self.variance[:, rows][self.good[:, rows]]
+            if variance.size:
+                return float(np.sqrt(np.median(variance)))
+        return np.nan
 
     def noise_variance(self, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
         """Return the variance of independent pixels that have the same effect
@@ -185,6 +199,7 @@ class ExposureStack:
         self.good[pixels] = False
         self.image[pixels] = 0.0
         self.variance[pixels] = np.inf
+        self.release()
 
     def restore(self, pixels: np.ndarray, image: np.ndarray, variance: np.ndarray) -> None:
         """Put pixels that were good before `reject` back, in place.
@@ -199,6 +214,7 @@ class ExposureStack:
         self.good[pixels] = True
         self.image[pixels] = image
         self.variance[pixels] = variance
+        self.release()
 
     def cells(self) -> Iterator[tuple[int, int, slice, slice]]:
         """Iterate over the cells.
@@ -214,6 +230,25 @@ class ExposureStack:
         for i in range(self.kernels.shape[1]):
             for j in range(self.kernels.shape[2]):
                 yield i, j, slice(i * height, (i + 1) * height), slice(j * width, (j + 1) * width)
+            self.release()
+
+    def planes(self) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+        """Iterate over the exposures.
+
+        Yields
+        ------
+        t : `int`
+            Index of the exposure.
+        image, variance, good : `numpy.ndarray`
+            Its pixels, views of shape ``(height, width)``.
+        """
+        for t in range(self.n_exposures):
+            yield t, self.image[t], self.variance[t], self.good[t]
+            self.release()
+
+    def release(self) -> None:
+        """Give back what memory the pixels take if they are in a file."""
+        scratch.release(self.image, self.variance, self.good)
 
 
 def expand_cells(values: np.ndarray, cell_shape: tuple[int, int]) -> np.ndarray:

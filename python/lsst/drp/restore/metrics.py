@@ -129,7 +129,7 @@ def measure_metrics(
     images |= {"restored": restored, "measurable": result.measurable.image}
 
     exposures: dict[str, list[float]] = {"sharpness": [], "sky_noise": [], "psnr": [], "ssim": []}
-    for pixels, good in zip(stack.image, stack.good, strict=True):
+    for _, pixels, _, good in stack.planes():
         exposures["sharpness"].append(sharpness(np.where(good, pixels, reference.image)))
         exposures["sky_noise"].append(sky_noise(pixels, ~good))
         masked = np.where(good, pixels, np.float32(np.nan))
@@ -144,7 +144,7 @@ def measure_metrics(
     }
     against = [name for name in images if name in ("reference_coadd", "pipeline_coadd")]
     n_clipped = int(np.count_nonzero(reference.clipped))
-    n_good = int(np.count_nonzero(stack.good | reference.clipped))
+    n_good = sum(int(np.count_nonzero(good | reference.clipped[t])) for t, _, _, good in stack.planes())
     return {
         "sharpness": {"exposures": float(np.median(exposures["sharpness"]))}
         | {name: sharpness(image) for name, image in images.items()},

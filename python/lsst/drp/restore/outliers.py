@@ -17,6 +17,7 @@ import numpy as np
 import scipy.fft
 import scipy.ndimage
 
+from . import scratch
 from .exposure_stack import ExposureStack, expand_cells
 
 # Pixels of all exposures together that are sorted at once (64 MiB of float32).
@@ -107,12 +108,12 @@ def outliers_from_median(
 
     median = _lower_median(stack)
     inverse = np.zeros(stack.shape, np.float32)
-    for variance in stack.variance:
+    for _, _, variance, _ in stack.planes():
         inverse += 1 / variance
     with np.errstate(divide="ignore"):
         # Variance of a median of Gaussian noise: pi / 2 times that of the mean.
         variance = np.float32(np.pi / 2) / inverse
-    return _mark(stack, stack.good, median, variance, expect, clip_sigma, clip_brightness, both_signs=True)
+    return _mark(stack, None, None, median, variance, expect, clip_sigma, clip_brightness, both_signs=True)
 
 
 def outliers_from_mean(
@@ -172,14 +173,16 @@ def outliers_from_mean(
     present = np.count_nonzero(stack.has_kernel, axis=0)
     present = expand_cells(present, stack.cell_shape)
     coverage = np.count_nonzero(stack.good, axis=0) / np.maximum(present, 1)
-    candidates = np.greater(stack.good, clipped)
-    candidates &= scipy.ndimage.minimum_filter(coverage, 2 * _MATCHING_REACH + 1) >= _MATCHING_COVERAGE
-    return _mark(stack, candidates, image, variance, expect, clip_sigma, clip_brightness, both_signs=False)
+    covered = scipy.ndimage.minimum_filter(coverage, 2 * _MATCHING_REACH + 1) >= _MATCHING_COVERAGE
+    return _mark(
+        stack, clipped, covered, image, variance, expect, clip_sigma, clip_brightness, both_signs=False
+    )
 
 
 def _mark(
     stack: ExposureStack,
-    candidates: np.ndarray,
+    clipped: np.ndarray | None,
+    covered: np.ndarray | None,
     reference: np.ndarray,
     variance: np.ndarray,
     expect: _Expect,
@@ -188,12 +191,13 @@ def _mark(
     *,
     both_signs: bool,
 ) -> np.ndarray:
-    """Mark the candidates that differ from the reference by more than noise,
-    brightness and PSFs explain, and what resampling spread from them, shape
-    ``(n, height, width)``.
+    """Mark the good pixels, not clipped and where covered, that differ from
+    the reference by more than noise, brightness and PSFs explain, and what
+    resampling spread from them, shape ``(n, height, width)``.
     """
     # 2: outlier; 1: outlier if it is beside one; 0: fine.
-    level = np.zeros(stack.image.shape, np.uint8)
+    level = scratch.empty_like(stack.good).view(np.uint8)
+    level[...] = 0
     margin = stack.kernel_size - 1
     # Stars just outside of the field shine into it: mirror the border.
     reference = np.pad(_fill_holes(reference), margin, mode="symmetric")
@@ -223,11 +227,18 @@ def _mark(
         # The variance of a pixel that is not good is infinite.
         deviation /= np.sqrt(stack.variance[present, rows, columns] + variance[cell])
         found = (deviation > clip_sigma).astype(np.uint8) + (deviation > clip_sigma / 2)
-        level[present, rows, columns] = found * candidates[present, rows, columns]
+        found *= stack.good[present, rows, columns]
+        if clipped is not None:
+            found *= ~clipped[present, rows, columns]
+        if covered is not None:
+            found *= covered[rows, columns]
+        level[present, rows, columns] = found
     square = np.ones((3, 3), bool)
+    scratch.release(level)
     for plane in level:
         # Two pixels far, resampling spreads a cosmic ray over its neighbours.
         plane[:] = scipy.ndimage.binary_dilation(plane == 2, square, iterations=2, mask=plane > 0)
+        scratch.release(level)
     return level.view(bool)
 
 
@@ -254,6 +265,7 @@ def _lower_median(stack: ExposureStack) -> np.ndarray:
         middle = np.maximum(count - 1, 0) // 2
         median = np.take_along_axis(values, middle[..., np.newaxis], axis=-1)[..., 0]
         result[rows] = np.where(count > 0, median, np.nan)
+        stack.release()
     return result
 
 

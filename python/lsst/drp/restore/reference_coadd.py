@@ -25,6 +25,7 @@ import scipy.ndimage
 
 from .exposure_stack import ExposureStack, expand_cells
 from .outliers import outliers_from_mean, outliers_from_median
+from .scratch import release
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -138,6 +139,7 @@ def reference_coadd(
             clip_brightness=clip_brightness,
         )
         image, variance, n_exposures = _average(stack, clipped, weights)
+    release(clipped)
     return ReferenceCoadd(
         image=image,
         variance=variance,
@@ -166,7 +168,7 @@ def naive_mean(stack: ExposureStack) -> np.ndarray:
     """
     total = np.zeros(stack.shape, np.float32)
     count = np.zeros(stack.shape, np.float32)
-    for image, good in zip(stack.image, stack.good, strict=True):
+    for _, image, _, good in stack.planes():
         total += np.where(good, image, np.float32(0))
         count += good
     with np.errstate(invalid="ignore"):
@@ -192,9 +194,9 @@ def weighted_mean(stack: ExposureStack, weights: np.ndarray) -> np.ndarray:
     """
     total = np.zeros(stack.shape, np.float32)
     norm = np.zeros(stack.shape, np.float32)
-    for t in range(stack.n_exposures):
-        weight = np.where(stack.good[t], expand_cells(weights[t], stack.cell_shape), np.float32(0))
-        total += weight * stack.image[t]
+    for t, image, _, good in stack.planes():
+        weight = np.where(good, expand_cells(weights[t], stack.cell_shape), np.float32(0))
+        total += weight * image
         norm += weight
     with np.errstate(invalid="ignore"):
         return total / norm
@@ -234,11 +236,12 @@ def _average(
     noise = np.zeros(stack.shape, np.float32)
     norm = np.zeros(stack.shape, np.float32)
     n_exposures = np.zeros(stack.shape, np.int16)
-    for t in range(stack.n_exposures):
-        used = stack.good[t] & ~clipped[t]
+    for t, image, variance, good in stack.planes():
+        used = good & ~clipped[t]
+        release(clipped)
         weight = np.where(used, expand_cells(weights[t], stack.cell_shape), np.float32(0))
-        total += weight * stack.image[t]
-        noise += weight**2 * np.where(used, stack.variance[t], np.float32(0))
+        total += weight * image
+        noise += weight**2 * np.where(used, variance, np.float32(0))
         norm += weight
         n_exposures += used
     with np.errstate(invalid="ignore"):

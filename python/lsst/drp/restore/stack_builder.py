@@ -20,6 +20,7 @@ from .exposure_stack import ExposureStack
 from .footprint import Footprint
 from .patch_geometry import PatchGeometry
 from .psf_kernels import kernel_moments
+from .scratch import release, scratch_array
 from .visit_input import VisitInput
 from .warp import Warp
 from .warp_input import WarpInput
@@ -110,16 +111,22 @@ class StackBuilder:
         Largest number of planes.
     kernel_size : `int`
         Height and width of the PSF kernels.
+    on_disk : `bool`, optional
+        Whether to keep the pixels in a temporary file instead of memory.
     """
 
-    def __init__(self, geometry: PatchGeometry, n: int, kernel_size: int) -> None:
+    def __init__(self, geometry: PatchGeometry, n: int, kernel_size: int, *, on_disk: bool = False) -> None:
         grid = geometry.patch.cells
         cells = (grid.grid_size.i, grid.grid_size.j)
         self._bbox = geometry.outer_bbox
         self._cell_shape = (grid.cell_shape.y, grid.cell_shape.x)
-        self._image = np.zeros((n, *self._bbox.shape), dtype=np.float32)
-        self._variance = np.full((n, *self._bbox.shape), np.inf, dtype=np.float32)
-        self._good = np.zeros((n, *self._bbox.shape), dtype=bool)
+        make = scratch_array if on_disk else np.zeros
+        self._image = make((n, *self._bbox.shape), np.float32)
+        self._variance = make((n, *self._bbox.shape), np.float32)
+        self._good = make((n, *self._bbox.shape), np.bool_)
+        for plane in self._variance:
+            plane[:] = np.inf
+            release(self._variance)
         self._kernels = np.zeros((n, *cells, kernel_size, kernel_size), dtype=np.float32)
         self._correlation = np.ones((n, *cells), dtype=np.float32)
         # Of the current plane, by cell: the sum of the inverse correlation over its good pixels.
@@ -244,6 +251,7 @@ class StackBuilder:
         self._pending = []
         self._owner_count[:] = 0
         self._inverse_correlation[:] = 0.0
+        release(self._image, self._variance, self._good)
 
     def stack(self) -> ExposureStack:
         """Return the planes that were kept (`ExposureStack`)."""

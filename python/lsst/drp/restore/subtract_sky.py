@@ -143,8 +143,8 @@ class SubtractSkyTask(pipeBase.Task):
         if order < 0:
             return pipeBase.Struct(coefficients=coefficients, rms=rms)
         empty = ~self._sources(stack)
-        for t, name in enumerate(stack.names):
-            good = stack.good[t]
+        for t, image, variance, good in stack.planes():
+            name = stack.names[t]
             parts = self._parts(good)
             fits, squares = [], 0.0
             for label, where in enumerate(scipy.ndimage.find_objects(parts), start=1):
@@ -153,12 +153,12 @@ class SubtractSkyTask(pipeBase.Task):
                     _chebyshev(axis, size, order) for axis, size in zip(where, stack.shape, strict=True)
                 )
                 usable = inside & empty[where]
-                fit = self._fit(stack.image[t][where], stack.variance[t][where], usable, *basis)
+                fit = self._fit(image[where], variance[where], usable, *basis)
                 if fit is None:
                     continue
                 fits.append(fit)
                 level = (basis[0] @ fit @ basis[1].T).astype(np.float32)[inside]
-                stack.image[t][where][inside] -= level
+                image[where][inside] -= level
                 squares += float(np.sum(level**2, dtype=np.float64))
             if not fits:
                 self.log.warning(
