@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .patch_geometry import PatchGeometry
     from .refine import RefineConfig, RefineTask
     from .restoration import Restoration
+    from .restore_arrays import ImageWithPsf, RestoredArrays, restore
     from .restore_coadd import RestoreCoaddConfig, RestoreCoaddConnections, RestoreCoaddTask
     from .restore_multiband import (
         RestoreMultibandCoaddConfig,
@@ -50,6 +51,7 @@ __all__ = (
     "FindSourcesTask",
     "ImageMMConfig",
     "ImageMMTask",
+    "ImageWithPsf",
     "InputError",
     "KernelFit",
     "Measurable",
@@ -66,8 +68,10 @@ __all__ = (
     "RestoreMultibandCoaddConfig",
     "RestoreMultibandCoaddConnections",
     "RestoreMultibandCoaddTask",
+    "RestoredArrays",
     "StackWarpsConfig",
     "StackWarpsTask",
+    "restore",
 )
 
 _MODULES = {
@@ -85,6 +89,7 @@ _MODULES = {
     "FindSourcesTask": "find_sources",
     "ImageMMConfig": "image_mm",
     "ImageMMTask": "image_mm",
+    "ImageWithPsf": "restore_arrays",
     "InputError": "errors",
     "KernelFit": "fit_kernels",
     "Measurable": "measurable",
@@ -101,8 +106,10 @@ _MODULES = {
     "RestoreMultibandCoaddConfig": "restore_multiband",
     "RestoreMultibandCoaddConnections": "restore_multiband",
     "RestoreMultibandCoaddTask": "restore_multiband",
+    "RestoredArrays": "restore_arrays",
     "StackWarpsConfig": "stack_warps",
     "StackWarpsTask": "stack_warps",
+    "restore": "restore_arrays",
 }
 
 

@@ -80,7 +80,7 @@ _WARP_SCHEMA = MaskSchema(get_legacy_visit_image_mask_planes().values())
 
 # Fraction of the exposures' weight under a source's PSF that is on good
 # pixels, below which the PSF of what the restoration lost counts as inexact.
-_MIN_COVERAGE = 0.8
+MIN_COVERAGE = 0.8
 
 
 def make_restored_coadd(
@@ -204,7 +204,7 @@ def make_measurable_coadd(
     mask = Mask(0, schema=_MEASURABLE_SCHEMA, bbox=geometry.outer_bbox)
     mask.set("NO_DATA", reference.n_exposures == 0)
     mask.set("FEW_EXPOSURES", reference.n_exposures < few_exposures)
-    mask.set("INEXACT_PSF", measurable.coverage < _MIN_COVERAGE)
+    mask.set("INEXACT_PSF", measurable.coverage < MIN_COVERAGE)
     return _make_coadd(
         measurable.image,
         measurable.variance,

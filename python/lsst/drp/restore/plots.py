@@ -93,6 +93,7 @@ def plot_comparison(
     title: str = "",
     exposure_label: str = "One exposure",
     geometry: PatchGeometry | None = None,
+    unit: str = "nJy",
 ) -> Figure:
     """Plot an exposure, the reference coadd, the restored image and what it
     changed, as the papers do (figure 3 of the second paper).
@@ -100,11 +101,11 @@ def plot_comparison(
     Parameters
     ----------
     exposure, coadd, restored : `numpy.ndarray`
-        Images in nJy per pixel, shape ``(height, width)``, shown on the same
+        Images, flux per pixel, shape ``(height, width)``, shown on the same
         asinh stretch.  NaN pixels are shown as missing.
     residual : `numpy.ndarray`, optional
-        ``restored - coadd``, nJy per pixel, same shape, shown on a diverging
-        scale of its own; calculated if not given.
+        ``restored - coadd``, same shape, shown on a diverging scale of its
+        own; calculated if not given.
     title : `str`, optional
         Title of the figure.
     exposure_label : `str`, optional
@@ -112,6 +113,8 @@ def plot_comparison(
     geometry : `PatchGeometry`, optional
         The pixel grid, for the axes, the scale bar and the compass; without
         it, the axes are those of the array.
+    unit : `str`, optional
+        Unit of the flux, for the colour bars.
 
     Returns
     -------
@@ -185,7 +188,7 @@ def plot_comparison(
             aspect=aspect,
             ticks=_ticks(mappable.norm.vmin, mappable.norm.vmax, 3 * noise),
             format="{x:g}",
-            label="nJy per pixel (green: no data)",
+            label=f"{unit} per pixel (green: no data)",
             extend="both",
         ).minorticks_off()
     if geometry is not None:
