@@ -17,12 +17,13 @@ BENCHMARKS_INSTALLED := $(VENV)/benchmarks-installed
 TEST_JOBS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
 
-.PHONY: help demo test lint bench-quality clean
+.PHONY: help demo test lint docs bench-quality clean
 
 help:
 	@echo "make demo   simulate 8 visits, restore the patch they cover, show the result in demo/"
 	@echo "make test   check style and types, run the tests"
 	@echo "make lint   check style and types only"
+	@echo "make docs   make the documentation: doc/_build/html/index.html"
 	@echo "make bench-quality  measure on simulated fields what is true of the restored coadds, beside other"
 	@echo "            methods, and on real exposures: a table, and figures in benchmarks/results/ (30 minutes)"
 	@echo "make clean  remove .venv, demo and everything built"
@@ -37,6 +38,11 @@ test: lint
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+
+# Any warning is an error.
+docs: $(INSTALLED)
+	$(RUN) -m sphinx -W --keep-going -q -b html doc doc/_build/html
+	@echo "doc/_build/html/index.html"
 
 bench-quality: $(BENCHMARKS_INSTALLED)
 	$(RUN) -m benchmarks.quality
@@ -54,8 +60,8 @@ $(INSTALLED): pyproject.toml
 	    "$$python" -m venv --clear $(VENV) || exit 1; \
 	fi
 	@echo "Installing the package and its dependencies into $(VENV) (a few minutes, about 3 GB)"
-	@$(RUN) -m pip install -qq --disable-pip-version-check --editable '.[simulation,test]'
+	@$(RUN) -m pip install -qq --disable-pip-version-check --editable '.[docs,simulation,test]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo benchmarks/results build dist python/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) demo benchmarks/results build dist doc/_build doc/lsst.drp.restore/api python/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
