@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import logging
+import mmap
 
 import astropy.units as u
 import numpy as np
@@ -18,7 +19,7 @@ from skies import make_geometry, tan_wcs
 
 from lsst.daf.butler import Butler, DatasetRef, DatasetType, FileDataset
 from lsst.drp.restore.build_stack import BuildStackConfig, BuildStackTask
-from lsst.drp.restore.errors import InputError
+from lsst.drp.restore.errors import InputError, RestorationError
 from lsst.drp.restore.psf_kernels import fwhm, psf_kernel
 from lsst.drp.restore.repository import (
     make_visit_image,
@@ -682,3 +683,25 @@ def test_even_kernel_size_is_refused():
     config.kernelSize = 24
     with pytest.raises(FieldValidationError, match="must be odd, not 24"):
         config.validate()
+
+
+# -- memory
+
+
+def test_pixels_that_do_not_fit_into_memory_are_kept_in_a_file(caplog: pytest.LogCaptureFixture) -> None:
+    images = [make_image(visit, angle=0.1 * visit) for visit in (1, 2, 3)]
+    in_memory = build(*images).stack
+    # 120x120 pixels need hardly more than what any patch needs.
+    least = (2.0e9 + 160 * 120**2) / 2**30
+    with caplog.at_level(logging.INFO, logger="lsst"):
+        on_disk = build(*images, maxMemory=least + 1e-5).stack
+    assert any("temporary file" in message for message in caplog.messages)
+    assert not isinstance(in_memory.image.base.base, mmap.mmap)
+    assert isinstance(on_disk.image.base.base, mmap.mmap)
+    for name in ("image", "variance", "good", "kernels", "correlation"):
+        np.testing.assert_array_equal(getattr(on_disk, name), getattr(in_memory, name))
+
+
+def test_patch_that_does_not_fit_at_all_is_refused() -> None:
+    with pytest.raises(RestorationError, match=r"maxMemory=1.0: allow for more, or make smaller patches"):
+        build(make_image(1), make_image(2), maxMemory=1.0)
