@@ -182,7 +182,7 @@ class AstroClearNetConfig(pexConfig.Config):
     warmStartRate = pexConfig.RangeField(
         dtype=float,
         doc="Adam's initial learning rate if most of the weights come from an earlier run.",
-        default=0.001,
+        default=0.004,
         min=0.0,
         inclusiveMin=False,
     )
@@ -200,7 +200,7 @@ class AstroClearNetConfig(pexConfig.Config):
     tileSize = pexConfig.RangeField(
         dtype=int,
         doc="Height and width of the tiles of the last pass, pixels: bounds its memory.",
-        default=512,
+        default=256,
         min=32,
     )
     computeDevice = pexConfig.ChoiceField[str](
