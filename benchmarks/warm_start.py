@@ -234,7 +234,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--fields", type=int, nargs="+", default=[301, 302, 303], help="seeds of the fields")
     add("--size", type=int, default=256, help="height and width of a field, pixels, a multiple of 128")
-    add("--rates", type=float, nargs="+", default=[0.001], help="values of warmStartRate")
+    add("--rates", type=float, nargs="+", default=[0.004], help="values of warmStartRate")
     add("--workers", type=int, default=2, help="processes side by side, one thread each")
     add("--log", type=Path, default=Path("warm_start.log"), help="file for what libraries print")
     return parser.parse_args(arguments)
