@@ -97,6 +97,8 @@ def measure_metrics(
             the kernels.
         ``clipped_fraction``
             Fraction of the good pixels that were clipped as outliers.
+        ``no_data_fraction``
+            Fraction of the pixels that no exposure has data for.
         ``pedestal``
             Level of the restored image in empty sky, nJy per pixel.
         ``inconsistent_fraction``
@@ -161,6 +163,7 @@ def measure_metrics(
         "seeing_pixels": seeing,
         "kernel_fraction": {"median": float(np.median(fractions)), "lowest": float(fractions.min())},
         "clipped_fraction": n_clipped / max(n_good, 1),
+        "no_data_fraction": float((reference.n_exposures == 0).mean()),
         "pedestal": float(result.character.pedestal),
         "inconsistent_fraction": float(result.character.inconsistent.mean()),
         "steps": int(restoration.steps),

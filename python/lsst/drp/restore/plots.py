@@ -297,12 +297,12 @@ def _ticks(low: float, high: float, linear_width: float) -> list[float]:
     return [*(-powers[powers <= -low][::-1]), 0.0, *powers[powers <= high]]
 
 
-def _block_mean(image: np.ndarray) -> tuple[np.ndarray, int]:
-    """Average square blocks of pixels so that at most `_PANEL_PIXELS` are left
-    on a side; return the averages and the size of a block.  Pixels that do not
+def _block_mean(image: np.ndarray, most: int = _PANEL_PIXELS) -> tuple[np.ndarray, int]:
+    """Average square blocks of pixels so that at most ``most`` are left on a
+    side; return the averages and the size of a block.  Pixels that do not
     fill a block are left out.
     """
-    size = -(-max(image.shape) // _PANEL_PIXELS)
+    size = -(-max(image.shape) // most)
     if size == 1:
         return image, 1
     height, width = (extent // size for extent in image.shape)
