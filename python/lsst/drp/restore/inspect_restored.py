@@ -722,7 +722,7 @@ def _without_result(
     collections: Any,
     bands: Sequence[str],
     done: set[tuple[Any, ...]],
-    query: Mapping[str, Any],
+    query: dict[str, Any],
 ) -> Iterator[Patch]:
     """Find patches that a task worked on and that have no metrics.
 
