@@ -132,8 +132,8 @@ def test_same_files_two_ways(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_wheel_content(wheel: Path) -> None:
-    """The wheel holds every module, pipeline and configuration, and nothing
-    else.
+    """The wheel holds every module, page, pipeline and configuration, and
+    nothing else.
     """
     with zipfile.ZipFile(wheel) as archive:
         files = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -144,6 +144,7 @@ def test_wheel_content(wheel: Path) -> None:
         for path in source.rglob("*.py")
         if path.name != "version.py" and "config" not in path.relative_to(source).parts
     }
+    expected |= {str(package / path.name) for path in source.glob("*.html")}
     for directory, pattern in (("pipelines", "*.yaml"), ("config", "*.py")):
         expected |= {str(package / path.relative_to(TOP)) for path in (TOP / directory).rglob(pattern)}
     assert files - {str(package / "version.py")} == expected | {str(package / "py.typed")}
@@ -162,7 +163,7 @@ def test_wheel_runs_outside_of_checkout(installed: Environment) -> None:
     configured = installed.pipetask(f"build -p {hsc} --show config=restoreCoadd::*connections.direct_warps")
     assert "connections.direct_warps='deepCoadd_directWarp'" in configured
     commands = installed.butler("--help")
-    for command in ("register-tract", "simulate-exposures", "ingest-exposures"):
+    for command in ("register-tract", "simulate-exposures", "ingest-exposures", "inspect-restored"):
         assert command in commands
 
 
