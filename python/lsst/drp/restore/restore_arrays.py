@@ -234,7 +234,8 @@ def restore(
     Notes
     -----
     Exposures without a good pixel are left out, with a warning.  Progress and
-    what is done about bad pixels go to the logger ``lsst`` of `logging`.
+    what is done about bad pixels go to the logger ``lsst`` of `logging`;
+    messages call the unit nJy, whatever it is.
     """
     config = _make_config(config, seed)
     stack, used, scale = stack_arrays(
