@@ -361,7 +361,7 @@ def test_page_in_a_browser(repo: Path, tmp_path: Path) -> None:
             const click = name => Array.from(document.querySelectorAll("th button"))
               .find(button => button.textContent === name).click();
             look();
-            ["loss", "loss", "patch", "worst"].forEach(name => { click(name); look(); });
+            ["loss", "loss", "patch", "rank"].forEach(name => { click(name); look(); });
             const find = document.getElementById("find");
             find.value = "CONVERGE"; find.dispatchEvent(new Event("input")); look();
             find.value = ""; find.dispatchEvent(new Event("input"));

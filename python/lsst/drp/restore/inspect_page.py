@@ -70,7 +70,7 @@ def write_page(
         folder.mkdir(parents=True, exist_ok=True)
     template = importlib.resources.files(__package__).joinpath("inspect_page.html").read_text("utf-8")
     before, after = template.split("$rows")
-    titles = [("", "worst", ""), ("", "patch", ""), ("", "warnings", "descending")]
+    titles = [("", "rank", ""), ("", "patch", ""), ("", "warnings", "descending")]
     titles += [("", "", "")] * thumbnails
     titles += [
         ("n", column.title, "descending" if column.high_is_worse else "ascending") for column in _SHOWN
@@ -78,7 +78,7 @@ def write_page(
     texts = {
         "title": escape(campaign.title),
         "summary": escape(campaign.summary()),
-        "head": "".join(_title(*title) for title in [*titles, ("", "", "")]),
+        "head": "".join(_title(*title) for title in titles) + "<th>loss by step</th>",
         "columns": "".join(
             f"<dt>{escape(column.title)}</dt><dd>{escape(column.doc)}</dd>" for column in _SHOWN
         ),

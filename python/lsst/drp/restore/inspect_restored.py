@@ -740,10 +740,13 @@ def _without_result(
         place = (patch.skymap, patch.tract, patch.patch)
         if (*place, patch.band) in done or (not patch.band and place in several_bands):
             continue
-        patch.state = "no work" if _place(ref) in finished else "failed"
-        patch.problems.append(
-            ("failed: " if patch.state == "failed" else "nothing to restore: ") + _last_words(butler, ref)
-        )
+        reason = _last_words(butler, ref)
+        if _place(ref) in finished:
+            patch.state = "no work"
+            patch.remarks.append(f"nothing to restore: {reason}")
+        else:
+            patch.state = "failed"
+            patch.problems.append(f"failed: {reason}")
         yield patch
 
 
