@@ -17,7 +17,7 @@ BENCHMARKS_INSTALLED := $(VENV)/benchmarks-installed
 TEST_JOBS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
 
-.PHONY: help demo test lint docs bench-quality clean
+.PHONY: help demo test lint docs bench-quality bench-scale clean
 
 help:
 	@echo "make demo   simulate 8 visits, restore the patch they cover, show the result in demo/"
@@ -26,6 +26,8 @@ help:
 	@echo "make docs   make the documentation: doc/_build/html/index.html"
 	@echo "make bench-quality  measure on simulated fields what is true of the restored coadds, beside other"
 	@echo "            methods, and on real exposures: a table, and figures in benchmarks/results/ (30 minutes)"
+	@echo "make bench-scale  time and memory of a patch of 33 exposures of 4200x4200 pixels by stage, how they"
+	@echo "            grow, and other methods beside (2 hours, 12 GB of disk; SCALE='--size 1200' for a smaller one)"
 	@echo "make clean  remove .venv, demo and everything built"
 	@echo "PYTHON=/path/to/python chooses the Python (3.12 or 3.13) that .venv is made with."
 
@@ -46,6 +48,9 @@ docs: $(INSTALLED)
 
 bench-quality: $(BENCHMARKS_INSTALLED)
 	$(RUN) -m benchmarks.quality
+
+bench-scale: $(BENCHMARKS_INSTALLED)
+	$(RUN) -m benchmarks.scale $(SCALE)
 
 $(BENCHMARKS_INSTALLED): $(INSTALLED)
 	@echo "Installing what the benchmark compares with"
