@@ -279,8 +279,6 @@ class _Fit:
         measurable = covered > _MIN_COVERAGE * profiles[:, 0].sum(axis=(1, 2))
         # Each source of flux > 0 has columns of its flux, and of its position.
         pixels, place = np.unique(index[valid], return_inverse=True)
-        position = np.zeros(index.shape, int)
-        position[valid] = place
         flux_scale = np.where(self.flux[group] > 0, self.flux[group], 0.0)
         flux_scale[~measurable] = 0.0
         profiles = (
@@ -289,22 +287,13 @@ class _Fit:
                 :, :, np.newaxis, np.newaxis
             ]
         )
-        which = np.broadcast_to(valid[:, np.newaxis], profiles.shape)
-        column = np.broadcast_to(
-            (3 * np.arange(n)[:, np.newaxis] + np.arange(3))[:, :, np.newaxis, np.newaxis], profiles.shape
-        )
-        row = np.broadcast_to(position[:, np.newaxis], profiles.shape)
-        ones = np.ones(len(pixels))
-        design = scipy.sparse.csr_array(
-            (
-                np.concatenate([profiles[which], ones]),
-                (
-                    np.concatenate([row[which], np.arange(len(pixels))]),
-                    np.concatenate([column[which], np.full(len(pixels), 3 * n)]),
-                ),
-            ),
-            shape=(len(pixels), 3 * n + 1),
-        )
+        design = np.zeros((len(pixels), 3 * n + 1))
+        design[:, -1] = 1.0
+        first = 0
+        for k, (profile, inside) in enumerate(zip(profiles, valid, strict=True)):
+            last = first + np.count_nonzero(inside)
+            design[place[first:last], 3 * k : 3 * k + 3] = profile[:, inside].T
+            first = last
         noise = self.variance.ravel()[pixels]
         data = self.residual.ravel()[pixels]
         typical = float(np.median(noise)) if len(noise) else 1.0
@@ -314,9 +303,9 @@ class _Fit:
         prior[1 : 3 * n : 3] = prior[2 : 3 * n : 3] = typical / np.maximum(self.scatter[group], 1e-3) ** 2
         prior[0 : 3 * n : 3][~measurable] = typical
         prior[-1] = 1e-12 * max(len(pixels), 1)
-        normal = (design.T @ design).toarray() + np.diag(prior)
+        normal = design.T @ design + np.diag(prior)
         inverse = scipy.linalg.pinvh(normal)
-        spread = (design.T @ (design * noise[:, np.newaxis])).toarray() + np.diag(typical * prior)
+        spread = design.T @ (design * noise[:, np.newaxis]) + np.diag(typical * prior)
         error = np.sqrt(np.maximum(((inverse @ spread) * inverse).sum(axis=1), 0.0))
         right = design.T @ data
         dx0, dy0 = self.x0[group] - self.x[group], self.y0[group] - self.y[group]
