@@ -116,3 +116,26 @@ def test_huber_loss_is_the_definition() -> None:
     assert decoder.huber_loss(latent, delta) == pytest.approx(expected, rel=1e-5)
     # The truth leaves noise alone: half of chi2 where it is quadratic.
     assert decoder.huber_loss(latent, 1e6) == pytest.approx(0.5, rel=0.03)
+
+
+def test_threads_change_no_bit() -> None:
+    stack, latent, _ = star_field(n=3, shape=(96, 96), cell_shape=(32, 32), bad_fraction=0.1)
+    weight = np.random.default_rng(2).uniform(size=stack.image.shape).astype(np.float32)
+    results = []
+    for n_threads in (1, 3):
+        prepare_backend("cpu", n_threads, seed=0)
+        decoder = FieldDecoder(stack)
+        # One cell at a time.
+        decoder._batch = 1
+        results.append(
+            [
+                decoder.forward(latent),
+                decoder.adjoint(weight),
+                *decoder.gradient(latent, 2.0),
+                decoder.second_derivative(weight, latent),
+                *decoder.back_project(latent, 2.0),
+            ]
+        )
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+    prepare_backend("cpu", 1, seed=0)

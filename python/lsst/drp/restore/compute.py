@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = ("COMPUTE_DEVICES", "prepare_backend")
+__all__ = ("COMPUTE_DEVICES", "num_threads", "prepare_backend")
 
 import logging
 import os
@@ -22,6 +22,17 @@ COMPUTE_DEVICES = {
     "cpu": "The CPU.",
 }
 """Values of the config field ``computeDevice`` and what they mean (`dict`)."""
+
+
+# What `prepare_backend` was told last.
+_num_threads = 1
+
+
+def num_threads() -> int:
+    """Return the CPU threads to use (`int`), as `prepare_backend` was told
+    last.
+    """
+    return _num_threads
 
 
 def prepare_backend(device: str, n_threads: int, seed: int) -> str:
@@ -49,6 +60,8 @@ def prepare_backend(device: str, n_threads: int, seed: int) -> str:
     RestorationError
         Raised if ``device`` is ``gpu`` and there is none.
     """
+    global _num_threads
+    _num_threads = n_threads
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     # TensorFlow's start-up messages go to stderr past the logging system.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -66,8 +79,10 @@ def _prepare_tensorflow(device: str, n_threads: int) -> str:
     import tensorflow as tf
 
     try:
-        tf.config.threading.set_intra_op_parallelism_threads(n_threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1 if n_threads == 1 else 2)
+        # Operations on crops and cells are too small to be shared out among threads: two threads with an
+        # operation each train as fast as one operation on two, and `FieldDecoder` 1.4 times as fast.
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(n_threads)
     except RuntimeError:
         _LOG.debug("TensorFlow is already running; it keeps its number of threads.")
     tf.config.experimental.enable_op_determinism()

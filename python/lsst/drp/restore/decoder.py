@@ -14,7 +14,9 @@ from __future__ import annotations
 __all__ = ("Blur", "FieldDecoder", "PsfDecoder", "interleave")
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -22,6 +24,7 @@ import numpy as np
 from keras import ops
 from scipy.fft import next_fast_len
 
+from .compute import num_threads
 from .exposure_stack import ExposureStack
 from .super_resolution import kernel_phases
 
@@ -160,6 +163,10 @@ def _split_parts(image: Any, number: int) -> Any:
     return ops.reshape(parts, (-1, number, height, width))
 
 
+Cells = list[tuple[int, int, slice, slice]]
+"""Cells that are computed together; see `ExposureStack.cells`."""
+
+
 class PsfDecoder(keras.layers.Layer):
     """The fixed decoder of the network (figure 2 of the second paper): the
     latent image convolved with the PSF kernels of its cells.
@@ -295,9 +302,8 @@ class FieldDecoder:
         exposures : `numpy.ndarray`
             Their prediction, shape ``(n, cell_height, cell_width)``.
         """
-        for cells in self._batches():
-            blurred = self._blur(cells).forward(self._cut(latent, cells))
-            for (_, _, rows, cols), piece in zip(cells, ops.convert_to_numpy(blurred), strict=True):
+        for cells, pieces in self._map(lambda cells: self._blur(cells).forward(self._cut(latent, cells))):
+            for (_, _, rows, cols), piece in zip(cells, ops.convert_to_numpy(pieces), strict=True):
                 yield rows, cols, piece
 
     def predict(self, latent: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
@@ -336,11 +342,16 @@ class FieldDecoder:
         shape = [self._factor * (extent + 2 * self._padding) for extent in self._shape]
         result = np.zeros(shape, dtype=np.float32)
         cut = exposures if callable(exposures) else lambda rows, cols: exposures[:, rows, cols]
-        for cells in self._batches():
-            pieces = np.stack([cut(rows, cols) for _, _, rows, cols in cells])
-            spread = self._blur(cells).adjoint(ops.convert_to_tensor(pieces, "float32"))
-            for (_, _, rows, cols), piece in zip(cells, ops.convert_to_numpy(spread), strict=True):
-                result[self._padded(rows), self._padded(cols)] += piece
+
+        def load(cells: Cells) -> np.ndarray:
+            return np.stack([cut(rows, cols) for _, _, rows, cols in cells])
+
+        def spread(cells: Cells, pieces: np.ndarray) -> Any:
+            return self._blur(cells).adjoint(ops.convert_to_tensor(pieces, "float32"))
+
+        # What is random in the exposures is drawn in order.
+        for cells, pieces in self._map(spread, load):
+            self._add(result, cells, pieces)
         return result
 
     def back_project(self, latent: np.ndarray, delta: float) -> tuple[np.ndarray, np.ndarray, float]:
@@ -365,20 +376,23 @@ class FieldDecoder:
             Mean Huber loss per good pixel of ``latent``, dimensionless.
         """
         stack, total = self._stack, 0.0
-        observed, predicted = np.zeros((2, *latent.shape), dtype=np.float32)
-        for cells in self._batches():
+
+        def project(cells: Cells) -> tuple[Any, Any, float]:
             blur = self._blur(cells)
             model = blur.forward(self._cut(latent, cells))
             image = np.stack([stack.image[:, rows, cols] for _, _, rows, cols in cells])
             weight = 1.0 / np.stack([stack.variance[:, rows, cols] for _, _, rows, cols in cells])
             size = ops.abs(image - model) * np.sqrt(weight)
             clipped = ops.minimum(size, delta)
-            total += float(ops.sum(clipped * (size - 0.5 * clipped)))
+            loss = float(ops.sum(clipped * (size - 0.5 * clipped)))
             weight = weight * clipped / ops.maximum(size, 1e-12)
-            for target, exposures in ((observed, image), (predicted, model)):
-                spread = ops.convert_to_numpy(blur.adjoint(weight * exposures))
-                for (_, _, rows, cols), piece in zip(cells, spread, strict=True):
-                    target[self._padded(rows), self._padded(cols)] += piece
+            return blur.adjoint(weight * image), blur.adjoint(weight * model), loss
+
+        observed, predicted = np.zeros((2, *latent.shape), dtype=np.float32)
+        for cells, (of_image, of_model, loss) in self._map(project):
+            self._add(observed, cells, of_image)
+            self._add(predicted, cells, of_model)
+            total += loss
         return observed, predicted, total / int(np.count_nonzero(stack.good))
 
     def gradient(self, latent: np.ndarray, delta: float) -> tuple[np.ndarray, np.ndarray]:
@@ -401,9 +415,8 @@ class FieldDecoder:
             ``sum_t w[t]``, nJy**-2, shape ``(1, height, width)``.
         """
         stack = self._stack
-        gradient = np.zeros(latent.shape, np.float32)
-        weights = np.empty((1, *self._shape), np.float32)
-        for cells in self._batches():
+
+        def differentiate(cells: Cells) -> tuple[Any, Any]:
             blur = self._blur(cells)
             model = blur.forward(self._cut(latent, cells))
             image = np.stack([stack.image[:, rows, cols] for _, _, rows, cols in cells])
@@ -413,12 +426,15 @@ class FieldDecoder:
             np.divide(1.0, root, out=root)
             size = (model - image) * root
             clipped = ops.clip(size, -delta, delta)
-            spread = ops.convert_to_numpy(blur.adjoint(clipped * root))
             weight = ops.where(size == 0.0, 1.0, clipped / size) * (root * root)
-            weight = ops.convert_to_numpy(ops.sum(weight, axis=1))
-            for (_, _, rows, cols), of_latent, of_pixels in zip(cells, spread, weight, strict=True):
-                gradient[self._padded(rows), self._padded(cols)] += of_latent
-                weights[0, rows, cols] = of_pixels
+            return blur.adjoint(clipped * root), ops.sum(weight, axis=1)
+
+        gradient = np.zeros(latent.shape, np.float32)
+        weights = np.empty((1, *self._shape), np.float32)
+        for cells, (of_latent, of_pixels) in self._map(differentiate):
+            self._add(gradient, cells, of_latent)
+            for (_, _, rows, cols), piece in zip(cells, ops.convert_to_numpy(of_pixels), strict=True):
+                weights[0, rows, cols] = piece
         return gradient, weights
 
     def second_derivative(self, weight: np.ndarray, latent: np.ndarray) -> np.ndarray:
@@ -438,13 +454,15 @@ class FieldDecoder:
         product : `numpy.ndarray`
             ``sum_t f[t]^T (w[t] (f*x)[t])``, shape of ``latent``.
         """
-        result = np.zeros(latent.shape, np.float32)
-        for cells in self._batches():
+
+        def multiply(cells: Cells) -> Any:
             blur = self._blur(cells)
             pieces = np.stack([weight[:, rows, cols] for _, _, rows, cols in cells])
-            spread = ops.convert_to_numpy(blur.adjoint(blur.forward(self._cut(latent, cells)) * pieces))
-            for (_, _, rows, cols), piece in zip(cells, spread, strict=True):
-                result[self._padded(rows), self._padded(cols)] += piece
+            return blur.adjoint(blur.forward(self._cut(latent, cells)) * pieces)
+
+        result = np.zeros(latent.shape, np.float32)
+        for cells, pieces in self._map(multiply):
+            self._add(result, cells, pieces)
         return result
 
     def huber_loss(self, latent: np.ndarray, delta: float) -> float:
@@ -471,7 +489,32 @@ class FieldDecoder:
             total += float(np.sum(clipped * (size - 0.5 * clipped), dtype=np.float64))
         return total / int(np.count_nonzero(stack.good))
 
-    def _batches(self) -> Iterator[list[tuple[int, int, slice, slice]]]:
+    def _map(
+        self, compute: Callable[..., Any], load: Callable[[Cells], Any] | None = None
+    ) -> Iterator[tuple[Cells, Any]]:
+        """Compute batches of cells side by side, in as many threads as
+        `num_threads` says; yield each with its result, in order.
+
+        What ``load`` returns for a batch is the second argument of
+        ``compute``; it is called in order.
+        """
+        with ThreadPoolExecutor(num_threads()) as pool:
+            pending: deque[tuple[Cells, Future[Any]]] = deque()
+            for cells in self._batches():
+                loaded = () if load is None else (load(cells),)
+                pending.append((cells, pool.submit(compute, cells, *loaded)))
+                if len(pending) > num_threads():
+                    cells, future = pending.popleft()
+                    yield cells, future.result()
+            for cells, future in pending:
+                yield cells, future.result()
+
+    def _add(self, latent: np.ndarray, cells: Cells, pieces: Any) -> None:
+        """Add what cells give to a latent image."""
+        for (_, _, rows, cols), piece in zip(cells, ops.convert_to_numpy(pieces), strict=True):
+            latent[self._padded(rows), self._padded(cols)] += piece
+
+    def _batches(self) -> Iterator[Cells]:
         """Iterate over the cells that are computed together."""
         row = 0
         for start in range(0, len(self._cells), self._batch):
@@ -483,12 +526,12 @@ class FieldDecoder:
             yield cells
         self._stack.release()
 
-    def _cut(self, latent: np.ndarray, cells: list[tuple[int, int, slice, slice]]) -> Any:
+    def _cut(self, latent: np.ndarray, cells: Cells) -> Any:
         """Cut what cells are predicted from out of a latent image."""
         pieces = np.stack([latent[self._padded(rows), self._padded(cols)] for _, _, rows, cols in cells])
         return ops.convert_to_tensor(pieces, "float32")
 
-    def _blur(self, cells: list[tuple[int, int, slice, slice]]) -> Blur:
+    def _blur(self, cells: Cells) -> Blur:
         """Return the operator of some cells, from the last pass if it was
         kept.
         """

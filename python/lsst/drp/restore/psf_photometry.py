@@ -291,7 +291,7 @@ class _Fit:
         design[:, -1] = 1.0
         first = 0
         for k, (profile, inside) in enumerate(zip(profiles, valid, strict=True)):
-            last = first + np.count_nonzero(inside)
+            last = first + int(np.count_nonzero(inside))
             design[place[first:last], 3 * k : 3 * k + 3] = profile[:, inside].T
             first = last
         noise = self.variance.ravel()[pixels]
