@@ -14,9 +14,12 @@ from stacks import star_field
 
 import lsst.pex.config as pexConfig
 from lsst.drp.restore.astro_clear_net import AstroClearNetConfig, AstroClearNetTask
-from lsst.drp.restore.errors import RestorationError
+from lsst.drp.restore.divergence import require_finite, retry_diverged
+from lsst.drp.restore.errors import DivergedError, RestorationError
+from lsst.drp.restore.image_mm import ImageMMConfig, ImageMMTask
 from lsst.drp.restore.reference_coadd import reference_coadd
 from lsst.drp.restore.restore_coadd import RestoreCoaddConfig
+from lsst.utils.logging import getLogger
 
 PAPER = Path(__file__).parents[1] / "config" / "paper.py"
 
@@ -145,11 +148,60 @@ def test_the_papers_configuration_runs() -> None:
         )
 
 
-def test_diverged_training_is_an_error() -> None:
+def test_diverged_training_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
     stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4)
     task = make_task(learningRate=1e30, maxEpochs=2)
-    with pytest.raises(RestorationError, match="diverged.*learningRate"):
+    message = r"diverged.*learningRate.*the most extreme good pixel has .* nJy, on visit \d"
+    with caplog.at_level("WARNING"), pytest.raises(DivergedError, match=message):
         task.run(stack, reference_coadd(stack))
+    # It was tried twice.
+    assert caplog.text.count("Once more, from fresh weights and with 0.25 of the learning rate") == 1
+
+
+def test_no_second_try() -> None:
+    factors: list[float] = []
+
+    def train(factor: float) -> None:
+        factors.append(factor)
+        raise DivergedError("The loss is nan.")
+
+    with pytest.raises(DivergedError):
+        retry_diverged(train, 0.0, getLogger("lsst.test"))
+    assert factors == [1.0]
+
+
+def test_latent_image_that_is_not_finite_is_an_error() -> None:
+    stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4)
+    config = ImageMMConfig()
+    config.maxSteps = 1
+    restoration = ImageMMTask(config=config).run(stack, reference_coadd(stack))
+    assert require_finite(restoration, stack) is restoration
+    restoration.latent[3, 4] = np.inf
+    with pytest.raises(DivergedError, match="1 of the .* pixels of the restored image are not finite"):
+        require_finite(restoration, stack)
+
+
+def test_diverged_training_is_repeated_from_fresh_weights() -> None:
+    """As if it had had the smaller learning rate from the start."""
+    stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4)
+    reference = reference_coadd(stack)
+    quick = dict(maxEpochs=1, stepsPerEpoch=10)
+    expected = make_task(learningRate=0.004, **quick).run(stack, reference)
+    # Neither the learning rate nor the weights of the first try are kept.
+    bad = {name: np.full_like(value, np.nan) for name, value in expected.weights.items()}
+    task = make_task(learningRate=4e30, divergenceRetryFactor=1e-33, **quick)
+    repeated = task.run(stack, reference, initial_weights=bad)
+    assert repeated.n_retries == 1
+    assert repeated.warm_start == 0.0
+    np.testing.assert_array_equal(repeated.latent, expected.latent)
+    assert expected.n_retries == 0
+    # No training at all: what is stored of the network is enough.
+    kept = make_task(maxEpochs=0).run(stack, reference, initial_weights=expected.weights)
+    np.testing.assert_array_equal(kept.latent, expected.latent)
+    assert (kept.steps, kept.warm_start, len(kept.history)) == (0, 1.0, 1)
+    assert kept.initial_loss == kept.loss == expected.loss
+    with pytest.raises(RestorationError, match="maxEpochs=0 needs all weights"):
+        make_task(maxEpochs=0).run(stack, reference)
 
 
 def test_no_gpu() -> None:

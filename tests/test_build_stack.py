@@ -651,7 +651,7 @@ def test_no_image_and_one_visit_are_no_work():
 def test_too_few_usable_visits_is_no_work_with_the_reasons():
     images = [
         make_image(1),
-        make_image(2, psf=failing()),
+        make_image(2, psf=gaussian(6.0, stamp_size=81)),
         make_image(3, mask={"BAD": np.ones(SHAPE, bool)}),
         make_image(4, center=(400.0, 0.0)),
     ]
@@ -659,7 +659,7 @@ def test_too_few_usable_visits_is_no_work_with_the_reasons():
         build(*images)
     text = str(info.value)
     assert "1 usable visits" in text
-    assert "Cam visit 2 detector 1: its PSF fails" in text
+    assert "Cam visit 2 detector 1: its PSF kernel of 25x25 pixels misses" in text
     assert "Cam visit 3 detector 1: none of its" in text
     assert "Cam visit 4 detector 1: it has no pixel on the patch" in text
 

@@ -14,7 +14,7 @@ __all__ = ("AstroClearNetConfig", "AstroClearNetTask")
 import math
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import astropy.table
 import numpy as np
@@ -23,15 +23,17 @@ import lsst.pex.config as pexConfig
 import lsst.pipe.base as pipeBase
 
 from .compute import COMPUTE_DEVICES, prepare_backend
+from .divergence import describe_extreme, retry_diverged
 from .ensemble import member_weights
-from .errors import RestorationError
+from .errors import DivergedError, RestorationError
 from .exposure_stack import ExposureStack
 from .initial_weights import adapt_weights
 from .reference_coadd import ReferenceCoadd, weighted_mean
-from .restoration import Restoration
+from .restoration import Restoration, make_history
 
 if TYPE_CHECKING:
     from .crops import CropSampler, FieldInput
+    from .decoder import FieldDecoder
     from .network import EncoderSpec
 
 
@@ -120,6 +122,16 @@ class AstroClearNetConfig(pexConfig.Config):
         min=0.0,
     )
 
+    divergenceRetryFactor = pexConfig.RangeField(
+        dtype=float,
+        doc="Factor on the learning rate with which a training that diverges is repeated, once and from "
+        "fresh weights; 0 for no second try.",
+        default=0.25,
+        min=0.0,
+        max=1.0,
+        inclusiveMax=False,
+    )
+
     # What it is trained on.
     cropSize = pexConfig.RangeField(
         dtype=int,
@@ -137,7 +149,11 @@ class AstroClearNetConfig(pexConfig.Config):
         min=1,
     )
     maxEpochs = pexConfig.RangeField(
-        dtype=int, doc="Epochs after which training ends at the latest.", default=20, min=1
+        dtype=int,
+        doc="Epochs after which training ends at the latest; 0 restores with the weights of an earlier run "
+        "(warmStart) as they are.",
+        default=20,
+        min=0,
     )
     minEpochs = pexConfig.RangeField(
         dtype=int,
@@ -261,6 +277,16 @@ class AstroClearNetConfig(pexConfig.Config):
         )
 
 
+class _Fit(NamedTuple):
+    """A trained network and how it was trained; see `Restoration`."""
+
+    encoder: Any
+    history: astropy.table.Table
+    converged: bool
+    warm_start: float
+    initial_loss: float
+
+
 class AstroClearNetTask(pipeBase.Task):
     """Restore a stack of exposures with a network fitted to nothing else."""
 
@@ -313,37 +339,32 @@ class AstroClearNetTask(pipeBase.Task):
         Raises
         ------
         RestorationError
-            Raised if a GPU is asked for and there is none, or if the loss is
-            not finite.
+            Raised if a GPU is asked for and there is none, or if nothing is
+            to be trained and weights are missing.
+        DivergedError
+            Raised if the training diverges, also when it is repeated with a
+            smaller learning rate.
         """
         start = time.perf_counter()
         seed = self.config.seed + member
         device = prepare_backend(self.config.computeDevice, n_threads, seed)
         from .crops import FieldInput
         from .decoder import FieldDecoder
-        from .network import build_encoder
 
         spec = self.config.encoder_spec(stack.factor)
-        encoder = build_encoder(stack.n_exposures, spec, seed, 0 if guides is None else len(guides))
         weights = reference.weights
         field = FieldInput(stack, weighted_mean(stack, weights), spec.margin, guides=guides)
         scale = field.scale
-        self.log.info(
-            "Fitting %d weights to %d exposures of %dx%d pixels on %s.",
-            encoder.count_params(),
-            stack.n_exposures,
-            *stack.shape,
-            device,
-        )
-        warm = self._load(encoder, member_weights(initial_weights or {}, member))
         decoder = FieldDecoder(stack)
-        initial_loss = np.nan
-        if warm:
-            self._set_statistics(encoder, field)
-            initial_loss = decoder.huber_loss(self._restore(encoder, field), self.config.huberDelta)
-            self.log.info("Loss per good pixel before the first step: %.5f.", initial_loss)
-        history, converged = self._train(encoder, field, seed, warm > 0.5, compiled=device != "CPU")
-        self._set_statistics(encoder, field)
+        initial = member_weights(initial_weights or {}, member)
+
+        def fit(factor: float) -> _Fit:
+            # Weights of an earlier run may be why a training diverged.
+            start = initial if factor == 1.0 else {}
+            return self._fit(field, decoder, spec, seed, start, device, factor=factor)
+
+        fitted, n_retries = retry_diverged(fit, self.config.divergenceRetryFactor, self.log)
+        encoder, history, converged = fitted.encoder, fitted.history, fitted.converged
 
         def repeat(other: ExposureStack) -> np.ndarray:
             # It outlives this function: it must not hold the stack.
@@ -365,13 +386,60 @@ class AstroClearNetTask(pipeBase.Task):
             history=history,
             weights={v.path: np.asarray(v) for v in encoder.variables},
             steps=int(history["step"][-1]),
+            n_retries=n_retries,
             loss=loss,
             device=device,
             seconds=time.perf_counter() - start,
             repeat=repeat,
-            warm_start=warm,
-            initial_loss=initial_loss,
+            warm_start=fitted.warm_start,
+            initial_loss=fitted.initial_loss,
         )
+
+    def _fit(
+        self,
+        field: FieldInput,
+        decoder: FieldDecoder,
+        spec: EncoderSpec,
+        seed: int,
+        initial_weights: Mapping[str, np.ndarray],
+        device: str,
+        *,
+        factor: float,
+    ) -> _Fit:
+        """Build a network and train it, with ``factor`` on the learning
+        rate.
+        """
+        from .network import build_encoder
+
+        stack = field.stack
+        encoder = build_encoder(stack.n_exposures, spec, seed, len(field.guides))
+        self.log.info(
+            "Fitting %d weights to %d exposures of %dx%d pixels on %s.",
+            encoder.count_params(),
+            stack.n_exposures,
+            *stack.shape,
+            device,
+        )
+        warm = self._load(encoder, initial_weights)
+        initial_loss = np.nan
+        if warm:
+            self._set_statistics(encoder, field)
+            initial_loss = decoder.huber_loss(self._restore(encoder, field), self.config.huberDelta)
+            self.log.info("Loss per good pixel before the first step: %.5f.", initial_loss)
+        if self.config.maxEpochs:
+            history, converged = self._train(
+                encoder, field, seed, warm > 0.5, compiled=device != "CPU", factor=factor
+            )
+            self._set_statistics(encoder, field)
+        elif warm < 1.0:
+            raise RestorationError(
+                f"maxEpochs=0 needs all weights of an earlier run: {1.0 - warm:.0%} of them are missing or "
+                "do not fit. Set warmStart=True and give the collection with the "
+                "restored_coadd_initial_weights of the same patch and exposures, or train."
+            )
+        else:
+            history, converged = make_history([(0, initial_loss, np.nan, np.nan, 0.0)]), False
+        return _Fit(encoder, history, converged, warm, initial_loss)
 
     def _load(self, encoder: Any, weights: Mapping[str, np.ndarray]) -> float:
         """Let an encoder start from the weights of an earlier run; return the
@@ -419,10 +487,10 @@ class AstroClearNetTask(pipeBase.Task):
         )
 
     def _train(
-        self, encoder: Any, field: FieldInput, seed: int, warm: bool, *, compiled: bool
+        self, encoder: Any, field: FieldInput, seed: int, warm: bool, *, compiled: bool, factor: float
     ) -> tuple[astropy.table.Table, bool]:
-        """Fit the encoder's weights; return the history and whether the
-        held-out loss stopped falling.
+        """Fit the encoder's weights, with ``factor`` on the learning rate;
+        return the history and whether the held-out loss stopped falling.
         """
         import keras
 
@@ -438,8 +506,9 @@ class AstroClearNetTask(pipeBase.Task):
             sampler.kernels_shape,
             len(field.guides),
         )
+        first_rate = factor * (self.config.warmStartRate if warm else self.config.learningRate)
         rate = keras.optimizers.schedules.ExponentialDecay(
-            self.config.warmStartRate if warm else self.config.learningRate,
+            first_rate,
             self.config.learningRateDecaySteps,
             self.config.learningRateDecay,
             staircase=True,
@@ -475,10 +544,12 @@ class AstroClearNetTask(pipeBase.Task):
             verbose=0,
         )
         table = history.table()
-        if not np.isfinite(table["loss"][-1]):
-            raise RestorationError(
-                f"The loss is {table['loss'][-1]} after {table['step'][-1]} steps: the training diverged. "
-                "Try a smaller learningRate."
+        loss = table["loss"][-1]
+        if not (np.isfinite(loss) and all(np.isfinite(np.asarray(v)).all() for v in encoder.variables)):
+            raise DivergedError(
+                f"The loss is {loss} after {table['step'][-1]} steps with a learning rate of {first_rate:g}: "
+                f"the training diverged. Set a smaller learningRate, or mask pixels that should not be "
+                f"fitted: {describe_extreme(field.stack)}."
             )
         return table, bool(stopping.stopped_epoch)
 

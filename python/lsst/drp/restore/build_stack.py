@@ -29,10 +29,11 @@ import lsst.pipe.base as pipeBase
 from lsst.images import Box, VisitImage
 
 from .cell_kernels import CellKernels, describe_error
-from .errors import RestorationError
+from .errors import DamagedInputError, InputError, RestorationError
 from .footprint import Footprint
 from .patch_geometry import PatchGeometry
 from .psf_kernels import fwhm
+from .read_input import find_cause, find_environment_error
 from .stack_builder import StackBuilder, StackInput
 from .visit_input import VisitInput, scale_to_njy
 from .warp import PixelMap, WarpError, warp
@@ -181,7 +182,8 @@ class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
         ------
         InputError
             Raised if a visit image lacks a mask plane, has no unit of flux,
-            or cannot be read here.
+            or cannot be read here; or if there would be ``minExposures``
+            visits if their datasets were not damaged.
         lsst.pipe.base.NoWorkFound
             Raised if fewer than ``minExposures`` visits can be used.
         """
@@ -198,8 +200,10 @@ class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
         builder = StackBuilder(geometry, len(visits), self.config.kernelSize, on_disk=on_disk)
         dropped: list[tuple[str, str]] = []
         outside: list[str] = []
+        n_damaged = n_lost = 0
         for name, members in visits.items():
             used: list[str] = []
+            is_damaged = False
             for visit_input in members:
                 try:
                     self._add(builder, visit_input, geometry, footprints)
@@ -210,6 +214,12 @@ class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
                 except NotUsableError as err:
                     dropped.append((str(visit_input), str(err)))
                     self.log.warning("Dropping %s: %s.", visit_input, err)
+                except DamagedInputError as err:
+                    n_damaged += 1
+                    is_damaged = True
+                    dropped.append((str(visit_input), str(err)))
+                    # The details have the file's name, which is no concern of the metrics.
+                    self.log.warning("Dropping %s: %s. Details: %s", visit_input, err, err.__cause__)
                 finally:
                     visit_input.close()
             fraction = builder.good_fraction
@@ -231,16 +241,18 @@ class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
                     len(members),
                 )
             else:
+                n_lost += is_damaged
                 builder.discard()
 
         reasons = [f"{label}: {reason}" for label, reason in dropped]
         self.metadata["n_visit_images"] = len(inputs)
         self.metadata["n_visit_images_dropped"] = len(dropped)
+        self.metadata["n_visit_images_damaged"] = n_damaged
         self.metadata["n_visit_images_outside"] = len(outside)
         self.metadata["n_exposures"] = builder.n_exposures
         if reasons:
             self.metadata["dropped"] = reasons
-        self._require_enough(builder.n_exposures, where, reasons + outside)
+        self._require_enough(builder.n_exposures, where, reasons + outside, n_lost)
         stack = builder.stack()
         seeing = np.array(
             [fwhm(kernels[kernels.any(axis=(-2, -1))].mean(axis=0)) for kernels in stack.kernels]
@@ -259,13 +271,20 @@ class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
         )
         return pipeBase.Struct(stack=stack, inputs=builder.inputs, seeing=seeing, dropped=dropped)
 
-    def _require_enough(self, n_visits: int, where: str, reasons: list[str]) -> None:
-        if n_visits < self.config.minExposures:
-            detail = "".join(f"\n  {reason}" for reason in reasons)
-            raise pipeBase.NoWorkFound(
-                f"{n_visits} usable visits on {where}, fewer than minExposures={self.config.minExposures}."
+    def _require_enough(self, n_visits: int, where: str, reasons: list[str], n_lost: int = 0) -> None:
+        """Check that there are enough visits; ``n_lost`` others are damaged."""
+        if n_visits >= self.config.minExposures:
+            return
+        problem = f"{n_visits} usable visits on {where}, fewer than minExposures={self.config.minExposures}"
+        detail = "".join(f"\n  {reason}" for reason in reasons)
+        if n_visits + n_lost >= self.config.minExposures:
+            # No work would count as done, and the patch would be forgotten.
+            raise InputError(
+                f"{problem}, but {n_lost} others are damaged. Repair or replace their datasets and run again "
+                "with --extend-run --skip-existing, or leave the patch out of the run's data query."
                 f"{detail}"
             )
+        raise pipeBase.NoWorkFound(f"{problem}.{detail}")
 
     def _on_disk(self, n_visits: int, geometry: PatchGeometry, where: str) -> bool:
         """Decide whether the pixels are kept in memory or in a file.
@@ -345,11 +364,15 @@ class BuildStackTask(StackTask[VisitInput]):
         """
         footprints: dict[VisitInput, Footprint | None] = {}
         for visit_input in inputs:
-            if visit_input.is_whole:
-                # To look at it was to read it whole, which is to happen once
-                # and with one image in memory: the rest wait for their turn.
-                break
-            footprints[visit_input] = self._check_one(visit_input, geometry)
+            try:
+                if visit_input.is_whole:
+                    # To look at it was to read it whole, which is to happen
+                    # once and with one image in memory: the rest wait.
+                    break
+                footprints[visit_input] = self._check_one(visit_input, geometry)
+            except DamagedInputError:
+                # Its turn to be dropped will come.
+                continue
         return footprints
 
     def _check_one(self, visit_input: VisitInput, geometry: PatchGeometry) -> Footprint | None:
@@ -411,13 +434,20 @@ class BuildStackTask(StackTask[VisitInput]):
         # A model is code and data from elsewhere and may raise anything.
         try:
             psf = visit_input.get("psf")
+        except DamagedInputError:
+            raise
         except Exception as err:
-            raise NotUsableError(f"its PSF cannot be read ({describe_error(err)})") from err
+            cause, machine = find_cause(err), find_environment_error(err)
+            is_alone = cause is err and machine is None
+            # Software may be missing for some images' models only.
+            if not (is_alone or isinstance(machine, ImportError)):
+                raise
+            raise DamagedInputError(f"its PSF cannot be read ({describe_error(cause)})") from err
         kernels = CellKernels.draw(
             psf, footprint, pixel_map, size=self.config.kernelSize, max_loss=self.config.maxKernelLoss
         )
         if not kernels.exists.any():
-            raise NotUsableError(kernels.failures[0])
+            raise (DamagedInputError if kernels.damaged else NotUsableError)(kernels.failures[0])
         if kernels.failures:
             self.log.warning(
                 "%s is not used in %d of its %d cells, in the first because %s.",

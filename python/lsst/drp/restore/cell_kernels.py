@@ -34,11 +34,14 @@ class CellKernels:
     failures : `list` [`str`]
         Why there is none, for each cell that the visit image covers where
         there is none.
+    damaged : `bool`, optional
+        Whether the PSF model raised an error in one of them.
     """
 
     array: np.ndarray
     fraction: np.ndarray
     failures: list[str]
+    damaged: bool = False
 
     @property
     def exists(self) -> np.ndarray:
@@ -79,6 +82,7 @@ class CellKernels:
         array = np.zeros((*footprint.x.shape, size, size), dtype=np.float32)
         fraction = np.zeros(footprint.x.shape)
         failures: list[str] = []
+        damaged = False
         for i, j in np.argwhere(footprint.overlap_fraction > 0.0):
             x_patch, y_patch = footprint.x[i, j], footprint.y[i, j]
             x, y = (float(value) for value in pixel_map.exact(x_patch, y_patch))
@@ -88,6 +92,7 @@ class CellKernels:
                 kernel, inside = psf_kernel(psf, *_clamped(x, y, psf.bounds.bbox), jacobian, size)
             except Exception as err:
                 failures.append(f"its PSF fails ({describe_error(err)})")
+                damaged = True
                 continue
             if not inside >= 1.0 - max_loss:
                 failures.append(
@@ -96,7 +101,7 @@ class CellKernels:
                 )
                 continue
             array[i, j], fraction[i, j] = kernel, inside
-        return cls(array=array, fraction=fraction, failures=failures)
+        return cls(array=array, fraction=fraction, failures=failures, damaged=damaged)
 
     @classmethod
     def gaussian(cls, footprint: Footprint, *, size: int, fwhm: float) -> CellKernels:
@@ -127,12 +132,12 @@ def _clamped(x: float, y: float, bbox: Box) -> tuple[float, float]:
     return min(max(x, bbox.x.min), bbox.x.max), min(max(y, bbox.y.min), bbox.y.max)
 
 
-def describe_error(err: Exception) -> str:
+def describe_error(err: BaseException) -> str:
     """Return an exception's type and the first line of its message.
 
     Parameters
     ----------
-    err : `Exception`
+    err : `BaseException`
         Any exception.
 
     Returns

@@ -40,8 +40,8 @@ def average_restorations(members: Iterable[Restoration], loss: Callable[[np.ndar
         - ``latent`` is the mean and ``spread`` the variance of this mean, the
           members' variance over their number;
         - ``repeat`` is the mean of what the members make of other exposures;
-        - ``steps`` and ``seconds`` are sums, and ``warm_start`` and
-          ``initial_loss`` are means;
+        - ``steps``, ``seconds`` and ``n_retries`` are sums, and
+          ``warm_start`` and ``initial_loss`` are means;
         - ``converged`` tells whether all of them are;
         - ``history`` has the rows of all, with a column ``member``;
         - ``weights`` has those of all: the first member's under their own
@@ -92,6 +92,7 @@ def average_restorations(members: Iterable[Restoration], loss: Callable[[np.ndar
         seconds=sum(member.seconds for member in facts),
         repeat=repeat,
         n_members=len(facts),
+        n_retries=sum(member.n_retries for member in facts),
         warm_start=float(np.mean([member.warm_start for member in facts])),
         initial_loss=float(np.mean([member.initial_loss for member in facts])),
     )

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = ("InputError", "RestorationError")
+__all__ = ("DamagedInputError", "DivergedError", "InputError", "RestorationError")
 
 from typing import Any
 
@@ -40,3 +40,17 @@ class RestorationError(pipeBase.AlgorithmError):
 
 class InputError(RestorationError):
     """An input dataset, or the configuration's idea of it, is wrong."""
+
+
+class DivergedError(RestorationError):
+    """A training, or steps from its result, led to values that are not
+    finite.
+    """
+
+
+class DamagedInputError(Exception):
+    """One input is damaged, and the patch may be restored without it: its
+    file cannot be decoded, or its PSF model fails.
+
+    The message says what is wrong, without the name of the input.
+    """

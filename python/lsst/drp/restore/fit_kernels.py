@@ -22,7 +22,8 @@ import lsst.pipe.base as pipeBase
 
 from .astro_clear_net import AstroClearNetConfig
 from .compute import prepare_backend
-from .errors import RestorationError
+from .divergence import retry_diverged
+from .errors import DivergedError, RestorationError
 from .exposure_stack import ExposureStack
 from .point_sources import PointSources, find_point_sources, stellar
 from .psf_kernels import fwhm, gaussian_kernel
@@ -284,7 +285,13 @@ class FitKernelsTask(pipeBase.Task):
         if method == "network":
             anchored = fit if self.config.anchor else None
             start = kernels if self.config.anchor else mean
-            kernels = self._train(stack, reference, start, variation, anchored, stars, n_threads)
+            kernels, _ = retry_diverged(
+                lambda factor: self._train(
+                    stack, reference, start, variation, anchored, stars, n_threads, factor
+                ),
+                self.config.network.divergenceRetryFactor,
+                self.log,
+            )
         if method != "none":
             stack.kernels[:] = self._render(kernels, variation, totals, fit)
             if self.config.cellsPerGroup:
@@ -386,9 +393,10 @@ class FitKernelsTask(pipeBase.Task):
         fit: StarFit | None,
         stars: PointSources,
         n_threads: int,
+        factor: float,
     ) -> np.ndarray:
-        """Fit the kernels together with a network (equation 8); return them,
-        shape ``(n, k, k)``.
+        """Fit the kernels together with a network (equation 8), with
+        ``factor`` on the learning rate; return them, shape ``(n, k, k)``.
         """
         config = self.config.network
         device = prepare_backend(config.computeDevice, n_threads, config.seed)
@@ -439,7 +447,10 @@ class FitKernelsTask(pipeBase.Task):
             anchored=place is not None,
         )
         rate = keras.optimizers.schedules.ExponentialDecay(
-            config.learningRate, config.learningRateDecaySteps, config.learningRateDecay, staircase=True
+            factor * config.learningRate,
+            config.learningRateDecaySteps,
+            config.learningRateDecay,
+            staircase=True,
         )
         trainer.compile(
             optimizer=keras.optimizers.Adam(rate, global_clipnorm=config.maxGradientNorm or None),
@@ -476,7 +487,7 @@ class FitKernelsTask(pipeBase.Task):
         )
         kernels = np.asarray(decoder.mean_kernels(), np.float64)
         if not np.isfinite(kernels).all():
-            raise RestorationError(
+            raise DivergedError(
                 "The fit of the kernels diverged. Try a smaller fitKernels.network.learningRate."
             )
         return kernels

@@ -106,6 +106,9 @@ def measure_metrics(
         ``steps``, ``loss``, ``converged``, ``seconds``, ``device``
             Of the restoration: optimizer steps, final loss, whether it
             converged, wall time (s), device.
+        ``n_retries``
+            Trainings that diverged and were repeated with a smaller learning
+            rate.
         ``n_seeds``, ``seed_variance``
             How many trainings from different seeds the image is the mean of,
             and the fraction of the stated variance, summed over the patch,
@@ -169,6 +172,7 @@ def measure_metrics(
         "steps": int(restoration.steps),
         "loss": float(restoration.loss),
         "converged": bool(restoration.converged),
+        "n_retries": int(restoration.n_retries),
         "seconds": float(restoration.seconds),
         "device": str(restoration.device),
         **_start(restoration, result.character.variance),
@@ -249,6 +253,8 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
         f"restored    {metrics['pedestal']:.3g} nJy per pixel in empty sky, "
         f"{metrics['inconsistent_fraction']:.2%} of the pixels contradicted by the exposures",
     ]
+    if metrics.get("n_retries"):
+        lines.append(f"diverged    {metrics['n_retries']} trainings, repeated with a smaller learning rate")
     if metrics["n_seeds"] > 1:
         lines.append(
             f"seeds       mean of {metrics['n_seeds']} trainings; their disagreement is "

@@ -64,6 +64,8 @@ class Restoration:
     initial_loss : `float`
         What ``loss`` was before the first step, before any refinement, if the
         start was a warm one; NaN otherwise.
+    n_retries : `int`
+        Trainings that diverged and were repeated with a smaller learning rate.
     """
 
     latent: np.ndarray
@@ -80,6 +82,7 @@ class Restoration:
     n_members: int = 1
     warm_start: float = 0.0
     initial_loss: float = np.nan
+    n_retries: int = 0
 
     @property
     def image(self) -> np.ndarray:

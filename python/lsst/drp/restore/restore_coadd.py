@@ -14,8 +14,8 @@ __all__ = ("RestoreCoaddConfig", "RestoreCoaddConnections", "RestoreCoaddTask")
 import dataclasses
 import importlib.util
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import astropy.table
@@ -30,7 +30,9 @@ from lsst.images import Image, MaskedImage
 
 from .astro_clear_net import AstroClearNetTask
 from .build_stack import BuildStackTask
+from .cell_kernels import describe_error
 from .characterize import CharacterizeTask
+from .divergence import require_finite
 from .ensemble import average_restorations
 from .exposure_stack import ExposureStack
 from .fit_kernels import FitKernelsTask
@@ -43,6 +45,8 @@ from .metrics import format_metrics, measure_metrics
 from .pack import make_measurable_coadd, make_reference_coadd, make_restored_coadd, make_weights_table
 from .patch_geometry import PatchGeometry
 from .plots import plot_history, plot_restoration
+from .provenance import describe_computation
+from .read_input import find_environment_error
 from .reference_coadd import ReferenceCoadd, naive_mean, reference_coadd
 from .refine import RefineTask
 from .restoration import Restoration
@@ -314,7 +318,8 @@ class RestoreCoaddConfig(pipeBase.PipelineTaskConfig, pipelineConnections=Restor
             )
 
 
-def all_or_nothing(butlerQC: pipeBase.QuantumContext) -> AbstractContextManager[None]:
+@contextmanager
+def all_or_nothing(butlerQC: pipeBase.QuantumContext) -> Iterator[None]:
     """Return a context in which all datasets are written or none is.
 
     A run that is killed between two of its outputs leaves a repository in
@@ -325,7 +330,17 @@ def all_or_nothing(butlerQC: pipeBase.QuantumContext) -> AbstractContextManager[
     datasets are registered when the whole graph has run.
     """
     butler = butlerQC._QuantumContext__butler  # type: ignore[attr-defined]
-    return butler.transaction() if isinstance(butler, Butler) else nullcontext()
+    try:
+        with butler.transaction() if isinstance(butler, Butler) else nullcontext():
+            yield
+    except Exception as err:
+        if (cause := find_environment_error(err)) is None:
+            raise
+        # The Butler's message only says which dataset it was.
+        raise RuntimeError(
+            f"The patch cannot be written ({describe_error(cause)}), and nothing of it is left. Remove the "
+            f"cause and run again with --extend-run --skip-existing. {err}"
+        ) from err
 
 
 class RestoreCoaddTask(pipeBase.PipelineTask):
@@ -457,7 +472,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             Raised if too few visit images can be used.
         RestorationError
             Raised if an input or the configuration is wrong, or the training
-            fails.
+            fails; a `DivergedError` if it diverges.
         """
         # Before the work of hours: these may be wrong.
         geometry.refined(self.config.superResolution)
@@ -485,6 +500,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         metrics = measure_metrics(result, stack, geometry=geometry, inputs=inputs, coadd=coadd)
         if result.kernel_fit is not None:
             metrics["kernel_fit"] = result.kernel_fit.metrics(stack.names)
+        metrics["provenance"] = describe_computation()
         title = f"{geometry.skymap}, tract {geometry.tract}, patch {geometry.patch.id}, {band}"
         self.log.info("Restored %s:\n%s", title, format_metrics(metrics))
         outputs = pipeBase.Struct(
@@ -605,16 +621,19 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         each of them refined.
         """
         members = (
-            self.refine.run(
-                stack,
-                self.restorer.run(
+            require_finite(
+                self.refine.run(
                     stack,
-                    reference,
-                    n_threads=n_threads,
-                    member=k,
-                    initial_weights=initial_weights,
-                    guides=guides,
+                    self.restorer.run(
+                        stack,
+                        reference,
+                        n_threads=n_threads,
+                        member=k,
+                        initial_weights=initial_weights,
+                        guides=guides,
+                    ),
                 ),
+                stack,
             )
             for k in range(self.restorer.num_members)
         )
@@ -626,4 +645,6 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
 
             return FieldDecoder(stack).huber_loss(latent, last.huberDelta)
 
-        return average_restorations(members, loss)
+        restoration = average_restorations(members, loss)
+        self.metadata["n_retries"] = restoration.n_retries
+        return restoration

@@ -19,7 +19,7 @@ from lsst.images import Box, Image, NoOverlapError
 
 from .build_stack import NotUsableError, OutsideError, StackConfig, StackTask
 from .cell_kernels import CellKernels, describe_error
-from .errors import InputError
+from .errors import DamagedInputError, InputError
 from .exposure_stack import expand_cells
 from .footprint import Footprint
 from .noise_correlation import measure_correlation
@@ -166,6 +166,7 @@ class StackWarpsTask(StackTask[WarpInput]):
         array = np.zeros((*shape, size, size), dtype=np.float32)
         fraction = np.zeros(shape)
         failures: list[str] = []
+        damaged = False
         height, width = _cell_shape(geometry)
         for i, j in np.ndindex(shape):
             y, x = np.nonzero(good[i * height : (i + 1) * height, j * width : (j + 1) * width])
@@ -181,6 +182,7 @@ class StackWarpsTask(StackTask[WarpInput]):
                 kernel = _center_kernel(stamp, size)
             except Exception as err:
                 failures.append(f"its PSF fails ({describe_error(err)})")
+                damaged = True
                 continue
             inside = float(kernel.sum(dtype=np.float64))
             if not inside >= 1.0 - max_loss:
@@ -190,9 +192,9 @@ class StackWarpsTask(StackTask[WarpInput]):
                 )
                 continue
             array[i, j], fraction[i, j] = kernel, inside
-        kernels = CellKernels(array=array, fraction=fraction, failures=failures)
+        kernels = CellKernels(array=array, fraction=fraction, failures=failures, damaged=damaged)
         if not kernels.exists.any():
-            raise NotUsableError(failures[0])
+            raise (DamagedInputError if damaged else NotUsableError)(failures[0])
         if failures:
             self.log.warning(
                 "The %s is not used in %d of its %d cells, in the first because %s.",

@@ -17,6 +17,7 @@ import numpy as np
 from lsst.images import Box, VisitImage
 
 from .errors import InputError
+from .read_input import reading
 
 
 class VisitInput:
@@ -90,7 +91,8 @@ class VisitInput:
         # Only the conversion from an ExposureF takes this parameter; a stored
         # VisitImage refuses it before it reads anything.
         try:
-            self._image = self._handle.get(parameters={"exposure_record": None})
+            with reading(self):
+                self._image = self._handle.get(parameters={"exposure_record": None})
         except KeyError as err:
             if "exposure_record" not in str(err):
                 raise
@@ -124,8 +126,16 @@ class VisitInput:
         -------
         value
             The component.
+
+        Raises
+        ------
+        DamagedInputError
+            Raised if the file is damaged.
         """
-        return getattr(self._image, component) if self.is_whole else self._handle.get(component=component)
+        if self.is_whole:
+            return getattr(self._image, component)
+        with reading(self):
+            return self._handle.get(component=component)
 
     def mask_planes(self) -> set[str]:
         """Read the names of the mask planes (`set` [`str`])."""
@@ -134,7 +144,8 @@ class VisitInput:
         else:
             start = self.get("bbox").start
             pixel = Box.from_shape((1, 1), start=start)
-            mask = self._handle.get(component="mask", parameters={"bbox": pixel})
+            with reading(self):
+                mask = self._handle.get(component="mask", parameters={"bbox": pixel})
         return set(mask.schema.names)
 
     def require_planes(self, planes: set[str]) -> None:
@@ -198,8 +209,17 @@ class VisitInput:
         -------
         image : `lsst.images.VisitImage`
             That part.
+
+        Raises
+        ------
+        DamagedInputError
+            Raised if the file is damaged.
         """
-        image = self._image if self.is_whole else self._handle.get(parameters={"bbox": bbox})
+        if self.is_whole:
+            image = self._image
+        else:
+            with reading(self):
+                image = self._handle.get(parameters={"bbox": bbox})
         assert image is not None, "Read by _open if it is whole."
         return image if image.bbox == bbox else image[bbox]
 

@@ -24,6 +24,7 @@ import numpy as np
 from lsst.images import Box, Image, Mask, MaskedImage, MaskSchema, get_legacy_visit_image_mask_planes
 
 from .errors import InputError
+from .read_input import reading
 
 # Mask planes of lsst.afw and what lsst.images calls them.
 _NEW_NAMES = {old: plane.name for old, plane in get_legacy_visit_image_mask_planes().items()}
@@ -145,8 +146,11 @@ class WarpInput:
         InputError
             Raised if the warp lacks a mask plane, a PSF or a WCS, or has no
             unit of flux.
+        DamagedInputError
+            Raised if the file is damaged.
         """
-        warp = self._handle.get()
+        with reading(self):
+            warp = self._handle.get()
         if isinstance(warp, MaskedImage):
             return self._from_images(warp, bad_mask_planes)
         return self._from_afw(warp, bad_mask_planes)
