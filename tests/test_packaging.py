@@ -64,7 +64,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(TOP / name, source)
-    for name in ("python", "pipelines", "config"):
+    for name in ("python", "bps", "config", "pipelines"):
         ignore = shutil.ignore_patterns("*.egg-info", "*.dist-info", "__pycache__")
         shutil.copytree(TOP / name, source / name, symlinks=True, ignore=ignore)
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
@@ -117,9 +117,9 @@ def test_same_files_two_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     in an EUPS product.
     """
     monkeypatch.setenv("DRP_RESTORE_DIR", str(TOP))
-    for directory, pattern in (("pipelines", "*.yaml"), ("config", "*.py")):
+    for directory, pattern in (("pipelines", "*.yaml"), ("config", "*.py"), ("bps", "*.yaml")):
         paths = sorted((TOP / directory).rglob(pattern))
-        assert {path.parent.name for path in paths} > {directory, "HSC"}
+        assert paths
         for path in paths:
             name = path.relative_to(TOP)
             resource = ResourcePath(f"resource://lsst.drp.restore/{name}")
@@ -145,7 +145,7 @@ def test_wheel_content(wheel: Path) -> None:
         if path.name != "version.py" and "config" not in path.relative_to(source).parts
     }
     expected |= {str(package / path.name) for path in source.glob("*.html")}
-    for directory, pattern in (("pipelines", "*.yaml"), ("config", "*.py")):
+    for directory, pattern in (("pipelines", "*.yaml"), ("config", "*.py"), ("bps", "*.yaml")):
         expected |= {str(package / path.relative_to(TOP)) for path in (TOP / directory).rglob(pattern)}
     assert files - {str(package / "version.py")} == expected | {str(package / "py.typed")}
 

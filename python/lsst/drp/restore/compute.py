@@ -13,12 +13,14 @@ import logging
 import os
 
 from .errors import RestorationError
+from .gpus import claim_gpu, cuda_gpus
 
 _LOG = logging.getLogger(__name__)
 
 COMPUTE_DEVICES = {
-    "auto": "A GPU where there is one, else the CPU.",
-    "gpu": "A GPU; fail where there is none.",
+    "auto": "A GPU where there is one, else the CPU. A process has its GPU for itself: where other processes "
+    "of the same user have all of them, it waits until one ends.",
+    "gpu": "The same, but fail where there is no GPU.",
     "cpu": "The CPU.",
 }
 """Values of the config field ``computeDevice`` and what they mean (`dict`)."""
@@ -89,9 +91,13 @@ def _prepare_tensorflow(device: str, n_threads: int) -> str:
     gpus = [] if device == "cpu" else tf.config.list_physical_devices("GPU")
     if device == "gpu" and not gpus:
         raise RestorationError(_no_gpu("TensorFlow"))
+    if gpus:
+        # TensorFlow numbers GPUs as CUDA does, but may leave some out.
+        names = cuda_gpus()
+        numbers = [int(gpu.name.rpartition(":")[2]) for gpu in gpus]
+        gpus = [gpus[claim_gpu([names[k] if k < len(names) else f"GPU-{k}" for k in numbers])]]
     try:
-        if not gpus:
-            tf.config.set_visible_devices([], "GPU")
+        tf.config.set_visible_devices(gpus, "GPU")
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)
     except RuntimeError:
@@ -108,6 +114,8 @@ def _prepare_jax(device: str) -> str:
 
     if device == "cpu":
         jax.config.update("jax_platforms", "cpu")
+    elif names := cuda_gpus():
+        jax.config.update("jax_cuda_visible_devices", str(claim_gpu(names)))
     found = jax.devices()[0]
     if device == "gpu" and found.platform == "cpu":
         raise RestorationError(_no_gpu("JAX"))

@@ -1,0 +1,243 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Many patches: ``bps submit`` with Parsl, and the files for other sites."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import lsst.ctrl.bps
+from lsst.ctrl.bps import BPS_DEFAULTS, BPS_SEARCH_ORDER, BpsConfig, GenericWorkflow
+from lsst.ctrl.bps.initialize import translate_command_line_values
+from lsst.ctrl.bps.parsl.site import SiteConfig
+from lsst.ctrl.bps.pre_transform import read_quantum_graph
+from lsst.ctrl.bps.quantum_clustering_funcs import dimension_clustering
+from lsst.ctrl.bps.transform import transform
+from lsst.ctrl.mpexec.cli.pipetask import cli as pipetask
+from lsst.daf.butler import Butler, Config
+from lsst.drp.restore.register_tract import register_tract
+from lsst.drp.restore.simulate import simulate_exposures
+from lsst.drp.restore.simulate_config import SimulationConfig
+
+BPS = Path(__file__).resolve().parent.parent / "bps" / "restoreCoadd"
+QUERY = "skymap='campaign' AND tract=0 AND band='i'"
+SITES = ["local", "slurm", "slurmGpu", "htcondor", "htcondorGpu", "panda"]
+# What is tested is not the image.
+PIPELINE = """
+description: A restoration of seconds.
+imports:
+- resource://lsst.drp.restore/pipelines/restoreCoaddImageMM.yaml
+tasks:
+  restoreCoadd:
+    class: lsst.drp.restore.RestoreCoaddTask
+    config:
+      restorer.maxSteps: 3
+      restorer.computeDevice: cpu
+      refine.steps: 0
+"""
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a repository of four patches, restored by one command."""
+    directory = tmp_path_factory.mktemp("campaign")
+    Butler.makeRepo(directory / "repo")
+    with Butler.from_config(str(directory / "repo"), writeable=True) as butler:
+        register_tract(
+            butler,
+            "campaign",
+            ra=150.0,
+            dec=2.2,
+            pixel_scale=0.2,
+            patch_size=48,
+            patch_border=8,
+            cell_size=32,
+            n_patches=(2, 2),
+        )
+        config = SimulationConfig(
+            skymap="campaign", n_visits=3, detectors=(1, 1), detector_size=150, psf="gaussian"
+        )
+        simulate_exposures(butler, config)
+    (directory / "quick.yaml").write_text(PIPELINE)
+    environment = dict(os.environ, PWD=str(directory))
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
+    result = subprocess.run(
+        ["bps", "submit", str(BPS / "local.yaml"), *submission()],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return directory
+
+
+def submission() -> list[str]:
+    return ["-b", "repo", "-i", "sim", "-o", "u/me/campaign", "-d", QUERY, "-p", "quick.yaml"]
+
+
+def saved_graph(directory: Path) -> Path:
+    (graph,) = directory.glob("submit/u/me/campaign/*/*.qg")
+    return graph
+
+
+def load_config(site: str, directory: Path, **options: Any) -> BpsConfig:
+    """Read a file as ``bps submit`` does; the plugin is always Parsl's."""
+    config = BpsConfig(
+        str(BPS / f"{site}.yaml"),
+        search_order=BPS_SEARCH_ORDER,
+        defaults=BPS_DEFAULTS,
+        wms_service_class_fqn="lsst.ctrl.bps.parsl.ParslService",
+    )
+    options = {"butler_config": "repo", "input": "sim", "output": "u/me/campaign"} | options
+    translate_command_line_values(config, **options)
+    config[".bps_defined.timestamp"] = "now"
+    config[".bps_defined.operator"] = "me"
+    config[".bps_defined.uniqProcName"] = "u_me_campaign_now"
+    config[".bps_defined.submitPath"] = str(directory)
+    return config
+
+
+def plan_jobs(config: BpsConfig, graph: Path, directory: Path) -> GenericWorkflow:
+    """Divide a graph into jobs, as ``bps submit`` does."""
+    config[".bps_defined.runQgraphFile"] = str(graph)
+    clusters = dimension_clustering(config, read_quantum_graph(str(graph)), "u_me_campaign_now")
+    workflow, _ = transform(config, clusters, str(directory))
+    return workflow
+
+
+def test_every_patch_is_in_the_repository(campaign: Path) -> None:
+    with Butler.from_config(str(campaign / "repo"), collections="u/me/campaign") as butler:
+        for name in ("restored_coadd", "restored_source", "restoreCoadd_log"):
+            refs = butler.query_datasets(name)
+            assert sorted(ref.dataId["patch"] for ref in refs) == [0, 1, 2, 3]
+        for ref in butler.query_datasets("restored_coadd"):
+            assert np.nanmax(butler.get(ref).image.array) > 0
+    # All in one process, which has loaded TensorFlow once.
+    assert len(list(campaign.glob("submit/u/me/campaign/*/logs/restorePatches/**/*.stderr"))) == 1
+    report = CliRunner().invoke(pipetask, ["report", str(campaign / "repo"), str(saved_graph(campaign))])
+    assert report.exit_code == 0, report.output
+    assert "restoreCoadd" in report.output
+
+
+def test_only_what_failed_is_done_again(
+    campaign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph of a second submission has the patches that are missing."""
+    monkeypatch.chdir(campaign)
+    where = f"{QUERY} AND patch=2"
+    with Butler.from_config("repo", writeable=True) as butler:
+        refs = [
+            ref
+            for ref in butler.query_all_datasets("u/me/campaign", where=where, find_first=False)
+            if ref.run.startswith("u/me/campaign/") and "patch" in ref.dataId
+        ]
+        assert refs
+        butler.pruneDatasets(refs, disassociate=True, unstore=True, purge=True)
+    graph = tmp_path / "again.qg"
+    config = load_config(
+        "local",
+        tmp_path,
+        data_query=QUERY,
+        pipeline="quick.yaml",
+        extra_qgraph_options="--skip-existing-in u/me/campaign",
+    )
+    _, command = config.search("createQuantumGraph", opt={"curvals": {"qgraphFile": str(graph)}})
+    result = CliRunner().invoke(pipetask, shlex.split(command)[1:])
+    assert result.exit_code == 0, result.output
+    workflow = plan_jobs(config, graph, tmp_path)
+    assert [name for name in workflow if name != "pipetaskInit"] == ["restorePatches_campaign_0_i_001"]
+    job = workflow.get_job("restorePatches_campaign_0_i_001")
+    assert dict(job.quanta_counts) == {"restoreCoadd": 1, "detectRestoredSources": 1}
+
+
+@pytest.fixture
+def panda_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ctrl_bps_panda, which is not installed here, says of a facility."""
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/bps_usdf.yaml").write_text("computeSite: SLAC\nfinalJob:\n  queue: Merge\n")
+    monkeypatch.setenv("CTRL_BPS_PANDA_DIR", str(tmp_path))
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.usefixtures("panda_site")
+def test_jobs_ask_for_what_they_use(site: str, campaign: Path, tmp_path: Path) -> None:
+    config = load_config(site, tmp_path)
+    config[".cluster.restorePatches.partitionMaxSize"] = 3
+    workflow = plan_jobs(config, saved_graph(campaign), tmp_path)
+    jobs = [workflow.get_job(name) for name in workflow if name != "pipetaskInit"]
+    assert sorted(job.quanta_counts["restoreCoadd"] for job in jobs) == [1, 3]
+    for job in jobs:
+        count = job.quanta_counts["restoreCoadd"]
+        assert job.quanta_counts["detectRestoredSources"] == count
+        assert job.request_cpus == job.cmdvals["requestCpus"] == config["requestCpus"]
+        assert "--cores-per-quantum {requestCpus}" in job.arguments
+        assert job.request_memory == config["requestMemory"]
+        assert job.request_walltime == count * seconds_per_patch(config)
+    final = workflow.get_final()
+    assert (final.request_cpus, final.request_memory) == (1, 4096)
+    assert final.queue == ("Merge" if site == "panda" else None)
+
+
+def seconds_per_patch(config: BpsConfig) -> int:
+    labels = ("restoreCoadd", "detectRestoredSources")
+    return sum(config[f".pipetask.{label}.requestWalltime"] for label in labels)
+
+
+@pytest.mark.parametrize("site", ["slurm", "slurmGpu"])
+def test_slurm(site: str, tmp_path: Path) -> None:
+    config = load_config(site, tmp_path)
+    (executor,) = SiteConfig.from_config(config).get_executors()
+    assert executor.cores_per_worker == config["requestCpus"]
+    assert executor.mem_per_worker == config["requestMemory"] / 1024
+    hours, minutes, seconds = map(int, executor.provider.walltime.split(":"))
+    patches = config[".cluster.restorePatches.partitionMaxSize"]
+    assert 3600 * hours + 60 * minutes + seconds >= patches * seconds_per_patch(config)
+    assert ("--gpus-per-node=1" in executor.provider.scheduler_options) == (site == "slurmGpu")
+
+
+@pytest.mark.parametrize(
+    ("cores", "cpus", "memory", "jobs"), [(5, 2, 1, 2), (1, 2, 1, 1), (8, 1, 10**9, 1), (None, 1, 1, None)]
+)
+def test_one_node(cores: int | None, cpus: int, memory: int, jobs: int | None, tmp_path: Path) -> None:
+    config = load_config("local", tmp_path)
+    if cores is not None:
+        config[".site.local.cores"] = cores
+    config["requestCpus"], config["requestMemory"] = cpus, memory
+    (executor,) = SiteConfig.from_config(config).get_executors()
+    assert executor.max_workers_per_node == (jobs or os.cpu_count())
+
+
+def test_gpu_of_an_htcondor_job(tmp_path: Path) -> None:
+    config = load_config("htcondorGpu", tmp_path)
+    for label in config["cluster"]:
+        # The plugin refuses request_gpus itself.
+        assert dict(config[f".cluster.{label}.profile.condor"]) == {"+RequestGPUs": 1}
+
+
+@pytest.mark.usefixtures("panda_site")
+def test_keys_are_known() -> None:
+    """A misspelt key would be ignored silently."""
+    package = Path(lsst.ctrl.bps.__file__).parent
+    known = "\n".join(path.read_text() for suffix in ("py", "yaml") for path in package.rglob(f"*.{suffix}"))
+    words = set(re.findall(r"\w+", known))
+    # Of the plugins that are not installed here.
+    words |= {"LSST_VERSION", "custom_lsst_setup", "condor", "+RequestGPUs"}
+    labels = {"restoreCoadd", "restoreMultibandCoadd", "detectRestoredSources", "slurm"}
+    labels |= {"restorePatches", "restorePatchesMultiband"}
+    for site in SITES:
+        for name in Config(str(BPS / f"{site}.yaml")).nameTuples():
+            assert set(name) <= words | labels, (site, name)
