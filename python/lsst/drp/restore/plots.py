@@ -297,7 +297,7 @@ def _ticks(low: float, high: float, linear_width: float) -> list[float]:
     return [*(-powers[powers <= -low][::-1]), 0.0, *powers[powers <= high]]
 
 
-def _block_mean(image: np.ndarray, most: int = _PANEL_PIXELS) -> tuple[np.ndarray, int]:
+def _block_mean(image: np.ndarray, most: int) -> tuple[np.ndarray, int]:
     """Average square blocks of pixels so that at most ``most`` are left on a
     side; return the averages and the size of a block.  Pixels that do not
     fill a block are left out.
@@ -318,7 +318,7 @@ def _show(ax: Axes, image: np.ndarray, box: tuple[int, int, int, int], style: di
     pixels.
     """
     left, right, bottom, top = box
-    means, size = _block_mean(image)
+    means, size = _block_mean(image, _PANEL_PIXELS)
     ax.set_facecolor(_NO_DATA_COLOUR)
     ax.imshow(
         means,
