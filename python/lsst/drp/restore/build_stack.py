@@ -281,8 +281,8 @@ class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
             # No work would count as done, and the patch would be forgotten.
             raise InputError(
                 f"{problem}, but {n_lost} others are damaged. Repair or replace their datasets and run again "
-                "with --extend-run --skip-existing, or leave the patch out of the run's data query."
-                f"{detail}"
+                "with --extend-run --skip-existing --clobber-outputs, or leave the patch out of the data "
+                f"query.{detail}"
             )
         raise pipeBase.NoWorkFound(f"{problem}.{detail}")
 

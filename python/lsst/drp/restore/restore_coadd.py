@@ -339,7 +339,7 @@ def all_or_nothing(butlerQC: pipeBase.QuantumContext) -> Iterator[None]:
         # The Butler's message only says which dataset it was.
         raise RuntimeError(
             f"The patch cannot be written ({describe_error(cause)}), and nothing of it is left. Remove the "
-            f"cause and run again with --extend-run --skip-existing. {err}"
+            f"cause and run again with --extend-run --skip-existing --clobber-outputs. {err}"
         ) from err
 
 
