@@ -6,6 +6,7 @@
 """The package as it is found, built and installed."""
 
 import dataclasses
+import email
 import os
 import shlex
 import shutil
@@ -148,6 +149,27 @@ def test_wheel_content(wheel: Path) -> None:
     for directory, pattern in (("pipelines", "*.yaml"), ("config", "*.py"), ("bps", "*.yaml")):
         expected |= {str(package / path.relative_to(TOP)) for path in (TOP / directory).rglob(pattern)}
     assert files - {str(package / "version.py")} == expected | {str(package / "py.typed")}
+
+
+def test_wheel_metadata(wheel: Path) -> None:
+    """What pip and an index show of the package is complete."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(archive.read(name))
+        files = archive.namelist()
+    assert metadata["Name"] == "lsst-drp-restore"
+    assert metadata["License-Expression"] == "BSD-3-Clause"
+    assert any(file.endswith(".dist-info/licenses/LICENSE") for file in files)
+    for field in ("Version", "Summary", "Author", "Keywords", "Requires-Python"):
+        assert metadata[field], field
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert metadata.get_payload(decode=True).strip() == (TOP / "README.md").read_bytes().strip()
+    assert "Typing :: Typed" in metadata.get_all("Classifier", [])
+    extras = set(metadata.get_all("Provides-Extra", []))
+    assert extras >= {"benchmarks", "docs", "gpu", "simulation", "test"}
+    # Every dependency has a lowest and a highest version.
+    for requirement in metadata.get_all("Requires-Dist", []):
+        assert ">=" in requirement and "<" in requirement or "setuptools" in requirement, requirement
 
 
 def test_wheel_runs_outside_of_checkout(installed: Environment) -> None:
