@@ -9,10 +9,6 @@ It needs no network: nothing is looked up in other projects' documentation.
 """
 
 import importlib.metadata
-import os
-
-# Nothing that is imported to be described shall look for devices.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 project = "drp_restore"
 author = copyright = "drp_restore developers"
@@ -30,7 +26,6 @@ exclude_patterns = ["_build", "changes"]
 templates_path = ["_templates"]
 # `name` in a docstring is a Python object if there is one of that name.
 default_role = "py:obj"
-suppress_warnings = ["config.cache"]
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
