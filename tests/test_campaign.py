@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Many patches: ``bps submit`` with Parsl, and the files for other sites."""
+"""Many patches: the page about them, by ``bps submit`` with Parsl, and the files for other sites."""
 
 from __future__ import annotations
 
@@ -28,12 +28,10 @@ from lsst.ctrl.bps.quantum_clustering_funcs import dimension_clustering
 from lsst.ctrl.bps.transform import transform
 from lsst.ctrl.mpexec.cli.pipetask import cli as pipetask
 from lsst.daf.butler import Butler, Config
-from lsst.drp.restore.register_tract import register_tract
-from lsst.drp.restore.simulate import simulate_exposures
-from lsst.drp.restore.simulate_config import SimulationConfig
+from lsst.daf.butler.cli.butler import cli as butler_cli
 
-BPS = Path(__file__).resolve().parent.parent / "bps" / "restoreCoadd"
-QUERY = "skymap='campaign' AND tract=0 AND band='i'"
+TOP = Path(__file__).resolve().parent.parent
+BPS = TOP / "bps" / "restoreCoadd"
 SITES = ["local", "slurm", "slurmGpu", "htcondor", "htcondorGpu", "panda"]
 # What is tested is not the image.
 PIPELINE = """
@@ -50,43 +48,37 @@ tasks:
 """
 
 
+def documented_commands(name: str, about: str = "") -> list[list[str]]:
+    """Return the commands of a name on the page about campaigns, in order."""
+    page = (TOP / "doc/lsst.drp.restore/campaign.md").read_text().replace("\\\n", "")
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    commands = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    return [command for command in commands if command[0] == name and about in command[1]]
+
+
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a repository of four patches, restored by one command."""
+    """A directory in which the commands of the page have been given."""
     directory = tmp_path_factory.mktemp("campaign")
-    Butler.makeRepo(directory / "repo")
-    with Butler.from_config(str(directory / "repo"), writeable=True) as butler:
-        register_tract(
-            butler,
-            "campaign",
-            ra=150.0,
-            dec=2.2,
-            pixel_scale=0.2,
-            patch_size=48,
-            patch_border=8,
-            cell_size=32,
-            n_patches=(2, 2),
-        )
-        config = SimulationConfig(
-            skymap="campaign", n_visits=3, detectors=(1, 1), detector_size=150, psf="gaussian"
-        )
-        simulate_exposures(butler, config)
+    (directory / "bps").symlink_to(TOP / "bps")
     (directory / "quick.yaml").write_text(PIPELINE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        for command in documented_commands("butler"):
+            if command[1] != "aggregate-graph":
+                result = CliRunner().invoke(butler_cli, command[1:])
+                assert result.exit_code == 0, result.output
     environment = dict(os.environ, PWD=str(directory))
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
-    result = subprocess.run(
-        ["bps", "submit", str(BPS / "local.yaml"), *submission()],
+    process = subprocess.run(
+        [*documented_commands("bps")[0], "-p", "quick.yaml"],
         cwd=directory,
         env=environment,
         capture_output=True,
         text=True,
     )
-    assert result.returncode == 0, result.stderr
+    assert process.returncode == 0, process.stderr
     return directory
-
-
-def submission() -> list[str]:
-    return ["-b", "repo", "-i", "sim", "-o", "u/me/campaign", "-d", QUERY, "-p", "quick.yaml"]
 
 
 def saved_graph(directory: Path) -> Path:
@@ -102,7 +94,7 @@ def load_config(site: str, directory: Path, **options: Any) -> BpsConfig:
         defaults=BPS_DEFAULTS,
         wms_service_class_fqn="lsst.ctrl.bps.parsl.ParslService",
     )
-    options = {"butler_config": "repo", "input": "sim", "output": "u/me/campaign"} | options
+    options = {"butler_config": "demo/campaign", "input": "sim", "output": "u/me/campaign"} | options
     translate_command_line_values(config, **options)
     config[".bps_defined.timestamp"] = "now"
     config[".bps_defined.operator"] = "me"
@@ -119,8 +111,9 @@ def plan_jobs(config: BpsConfig, graph: Path, directory: Path) -> GenericWorkflo
     return workflow
 
 
-def test_every_patch_is_in_the_repository(campaign: Path) -> None:
-    with Butler.from_config(str(campaign / "repo"), collections="u/me/campaign") as butler:
+def test_every_patch_is_in_the_repository(campaign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(campaign)
+    with Butler.from_config("demo/campaign", collections="u/me/campaign") as butler:
         for name in ("restored_coadd", "restored_source", "restoreCoadd_log"):
             refs = butler.query_datasets(name)
             assert sorted(ref.dataId["patch"] for ref in refs) == [0, 1, 2, 3]
@@ -128,9 +121,18 @@ def test_every_patch_is_in_the_repository(campaign: Path) -> None:
             assert np.nanmax(butler.get(ref).image.array) > 0
     # All in one process, which has loaded TensorFlow once.
     assert len(list(campaign.glob("submit/u/me/campaign/*/logs/restorePatches/**/*.stderr"))) == 1
-    report = CliRunner().invoke(pipetask, ["report", str(campaign / "repo"), str(saved_graph(campaign))])
-    assert report.exit_code == 0, report.output
-    assert "restoreCoadd" in report.output
+    (report,) = documented_commands("pipetask", "report")
+    result = CliRunner().invoke(pipetask, with_graph(report[1:], campaign))
+    assert result.exit_code == 0, result.output
+    assert "restoreCoadd" in result.output
+    # What is registered already is left as it is.
+    (register,) = documented_commands("butler", "aggregate-graph")
+    result = CliRunner().invoke(butler_cli, with_graph(register[1:], campaign))
+    assert result.exit_code == 0, result.output
+
+
+def with_graph(arguments: list[str], directory: Path) -> list[str]:
+    return [str(saved_graph(directory)) if argument.endswith(".qg") else argument for argument in arguments]
 
 
 def test_only_what_failed_is_done_again(
@@ -138,8 +140,13 @@ def test_only_what_failed_is_done_again(
 ) -> None:
     """The graph of a second submission has the patches that are missing."""
     monkeypatch.chdir(campaign)
-    where = f"{QUERY} AND patch=2"
-    with Butler.from_config("repo", writeable=True) as butler:
+    first, again = documented_commands("bps")
+    assert again[: len(first)] == first
+    option, value = again[len(first) :]
+    assert option == "--extra-qgraph-options"
+    query = first[first.index("-d") + 1]
+    where = f"{query} AND patch=2"
+    with Butler.from_config("demo/campaign", writeable=True) as butler:
         refs = [
             ref
             for ref in butler.query_all_datasets("u/me/campaign", where=where, find_first=False)
@@ -151,9 +158,9 @@ def test_only_what_failed_is_done_again(
     config = load_config(
         "local",
         tmp_path,
-        data_query=QUERY,
+        data_query=query,
         pipeline="quick.yaml",
-        extra_qgraph_options="--skip-existing-in u/me/campaign",
+        extra_qgraph_options=value,
     )
     _, command = config.search("createQuantumGraph", opt={"curvals": {"qgraphFile": str(graph)}})
     result = CliRunner().invoke(pipetask, shlex.split(command)[1:])
