@@ -692,7 +692,7 @@ def test_pixels_that_do_not_fit_into_memory_are_kept_in_a_file(caplog: pytest.Lo
     images = [make_image(visit, angle=0.1 * visit) for visit in (1, 2, 3)]
     in_memory = build(*images).stack
     # 120x120 pixels need hardly more than what any patch needs.
-    least = (2.0e9 + 160 * 120**2) / 2**30
+    least = (1.5e9 + 330 * 120**2) / 2**30
     with caplog.at_level(logging.INFO, logger="lsst"):
         on_disk = build(*images, maxMemory=least + 1e-5).stack
     assert any("temporary file" in message for message in caplog.messages)

@@ -130,3 +130,11 @@ def test_crops_that_do_not_fit_are_refused() -> None:
         make_sampler(crop_shape=(100, 24))
     with pytest.raises(ValueError, match="beside the 1 held-out"):
         make_sampler(crop_shape=(80, 120))
+
+
+def test_held_out_crops_do_not_grow_with_the_patch() -> None:
+    # 384 crops fit side by side.
+    numbers = [
+        len(make_sampler(crop_shape=(8, 4), validation_fraction=f).validation_crops) for f in (0.02, 0.5)
+    ]
+    assert numbers == [8, 64]

@@ -42,8 +42,8 @@ from .warp_input import WarpInput
 # Memory of a restoration, bytes: what it takes for any patch, what it takes
 # more for each pixel of the patch, and for each pixel of an exposure that is
 # kept in memory, as `make bench-scale` measured them.
-_BASE_MEMORY = 2.0e9
-_MEMORY_PER_PIXEL = 160
+_BASE_MEMORY = 1.5e9
+_MEMORY_PER_PIXEL = 330
 _MEMORY_PER_EXPOSURE_PIXEL = 15
 
 

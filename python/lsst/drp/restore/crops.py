@@ -22,6 +22,10 @@ from .super_resolution import kernel_phases
 # Draws after which a crop with too few good pixels is taken all the same.
 _MAX_DRAWS = 100
 
+# Held-out crops at most: their mean loss is known well enough, and neither
+# time nor memory of the training may grow with the patch.
+_MAX_HELD_OUT = 64
+
 
 @dataclasses.dataclass(frozen=True)
 class Crop:
@@ -177,7 +181,8 @@ class CropSampler:
     batch_size : `int`
         Crops in a batch.
     validation_fraction : `float`
-        Fraction of the patch's area that is held out of the training crops.
+        Fraction of the patch's area that is held out of the training crops, 64
+        crops at most.
     min_good_fraction : `float`
         Crops with a smaller fraction of good pixels are drawn again.
     seed : `int`
@@ -329,7 +334,7 @@ class CropSampler:
         ]
         usable = [c for c in grid if self._field.stack.good[c.pixels].mean() >= self._min_good_fraction]
         usable = usable or grid
-        count = max(1, round(fraction * len(grid)))
+        count = min(max(1, round(fraction * len(grid))), _MAX_HELD_OUT)
         chosen = self._rng.choice(len(usable), size=min(count, len(usable)), replace=False)
         return [usable[i] for i in sorted(chosen)]
 
