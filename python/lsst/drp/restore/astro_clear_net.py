@@ -164,8 +164,8 @@ class AstroClearNetConfig(pexConfig.Config):
     )
     validationFraction = pexConfig.RangeField(
         dtype=float,
-        doc="Fraction of the patch held out of the training crops to stop early by, 64 crops at most; 0 trains "
-        "for maxEpochs.",
+        doc="Fraction of the patch held out of the training crops to stop early by, 64 crops at most; 0 "
+        "trains for maxEpochs.",
         default=0.1,
         min=0.0,
         max=0.5,
