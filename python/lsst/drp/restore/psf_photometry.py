@@ -50,6 +50,7 @@ class CellPsf:
         self.cell_shape = cell_shape
         # Nothing may come in again from the other side.
         self._grid = scipy.fft.next_fast_len(self.size + 4, real=True)
+        self._transfer = scipy.fft.rfft2(self.kernels, s=(self._grid, self._grid))
 
     def cell_of(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the indices i, j of the cells of positions (`tuple` of
@@ -74,7 +75,7 @@ class CellPsf:
             per pixel, shape ``(n, 3, k, k)``, centred on the pixel nearest to
             the source.
         """
-        transfer = scipy.fft.rfft2(self.kernels[self.cell_of(x, y)], s=(self._grid, self._grid))
+        transfer = self._transfer[self.cell_of(x, y)]
         fy = scipy.fft.fftfreq(self._grid)[:, np.newaxis]
         fx = scipy.fft.rfftfreq(self._grid)
         dx, dy = ((v - np.rint(v))[:, np.newaxis, np.newaxis] for v in (x, y))
