@@ -4,7 +4,9 @@
 # license that can be found in the LICENSE file.
 
 import dataclasses
+import gc
 import logging
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +238,13 @@ def test_crops_are_cut_to_small_patches() -> None:
     stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=1)
     result = make_task(cropSize=200, maxEpochs=1, stepsPerEpoch=2).run(stack, reference_coadd(stack))
     assert result.image.shape == (64, 64)
+
+
+def test_nothing_keeps_the_exposures_afterwards() -> None:
+    """A process restores many patches, one after the other."""
+    stack, _, _ = star_field(n=2, shape=(96, 96), n_stars=4)
+    make_task(maxEpochs=1, stepsPerEpoch=2).run(stack, reference_coadd(stack))
+    reference = weakref.ref(stack)
+    del stack
+    gc.collect()
+    assert reference() is None

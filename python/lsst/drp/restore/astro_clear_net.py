@@ -496,7 +496,7 @@ class AstroClearNetTask(pipeBase.Task):
         import keras
 
         from .network import MaskedHuber, build_trainer
-        from .training import Batches, History
+        from .training import History, fit
 
         sampler = self._sampler(field, seed)
         steps = self.config.stepsPerEpoch if self.config.cropSize else 1
@@ -537,12 +537,13 @@ class AstroClearNetTask(pipeBase.Task):
         )
         if held_out:
             callbacks.append(stopping)
-        trainer.fit(
-            Batches(lambda _: sampler.training_batch(), steps),
-            validation_data=Batches(held_out.__getitem__, len(held_out)) if held_out else None,
+        fit(
+            trainer,
+            sampler.training_batch,
+            held_out,
+            steps=steps,
             epochs=self.config.maxEpochs,
             callbacks=callbacks,
-            verbose=0,
         )
         table = history.table()
         loss = table["loss"][-1]

@@ -405,7 +405,8 @@ class FitKernelsTask(pipeBase.Task):
         from .crops import FieldInput
         from .kernel_network import BlindCrops, BlindDecoder, PlacePoints, build_blind_trainer
         from .network import MaskedHuber, build_encoder
-        from .training import Batches, History
+        from .training import History
+        from .training import fit as train
 
         spec = config.encoder_spec()
         encoder = build_encoder(stack.n_exposures, spec, config.seed)
@@ -478,12 +479,13 @@ class FitKernelsTask(pipeBase.Task):
                     restore_best_weights=True,
                 )
             )
-        trainer.fit(
-            Batches(lambda _: sampler.training_batch(), steps),
-            validation_data=Batches(held_out.__getitem__, len(held_out)) if held_out else None,
+        train(
+            trainer,
+            sampler.training_batch,
+            held_out,
+            steps=steps,
             epochs=config.maxEpochs,
             callbacks=callbacks,
-            verbose=0,
         )
         kernels = np.asarray(decoder.mean_kernels(), np.float64)
         if not np.isfinite(kernels).all():

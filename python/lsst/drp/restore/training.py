@@ -10,10 +10,10 @@ This module imports Keras; import it inside of the function that needs it.
 
 from __future__ import annotations
 
-__all__ = ("Batches", "History")
+__all__ = ("Batches", "History", "fit")
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import astropy.table
@@ -25,6 +25,48 @@ from lsst.utils.logging import LsstLogAdapter
 from .restoration import make_history
 
 Batch = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
+
+
+def fit(
+    trainer: keras.Model,
+    draw: Callable[[], Batch],
+    held_out: Sequence[Batch],
+    *,
+    steps: int,
+    epochs: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> None:
+    """Train a model.
+
+    Parameters
+    ----------
+    trainer : `keras.Model`
+        The model, compiled.
+    draw : `~collections.abc.Callable`
+        Returns the next batch to train on: inputs, target and weight.
+    held_out : `~collections.abc.Sequence`
+        Batches whose loss is looked at after each epoch; may be empty.
+    steps : `int`
+        Batches in an epoch.
+    epochs : `int`
+        Epochs at most.
+    callbacks : `~collections.abc.Sequence` [`keras.callbacks.Callback`]
+        What looks on.
+    """
+    batches, others = Batches(lambda _: draw(), steps), Batches(held_out.__getitem__, len(held_out))
+    try:
+        trainer.fit(
+            batches,
+            validation_data=others if held_out else None,
+            epochs=epochs,
+            callbacks=list(callbacks),
+            verbose=0,
+        )
+    finally:
+        # TensorFlow keeps data sets until the process ends.  They must not
+        # keep the exposures of one patch when the next one is restored.
+        batches.forget()
+        others.forget()
 
 
 class Batches(keras.utils.PyDataset):
@@ -42,14 +84,20 @@ class Batches(keras.utils.PyDataset):
 
     def __init__(self, make: Callable[[int], Batch], count: int) -> None:
         super().__init__(workers=1, use_multiprocessing=False)
-        self._make = make
+        self._make: Callable[[int], Batch] | None = make
         self._count = count
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, index: int) -> Batch:
+        if self._make is None:
+            raise IndexError(index)
         return self._make(index)
+
+    def forget(self) -> None:
+        """Give up the function, and all that it refers to."""
+        self._make = None
 
 
 class History(keras.callbacks.Callback):
