@@ -160,13 +160,13 @@ def test_warm_start_begins_where_the_earlier_run_ended(caplog: pytest.LogCapture
     assert np.isnan(cold.initial_loss)
     stored = read_weights_table(make_weights_table(cold.weights))
     with caplog.at_level(logging.INFO, logger="lsst"):
-        warm = make_task(maxEpochs=2).run(stack, reference, initial_weights=stored)
+        warm = make_task(maxEpochs=2, warmStartRate=0.002).run(stack, reference, initial_weights=stored)
     total = sum(value.size for value in cold.weights.values())
     assert f"Starting from {total} of {total} weights of an earlier run." in caplog.text
     assert warm.warm_start == 1.0
     assert warm.initial_loss == pytest.approx(cold.loss, rel=1e-6)
     assert warm.loss < 1.02 * cold.loss
-    assert warm.history["learning_rate"][0] == pytest.approx(0.001)
+    assert warm.history["learning_rate"][0] == pytest.approx(0.002)
     # As many cold steps are far behind.
     fresh = make_task(maxEpochs=2).run(stack, reference)
     assert fresh.loss > 1.1 * warm.loss

@@ -293,6 +293,6 @@ def test_configuration() -> None:
     with pytest.raises(InputError, match="no field 'restore.maxEpochs'"):
         restore(**arrays, config={"restore.maxEpochs": 3})
     with pytest.raises(pexConfig.FieldValidationError, match="maxEpochs"):
-        restore(**arrays, config={"restorer.maxEpochs": 0})
+        restore(**arrays, config={"restorer.maxEpochs": -1})
     with pytest.raises(InputError, match="smaller than a PSF kernel, 35x35"):
         restore(**arrays, config={"buildStack.kernelSize": 35})
