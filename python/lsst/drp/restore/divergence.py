@@ -95,9 +95,6 @@ def describe_extreme(stack: ExposureStack) -> str:
     text : `str`
         Part of a sentence.
     """
-    extremes = [
-        np.abs(image).max(initial=0.0, where=good)
-        for image, good in zip(stack.image, stack.good, strict=True)
-    ]
+    extremes = [np.abs(image).max(initial=0.0, where=good) for _, image, _, good in stack.planes()]
     k = int(np.argmax(extremes))
     return f"the most extreme good pixel has {extremes[k]:.3g} nJy, on {stack.names[k]}"

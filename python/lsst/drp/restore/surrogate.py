@@ -141,20 +141,18 @@ class Surrogate:
         for step in range(steps):
             if step % steps_per_look == 0:
                 gradient, weight = decoder.gradient(latent, delta)
-                constant = np.maximum(self._second(weight, latent) - gradient, np.float32(0.0))
+                constant = np.maximum(
+                    self._decoder.second_derivative(weight, latent) - gradient, np.float32(0.0)
+                )
                 del gradient
             momentum = np.float32(step / (step + 3))
             ahead = latent + momentum * (latent - previous)
             previous[...] = latent
             # It stays positive, and so can change in the steps to come.
             np.maximum(ahead, latent / np.float32(max_factor), out=latent)
-            predicted = self._second(weight, latent)
+            predicted = self._decoder.second_derivative(weight, latent)
             predicted += penalty
             factor = np.divide(
                 constant, predicted, out=np.ones_like(latent), where=movable & (predicted > 0.0)
             )
             latent *= np.clip(factor, 1.0 / max_factor, max_factor)
-
-    def _second(self, weight: np.ndarray, latent: np.ndarray) -> np.ndarray:
-        """Multiply by the second derivative."""
-        return self._decoder.second_derivative(weight, latent)
