@@ -29,6 +29,7 @@ _COLORS = {
     "STARRED": "tab:purple",
     "network as published": "tab:orange",
     "ImageMM": "tab:green",
+    "restored_coadd, fast": "tab:cyan",
     "restored_coadd": "tab:blue",
     "restored_coadd_measurable": "tab:red",
 }

@@ -103,11 +103,12 @@ def reference(stack: ExposureStack, cutout: Cutout) -> dict[str, SkyImage]:
 
 def paper(stack: ExposureStack, cutout: Cutout) -> dict[str, SkyImage]:
     """Restore with the network as published (config/paper.py)."""
-    config = RestoreCoaddConfig()
-    config.load(str(_TOP / "config" / "paper.py"))
-    coadd = _clip(stack)
-    restorer = config.restorer.apply(name="paper")
-    return {"network as published": SkyImage(image=restorer.run(stack, coadd, n_threads=1).image)}
+    return {"network as published": _configured("paper", stack)}
+
+
+def fast(stack: ExposureStack, cutout: Cutout) -> dict[str, SkyImage]:
+    """Restore with this project's steps alone (config/fast.py)."""
+    return {"restored_coadd, fast": _configured("fast", stack)}
 
 
 def image_mm(stack: ExposureStack, cutout: Cutout) -> dict[str, SkyImage]:
@@ -173,12 +174,22 @@ METHODS: dict[str, Callable[[ExposureStack, Cutout], dict[str, SkyImage]]] = {
     "paper": paper,
     "default": default,
     "starred": starred,
+    "fast": fast,
     "imagemm": image_mm,
     "deconvolution": single_coadd,
     "reference": reference,
     "naive": naive,
 }
 """The methods by name, about the slowest first (`dict`)."""
+
+
+def _configured(name: str, stack: ExposureStack) -> SkyImage:
+    """Make the latent image alone, with a configuration of this project."""
+    config = RestoreCoaddConfig()
+    config.load(str(_TOP / "config" / f"{name}.py"))
+    coadd = _clip(stack)
+    restoration = config.restorer.apply(name="restorer").run(stack, coadd, n_threads=1)
+    return SkyImage(image=config.refine.apply(name="refine").run(stack, restoration).image)
 
 
 def _clip(stack: ExposureStack) -> ReferenceCoadd:

@@ -135,7 +135,7 @@ def run(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dict
             (f"{method} {seed}", run_method, (method, paths[str(seed)], cutouts[f"field {seed}"]))
             for seed in seeds
         ]
-        if method in ("reference", "naive", "default", "imagemm") and "wide" in fields:
+        if method in ("reference", "naive", "default", "fast", "imagemm") and "wide" in fields:
             jobs.append((f"{method} wide", run_method, (method, paths["wide"], cutouts["field wide"], False)))
     for n in range(options.draws):
         draw = FieldOptions(

@@ -91,6 +91,17 @@ def test_convergence_is_judged_by_the_loss() -> None:
     assert make_task().run(stack, reference).converged
 
 
+def test_no_steps_leave_a_constant() -> None:
+    stack, _, _ = star_field(n=3, shape=(64, 64), n_stars=4)
+    result = make_task(maxSteps=0).run(stack, reference_coadd(stack))
+    assert (np.unique(result.image) == np.float32(stack.median_sigma)).all()
+    assert result.converged
+    assert result.steps == 0
+    assert list(result.history["step"]) == [0]
+    assert result.history["loss"][0] == result.loss
+    np.testing.assert_array_equal(result.repeat(stack), result.latent)
+
+
 def test_padding_stays_finite() -> None:
     """Pixels that no exposure constrains do not grow."""
     stack, _, _ = star_field(n=3, shape=(64, 64), n_stars=4)

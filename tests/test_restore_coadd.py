@@ -29,6 +29,7 @@ from lsst.drp.restore.register_tract import register_tract
 from lsst.drp.restore.simulate import simulate_exposures
 from lsst.drp.restore.simulate_config import SimulationConfig
 from lsst.images.cells import CellCoadd
+from lsst.pex.config import FieldValidationError
 from lsst.pipe.base import NoWorkFound, Pipeline
 from lsst.pipe.base.tests.pipelineStepTester import PipelineStepTester
 from lsst.pipe.base.testUtils import lintConnections
@@ -298,6 +299,34 @@ def test_pipeline_of_image_mm(repo: Path) -> None:
         assert len(butler.get("restored_coadd_training", DATA_ID)) == 10
         assert len(butler.get("restored_coadd_weights", DATA_ID)) == 0
         assert np.nanmin(butler.get("restored_coadd", DATA_ID).image.array) >= 0
+
+
+def test_pipeline_without_a_network(repo: Path) -> None:
+    pipeline = PIPELINE.replace("restoreCoadd.yaml", "restoreCoaddFast.yaml")
+    command = ["run", "-b", str(repo), "-i", "sim", "--output-run", "u/test/fast", "-p", pipeline]
+    result = run_pipeline([*command, "-d", WHERE, "--register-dataset-types"])
+    assert result.exit_code == 0, result.output
+    with Butler.from_config(str(repo), collections="u/test/fast") as butler:
+        metrics = butler.get("restored_coadd_metrics", DATA_ID)
+        assert metrics["steps"] == 0
+        assert metrics["converged"]
+        restored, coadd = (
+            butler.get(name, DATA_ID).image.array for name in ("restored_coadd", "restored_coadd_reference")
+        )
+        assert np.nanmin(restored) >= 0
+        assert np.nanmax(restored) > 2 * np.nanmax(coadd)
+        # The loss before the steps is that of a constant image.
+        history = butler.get("restored_coadd_training", DATA_ID)
+        assert metrics["loss"] < 0.7 < 2.0 < history["loss"][0]
+
+
+def test_all_steps_cannot_be_left_to_nobody() -> None:
+    config = RestoreCoaddConfig()
+    config.load(str(Path(__file__).parent.parent / "config" / "fast.py"))
+    config.validate()
+    config.refine.steps = 0
+    with pytest.raises(FieldValidationError, match="refine"):
+        config.validate()
 
 
 def test_connections() -> None:

@@ -32,7 +32,12 @@ _CONVERGENCE_STEPS = 10
 class ImageMMConfig(pexConfig.Config):
     """Configuration of `ImageMMTask`."""
 
-    maxSteps = pexConfig.RangeField(dtype=int, doc="Steps to take.", default=100, min=1)
+    maxSteps = pexConfig.RangeField(
+        dtype=int,
+        doc="Steps to take; 0 leaves them all to the refinement, which then begins with a constant image.",
+        default=100,
+        min=0,
+    )
     huberDelta = pexConfig.RangeField(
         dtype=float,
         doc="Residual in units of sigma beyond which the loss is linear.",
@@ -175,10 +180,13 @@ class ImageMMTask(pipeBase.Task):
         loss = decoder.huber_loss(latent, self.config.huberDelta)
         self.log.info("Loss per good pixel: %.5f.", loss)
         before = rows[-_CONVERGENCE_STEPS][1] if len(rows) >= _CONVERGENCE_STEPS else np.inf
+        if not rows:
+            rows.append((0, loss, np.nan, np.nan, time.perf_counter() - start))
         return Restoration(
             latent=latent,
             padding=stack.padding * stack.factor,
-            converged=bool(before - loss < self.config.minImprovement),
+            # Without a step there was nothing that could have run out of them.
+            converged=self.config.maxSteps == 0 or bool(before - loss < self.config.minImprovement),
             history=make_history(rows),
             weights={},
             steps=self.config.maxSteps,

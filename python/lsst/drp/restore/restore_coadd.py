@@ -36,7 +36,7 @@ from .divergence import require_finite
 from .ensemble import average_restorations
 from .exposure_stack import ExposureStack
 from .fit_kernels import FitKernelsTask
-from .image_mm import ImageMMTask
+from .image_mm import ImageMMConfig, ImageMMTask
 from .initial_weights import find_initial_weights, read_weights_table
 from .kernel_fit_plot import plot_kernel_fit
 from .kernel_plot import plot_kernels
@@ -315,6 +315,11 @@ class RestoreCoaddConfig(pipeBase.PipelineTaskConfig, pipelineConnections=Restor
         if self.patchGeometry == "coadd" and self.coaddStorageClass != "CellCoadd":
             raise pexConfig.FieldValidationError(
                 RestoreCoaddConfig.coaddStorageClass, self, "must be 'CellCoadd' if patchGeometry='coadd'"
+            )
+        restorer = self.restorer.value
+        if isinstance(restorer, ImageMMConfig) and restorer.maxSteps == 0 and self.refine.value.steps == 0:
+            raise pexConfig.FieldValidationError(
+                RestoreCoaddConfig.refine, self, "must take steps if restorer.maxSteps=0 leaves all to it"
             )
 
 
