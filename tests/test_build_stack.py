@@ -702,6 +702,22 @@ def test_pixels_that_do_not_fit_into_memory_are_kept_in_a_file(caplog: pytest.Lo
         np.testing.assert_array_equal(getattr(on_disk, name), getattr(in_memory, name))
 
 
+def test_other_bands_and_finer_pixels_take_memory_too() -> None:
+    least = (1.5e9 + 330 * 120**2) / 2**30
+    handles = [StoredHandle(make_image(visit)) for visit in (1, 2)]
+    task = BuildStackTask(config=BuildStackConfig(maxMemory=least + 1e-3))
+
+    def in_file(**others: int) -> bool:
+        return isinstance(task.run(handles, GEOMETRY, "i", **others).stack.image.base.base, mmap.mmap)
+
+    # Another visit is 0.0002 GiB, twice as fine an image 0.013 GiB.
+    assert not in_file()
+    assert not in_file(n_beside=2)
+    assert in_file(n_beside=3)
+    with pytest.raises(RestorationError, match="allow for more"):
+        in_file(factor=2)
+
+
 def test_patch_that_does_not_fit_at_all_is_refused() -> None:
     with pytest.raises(RestorationError, match=r"maxMemory=1.0: allow for more, or make smaller patches"):
         build(make_image(1), make_image(2), maxMemory=1.0)

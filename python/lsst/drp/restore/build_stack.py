@@ -95,7 +95,7 @@ class StackConfig(pexConfig.Config):
     maxMemory = pexConfig.RangeField(
         dtype=float,
         doc="Memory, GiB, that the restoration of a patch may take. Where the pixels of the exposures do not "
-        "fit into it beside all else, they are kept in a temporary file (in the directory TMPDIR) and "
+        "fit into it beside all else, they are kept in temporary files (in the directory TMPDIR) and "
         "streamed.",
         default=8.0,
         min=0.0,
@@ -148,7 +148,15 @@ class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
 
     config: StackConfig
 
-    def run(self, visit_images: Sequence[Any], geometry: PatchGeometry, band: str) -> pipeBase.Struct:
+    def run(
+        self,
+        visit_images: Sequence[Any],
+        geometry: PatchGeometry,
+        band: str,
+        *,
+        factor: int = 1,
+        n_beside: int = 0,
+    ) -> pipeBase.Struct:
         """Build the stack.
 
         Parameters
@@ -160,6 +168,11 @@ class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
             The pixel grid of the patch.
         band : `str`
             Name of the band, for messages.
+        factor : `int`, optional
+            Pixels of the restored image along each axis in a pixel of the
+            patch: it takes memory, too.
+        n_beside : `int`, optional
+            Visits of other bands that are in memory at the same time.
 
         Returns
         -------
@@ -196,7 +209,7 @@ class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
         self._require_enough(len(visits), where, [])
         footprints = self._check(inputs, geometry)
 
-        on_disk = self._on_disk(len(visits), geometry, where)
+        on_disk = self._on_disk(len(visits) + n_beside, geometry, factor, where)
         builder = StackBuilder(geometry, len(visits), self.config.kernelSize, on_disk=on_disk)
         dropped: list[tuple[str, str]] = []
         outside: list[str] = []
@@ -286,8 +299,9 @@ class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
             )
         raise pipeBase.NoWorkFound(f"{problem}.{detail}")
 
-    def _on_disk(self, n_visits: int, geometry: PatchGeometry, where: str) -> bool:
-        """Decide whether the pixels are kept in memory or in a file.
+    def _on_disk(self, n_visits: int, geometry: PatchGeometry, factor: int, where: str) -> bool:
+        """Decide whether the pixels of ``n_visits``, those of other bands
+        included, are kept in memory or in files.
 
         Raises
         ------
@@ -295,7 +309,7 @@ class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
             Raised if the patch does not fit into ``maxMemory`` either way.
         """
         pixels = geometry.outer_bbox.area
-        least = (_BASE_MEMORY + _MEMORY_PER_PIXEL * pixels) / 2**30
+        least = (_BASE_MEMORY + _MEMORY_PER_PIXEL * factor**2 * pixels) / 2**30
         most = least + _MEMORY_PER_EXPOSURE_PIXEL * n_visits * pixels / 2**30
         if least > self.config.maxMemory:
             raise RestorationError(
@@ -305,7 +319,7 @@ class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
             )
         if most > self.config.maxMemory:
             self.log.info(
-                "Keeping the pixels of %d visits in a temporary file: in memory, the restoration would take "
+                "Keeping the pixels of %d visits in temporary files: in memory, the restoration would take "
                 "about %.1f GiB, more than maxMemory=%s.",
                 n_visits,
                 most,

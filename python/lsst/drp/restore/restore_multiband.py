@@ -120,7 +120,7 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
     every other band sees, besides the exposures, the restored images of the
     bands that are deeper.  They tell it where light is; how much, and the
     loss, is a matter of its own exposures alone.  All exposures of all bands
-    are in memory at the same time.
+    are in memory, or in temporary files, at the same time.
 
     What `CharacterizeTask` states of a band takes the deeper bands' images for
     given: their noise is not part of the variance, and the stated PSF is that
@@ -206,18 +206,22 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
             fails.
         """
         # Before the work of hours: it may be impossible.
-        geometry.refined(self.config.superResolution)
+        factor = self.config.superResolution
+        geometry.refined(factor)
+        n_visits = {
+            band: len({handle.dataId["visit"] for handle in images}) for band, images in visit_images.items()
+        }
         inputs: dict[str, pipeBase.Struct] = {}
         reasons = []
         for band, images in visit_images.items():
+            n_beside = sum(n_visits.values()) - n_visits[band]
             try:
-                inputs[band] = self._stacker.run(images, geometry, band)
+                inputs[band] = self._stacker.run(images, geometry, band, factor=factor, n_beside=n_beside)
             except pipeBase.NoWorkFound as err:
                 self.log.warning("Leaving out band %s: %s", band, err)
                 reasons.append(str(err))
         if not inputs:
             raise pipeBase.NoWorkFound(" ".join(reasons) or f"Patch {geometry.patch.id} has no visit images.")
-        factor = self.config.superResolution
         stacks = {band: dataclasses.replace(one.stack, factor=factor) for band, one in inputs.items()}
         results = self.restore_bands(stacks, n_threads=num_cores)
         return {
