@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from stacks import star_field
 
+from benchmarks.convolution import direct_blur
 from benchmarks.detection import detect, match_sources, pairs_split
 from benchmarks.fields import FieldOptions, make_field
 from benchmarks.jobs import Draw
@@ -181,6 +182,17 @@ def test_deconvolve_coadd() -> None:
     np.testing.assert_allclose(measured[seen] / flux[seen], 1.0, atol=0.15)
     for k in np.flatnonzero(seen):
         assert restored[int(y[k]), int(x[k])] > 1.5 * coadd.image[int(y[k]), int(x[k])]
+
+
+def test_direct_blur() -> None:
+    from lsst.drp.restore.decoder import Blur
+
+    rng = np.random.default_rng(1)
+    latent = rng.uniform(size=(2, 20, 24)).astype(np.float32)
+    psfs = rng.uniform(size=(2, 3, 5, 5)).astype(np.float32)
+    blurred = np.asarray(direct_blur(latent, psfs))
+    assert blurred.shape == (2, 3, 16, 20)
+    np.testing.assert_allclose(blurred, Blur(psfs, 16, 20).forward(latent), rtol=1e-4)
 
 
 def test_summarize_draws() -> None:

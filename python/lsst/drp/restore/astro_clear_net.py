@@ -428,9 +428,7 @@ class AstroClearNetTask(pipeBase.Task):
             initial_loss = decoder.huber_loss(self._restore(encoder, field), self.config.huberDelta)
             self.log.info("Loss per good pixel before the first step: %.5f.", initial_loss)
         if self.config.maxEpochs:
-            history, converged = self._train(
-                encoder, field, seed, warm > 0.5, compiled=device != "CPU", factor=factor
-            )
+            history, converged = self._train(encoder, field, seed, warm > 0.5, factor=factor)
             self._set_statistics(encoder, field)
         elif warm < 1.0:
             raise RestorationError(
@@ -488,7 +486,7 @@ class AstroClearNetTask(pipeBase.Task):
         )
 
     def _train(
-        self, encoder: Any, field: FieldInput, seed: int, warm: bool, *, compiled: bool, factor: float
+        self, encoder: Any, field: FieldInput, seed: int, warm: bool, *, factor: float
     ) -> tuple[astropy.table.Table, bool]:
         """Fit the encoder's weights, with ``factor`` on the learning rate;
         return the history and whether the held-out loss stopped falling.
@@ -514,11 +512,10 @@ class AstroClearNetTask(pipeBase.Task):
             self.config.learningRateDecay,
             staircase=True,
         )
-        # XLA makes a step several times slower on a CPU, and faster on a GPU.
+        # Keras compiles with XLA what it can: all of it with JAX, nothing with a deterministic TensorFlow.
         trainer.compile(
             optimizer=keras.optimizers.Adam(rate, global_clipnorm=self.config.maxGradientNorm or None),
             loss=MaskedHuber(self.config.huberDelta),
-            jit_compile=compiled,
         )
         held_out = sampler.validation_batches()
         history = History(

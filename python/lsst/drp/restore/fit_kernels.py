@@ -399,7 +399,7 @@ class FitKernelsTask(pipeBase.Task):
         ``factor`` on the learning rate; return them, shape ``(n, k, k)``.
         """
         config = self.config.network
-        device = prepare_backend(config.computeDevice, n_threads, config.seed)
+        prepare_backend(config.computeDevice, n_threads, config.seed)
         import keras
 
         from .crops import FieldInput
@@ -456,7 +456,6 @@ class FitKernelsTask(pipeBase.Task):
         trainer.compile(
             optimizer=keras.optimizers.Adam(rate, global_clipnorm=config.maxGradientNorm or None),
             loss=MaskedHuber(config.huberDelta),
-            jit_compile=device != "CPU",
         )
         steps = 1 if whole else config.stepsPerEpoch
         held_out = sampler.validation_batches()

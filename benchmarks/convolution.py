@@ -1,0 +1,217 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Which convolution with the PSF kernels, and whether to compile with XLA: time
+of a training step and of a pass over cells, side by side.
+
+Run by ``python -m benchmarks.convolution``, with ``KERAS_BACKEND=jax`` for
+JAX.  Prints a table.
+"""
+
+from __future__ import annotations
+
+__all__ = ("direct_blur", "main", "parse")
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+_KERNEL = 25
+_CELL = 150
+
+
+def direct_blur(latent: Any, kernels: Any) -> Any:
+    """Convolve latent images with PSF kernels, product by product.
+
+    Parameters
+    ----------
+    latent : tensor
+        Latent images, shape ``(batch, height + k - 1, width + k - 1)``.
+    kernels : tensor
+        PSF kernels, shape ``(batch, n, k, k)``.
+
+    Returns
+    -------
+    blurred : tensor
+        The same as of `Blur.forward`, shape ``(batch, n, height, width)``.
+    """
+    from keras import ops
+
+    batch, n, k, _ = kernels.shape
+    # Every latent image is a channel of its own, with a filter by exposure.
+    filters = ops.transpose(ops.flip(kernels, (2, 3)), (2, 3, 0, 1))
+    blurred = ops.depthwise_conv(
+        ops.transpose(latent, (1, 2, 0))[None], filters, padding="valid", data_format="channels_last"
+    )
+    height, width = blurred.shape[1:3]
+    return ops.transpose(ops.reshape(blurred, (height, width, batch, n)), (2, 3, 0, 1))
+
+
+class _DirectBlur:
+    """Stands in for `Blur`."""
+
+    def __init__(self, kernels: Any, height: int, width: int) -> None:
+        self._kernels = kernels
+
+    def forward(self, latent: Any) -> Any:
+        return direct_blur(latent, self._kernels)
+
+
+def time_training(direct: bool, compiled: bool, n: int, repeats: int) -> float:
+    """Time a training step of the default configuration.
+
+    Parameters
+    ----------
+    direct, compiled : `bool`
+        Whether to convolve directly, and whether to compile with XLA.
+    n : `int`
+        Number of exposures.
+    repeats : `int`
+        Steps to time.
+
+    Returns
+    -------
+    seconds : `float`
+        Median time of a step, s.
+    """
+    import keras
+
+    from lsst.drp.restore import decoder
+    from lsst.drp.restore.astro_clear_net import AstroClearNetConfig
+    from lsst.drp.restore.network import MaskedHuber, build_encoder, build_trainer
+
+    config = AstroClearNetConfig()
+    spec, crop, batch = config.encoder_spec(), config.cropSize, config.batchSize
+    context = crop + _KERNEL - 1 + 2 * spec.margin
+    rng = np.random.default_rng(1)
+    shapes = {
+        "exposures": (batch, context, context, n),
+        "kernels": (batch, 1, 1, n, _KERNEL, _KERNEL),
+        "inverse_sigma": (batch, n, crop, crop),
+    }
+    inputs = {name: rng.uniform(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    target = rng.normal(size=shapes["inverse_sigma"]).astype(np.float32)
+    with mock.patch.object(decoder, "Blur", _DirectBlur if direct else decoder.Blur):
+        trainer = build_trainer(build_encoder(n, spec, seed=1), n, (context, context), shapes["kernels"][1:])
+        trainer.compile(optimizer=keras.optimizers.Adam(1e-3), loss=MaskedHuber(2.0), jit_compile=compiled)
+        return _median_time(lambda: trainer.train_on_batch(inputs, target, target > -9), repeats)
+
+
+def time_cells(direct: bool, compiled: bool, n: int, repeats: int) -> float:
+    """Time the prediction of the exposures in a cell.
+
+    Parameters
+    ----------
+    direct, compiled : `bool`
+        Whether to convolve directly, and whether to compile with XLA.
+    n : `int`
+        Number of exposures.
+    repeats : `int`
+        Predictions to time.
+
+    Returns
+    -------
+    seconds : `float`
+        Median time of a prediction, s.
+    """
+    from keras import ops
+
+    from lsst.drp.restore.decoder import Blur
+
+    rng = np.random.default_rng(1)
+    extent = _CELL + _KERNEL - 1
+    latent = ops.convert_to_tensor(rng.uniform(size=(1, extent, extent)).astype(np.float32))
+    kernels = ops.convert_to_tensor(rng.uniform(size=(1, n, _KERNEL, _KERNEL)).astype(np.float32))
+
+    def blur(latent: Any, kernels: Any) -> Any:
+        kind = _DirectBlur if direct else Blur
+        return kind(kernels, _CELL, _CELL).forward(latent)
+
+    function = _compile(blur) if compiled else blur
+    return _median_time(lambda: ops.convert_to_numpy(function(latent, kernels)), repeats)
+
+
+def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    import tensorflow as tf
+
+    return tf.function(function, jit_compile=True)
+
+
+def _median_time(function: Callable[[], Any], repeats: int) -> float:
+    function()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line.
+
+    Parameters
+    ----------
+    arguments : `~collections.abc.Sequence` [`str`], optional
+        Words of it.
+
+    Returns
+    -------
+    options : `argparse.Namespace`
+        The options.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.convolution", description=__doc__)
+    parser.add_argument("--exposures", type=int, nargs="+", default=[8, 33], help="numbers of exposures")
+    parser.add_argument("--device", default="auto", help="auto, gpu or cpu")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--repeats", type=int, default=10, help="how often to repeat what is timed")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark.
+
+    Parameters
+    ----------
+    arguments : `~collections.abc.Sequence` [`str`], optional
+        Words of the command line.
+    """
+    options = parse(arguments)
+
+    import keras
+
+    from lsst.drp.restore.compute import prepare_backend
+
+    # TensorFlow compiles nothing that has to be deterministic.
+    name = "tensorflow.config.experimental.enable_op_determinism"
+    with mock.patch(name) if keras.backend.backend() == "tensorflow" else nullcontext():
+        device = prepare_backend(options.device, options.threads, 1)
+    print(f"{keras.backend.backend()} on {device}; median time, ms")
+    print("".ljust(40) + "".join(t.rjust(14) for t in ("FFT", "FFT, XLA", "direct", "direct, XLA")))
+    for n in options.exposures:
+        for name, measure in (("training step", time_training), (f"{_CELL}x{_CELL} pixels", time_cells)):
+            times = [
+                measure(direct, compiled, n, options.repeats)
+                for direct in (False, True)
+                for compiled in (False, True)
+            ]
+            row = "".join(f"{1e3 * seconds:14.1f}" for seconds in times)
+            print(f"{name}, {n} exposures".ljust(40) + row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
