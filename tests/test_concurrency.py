@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from repositories import simulate_repository
 
 from lsst.daf.butler import Butler
-from lsst.drp.restore.register_tract import register_tract
-from lsst.drp.restore.simulate import simulate_exposures
 from lsst.drp.restore.simulate_config import SimulationConfig
 
 PIPELINE = """
@@ -32,23 +31,15 @@ tasks:
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Threads are looked up in /proc.")
 def test_processes_keep_to_their_cores(tmp_path: Path) -> None:
-    Butler.makeRepo(tmp_path / "repo")
-    with Butler.from_config(str(tmp_path / "repo"), writeable=True) as butler:
-        register_tract(
-            butler,
-            "test",
-            ra=150.0,
-            dec=2.2,
-            pixel_scale=0.2,
-            patch_size=48,
-            patch_border=8,
-            cell_size=32,
-            n_patches=(2, 1),
-        )
-        config = SimulationConfig(
-            skymap="test", n_visits=3, detectors=(1, 1), detector_size=150, psf="gaussian"
-        )
-        simulate_exposures(butler, config)
+    simulate_repository(
+        tmp_path / "repo",
+        SimulationConfig(skymap="test", n_visits=3, detectors=(1, 1), detector_size=150, psf="gaussian"),
+        patch_size=48,
+        patch_border=8,
+        cell_size=32,
+        n_patches=(2, 1),
+        dec=2.2,
+    )
     (tmp_path / "watched.yaml").write_text(PIPELINE)
     # What the environment says of threads is not what keeps them few.
     environment = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}

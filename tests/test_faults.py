@@ -26,11 +26,10 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from click.testing import CliRunner
+from repositories import simulate_repository
 
 from lsst.ctrl.mpexec.cli.pipetask import cli as pipetask
 from lsst.daf.butler import Butler, DatasetRef, MissingCollectionError, MissingDatasetTypeError
-from lsst.drp.restore.register_tract import register_tract
-from lsst.drp.restore.simulate import simulate_exposures
 from lsst.drp.restore.simulate_config import SimulationConfig
 from lsst.images import VisitImage
 from lsst.images.cells import CellCoadd
@@ -95,34 +94,23 @@ def visits(patch: int) -> range:
 
 
 def make_repo(root: Path) -> None:
-    Butler.makeRepo(root)
-    with Butler.from_config(str(root), writeable=True) as butler:
-        register_tract(
-            butler,
-            "test",
-            ra=150.0,
-            dec=2.0,
-            pixel_scale=0.2,
-            patch_size=60,
-            patch_border=15,
-            cell_size=30,
-            n_patches=(PATCHES[-1] + 1, 1),
+    simulations = [
+        SimulationConfig(
+            skymap="test",
+            patch=patch,
+            collection=f"sim{patch}",
+            n_visits=len(visits(patch)),
+            first_visit=visits(patch).start,
+            detectors=(1, 1),
+            detector_size=110,
+            dither_radius=1.0,
+            star_density=5.0,
+            bright_stars=1,
+            seed=11,
         )
-        for patch in PATCHES:
-            config = SimulationConfig(
-                skymap="test",
-                patch=patch,
-                collection=f"sim{patch}",
-                n_visits=len(visits(patch)),
-                first_visit=visits(patch).start,
-                detectors=(1, 1),
-                detector_size=110,
-                dither_radius=1.0,
-                star_density=5.0,
-                bright_stars=1,
-                seed=11,
-            )
-            simulate_exposures(butler, config)
+        for patch in PATCHES
+    ]
+    simulate_repository(root, *simulations, patch_size=60, cell_size=30, n_patches=(PATCHES[-1] + 1, 1))
 
 
 def break_exposures(butler: Butler, patch: int, change: Callable[[VisitImage], None]) -> None:

@@ -22,13 +22,12 @@ import pytest
 from astropy.table import Table
 from click.testing import CliRunner, Result
 from PIL import Image
+from repositories import simulate_repository
 
 from lsst.ctrl.mpexec.cli.pipetask import cli as pipetask
 from lsst.daf.butler import Butler
 from lsst.daf.butler.cli.butler import cli as butler_command
 from lsst.drp.restore.inspect_restored import COLUMNS, Patch, find_patches, sort_patches
-from lsst.drp.restore.register_tract import register_tract
-from lsst.drp.restore.simulate import simulate_exposures
 from lsst.drp.restore.simulate_config import SimulationConfig
 from lsst.drp.restore.thumbnails import draw_thumbnail
 
@@ -60,23 +59,13 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     that was restored, with other metrics; ``u/failed`` and ``u/idle`` have one
     patch each whose task failed or found nothing to do.
     """
-    root = tmp_path_factory.mktemp("campaign") / "repo"
-    Butler.makeRepo(root)
-    with Butler.from_config(str(root), writeable=True) as butler:
-        register_tract(
-            butler,
-            "test",
-            ra=150.0,
-            dec=2.0,
-            pixel_scale=0.2,
-            patch_size=70,
-            patch_border=15,
-            cell_size=50,
-            n_patches=(4, 4),
-        )
-        simulate_exposures(
-            butler, SimulationConfig(skymap="test", n_visits=3, detector_size=110, seed=11, patch=5)
-        )
+    root = simulate_repository(
+        tmp_path_factory.mktemp("campaign") / "repo",
+        SimulationConfig(skymap="test", n_visits=3, detector_size=110, seed=11, patch=5),
+        patch_size=70,
+        cell_size=50,
+        n_patches=(4, 4),
+    )
     result = restore(root, "u/run", 5)
     assert result.exit_code == 0, result.output
     assert restore(root, "u/failed", 6, **FAILING).exit_code != 0

@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from repositories import simulate_repository
 
 from lsst.ctrl.mpexec.cli.pipetask import cli as pipetask
 from lsst.daf.butler import Butler
 from lsst.daf.butler.cli.butler import cli as butler_command
-from lsst.drp.restore.register_tract import register_tract
-from lsst.drp.restore.simulate import simulate_exposures
 from lsst.drp.restore.simulate_config import SimulationConfig
 
 PIPELINE = "resource://lsst.drp.restore/pipelines/restoreCoadd.yaml"
@@ -27,22 +26,13 @@ INITIAL = "restored_coadd_initial_weights"
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with three small visits over two patches."""
-    root = tmp_path_factory.mktemp("warm") / "repo"
-    Butler.makeRepo(root)
-    with Butler.from_config(str(root), writeable=True) as butler:
-        register_tract(
-            butler,
-            "test",
-            ra=150.0,
-            dec=2.0,
-            pixel_scale=0.2,
-            patch_size=70,
-            patch_border=15,
-            cell_size=50,
-            n_patches=(2, 1),
-        )
-        simulate_exposures(butler, SimulationConfig(skymap="test", n_visits=3, detector_size=110, seed=11))
-    return root
+    return simulate_repository(
+        tmp_path_factory.mktemp("warm") / "repo",
+        SimulationConfig(skymap="test", n_visits=3, detector_size=110, seed=11),
+        patch_size=70,
+        cell_size=50,
+        n_patches=(2, 1),
+    )
 
 
 def run(repo: Path, collection: str, *inputs: str, patch: str = "0") -> Result:

@@ -17,11 +17,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from nbclient import NotebookClient
+from repositories import simulate_repository
 
 from lsst.ctrl.mpexec.cli.pipetask import cli as pipetask
 from lsst.daf.butler import Butler
-from lsst.drp.restore.register_tract import register_tract
-from lsst.drp.restore.simulate import simulate_exposures
 from lsst.drp.restore.simulate_config import SimulationConfig
 
 TOP = Path(__file__).resolve().parent.parent
@@ -33,26 +32,14 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small patch that the pipeline restored by ImageMM, which takes
     seconds.
     """
-    root = tmp_path_factory.mktemp("notebooks") / "repo"
-    Butler.makeRepo(root)
-    with Butler.from_config(str(root), writeable=True) as butler:
-        register_tract(
-            butler,
-            "test",
-            ra=150.0,
-            dec=2.0,
-            pixel_scale=0.2,
-            patch_size=100,
-            patch_border=15,
-            cell_size=65,
-            n_patches=(1, 1),
-        )
-        simulate_exposures(
-            butler,
-            SimulationConfig(
-                skymap="test", n_visits=3, detector_size=180, detectors=(1, 1), seed=11, psf="gaussian"
-            ),
-        )
+    root = simulate_repository(
+        tmp_path_factory.mktemp("notebooks") / "repo",
+        SimulationConfig(
+            skymap="test", n_visits=3, detector_size=180, detectors=(1, 1), seed=11, psf="gaussian"
+        ),
+        patch_size=100,
+        cell_size=65,
+    )
     command = ["run", "-b", str(root), "-i", "sim", "-o", "u/test/restored", "--register-dataset-types"]
     command += ["-p", "resource://lsst.drp.restore/pipelines/restoreCoaddImageMM.yaml"]
     command += ["-d", "skymap='test' AND tract=0 AND patch=0 AND band='i'"]

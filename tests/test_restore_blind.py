@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from repositories import simulate_repository
 
 from lsst.ctrl.mpexec.cli.pipetask import cli as pipetask
 from lsst.daf.butler import Butler
 from lsst.drp.restore import PatchGeometry, RestoreCoaddConfig, RestoreCoaddTask
 from lsst.drp.restore.image_quality import star_fwhm
 from lsst.drp.restore.psf_kernels import fwhm
-from lsst.drp.restore.register_tract import register_tract
-from lsst.drp.restore.simulate import simulate_exposures
 from lsst.drp.restore.simulate_config import SimulationConfig
 from lsst.pipe.base import Pipeline
 
@@ -51,33 +50,21 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with a patch restored with the exposures' PSF models in
     ``models``, and blindly in ``blind``.
     """
-    root = tmp_path_factory.mktemp("blind") / "repo"
-    Butler.makeRepo(root)
-    with Butler.from_config(str(root), writeable=True) as butler:
-        register_tract(
-            butler,
-            "test",
-            ra=150.0,
-            dec=2.0,
-            pixel_scale=0.2,
-            patch_size=180,
-            patch_border=15,
-            cell_size=70,
-            n_patches=(1, 1),
-        )
-        simulate_exposures(
-            butler,
-            SimulationConfig(
-                skymap="test",
-                n_visits=5,
-                detectors=(1, 1),
-                seed=21,
-                star_density=25.0,
-                star_magnitudes=(18.5, 22.5),
-                bright_stars=0,
-                psf_variation=0.02,
-            ),
-        )
+    root = simulate_repository(
+        tmp_path_factory.mktemp("blind") / "repo",
+        SimulationConfig(
+            skymap="test",
+            n_visits=5,
+            detectors=(1, 1),
+            seed=21,
+            star_density=25.0,
+            star_magnitudes=(18.5, 22.5),
+            bright_stars=0,
+            psf_variation=0.02,
+        ),
+        patch_size=180,
+        cell_size=70,
+    )
     run(root, "models", {})
     with Butler.from_config(str(root), collections="models") as butler:
         widths = mean_widths(butler.get("restored_coadd_kernels", DATA_ID))

@@ -21,12 +21,11 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from repositories import simulate_repository
 
 from lsst.ctrl.mpexec.cli.pipetask import cli as pipetask
 from lsst.daf.butler import Butler, DatasetType
 from lsst.drp.restore import PatchGeometry, RestoreCoaddConfig, RestoreCoaddConnections, RestoreCoaddTask
-from lsst.drp.restore.register_tract import register_tract
-from lsst.drp.restore.simulate import simulate_exposures
 from lsst.drp.restore.simulate_config import SimulationConfig
 from lsst.images.cells import CellCoadd
 from lsst.pex.config import FieldValidationError
@@ -63,25 +62,9 @@ QUICK = {
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with four small visits over one patch."""
+    config = SimulationConfig(skymap="test", n_visits=4, detector_size=110, seed=11)
     root = tmp_path_factory.mktemp("template") / "repo"
-    Butler.makeRepo(root)
-    with Butler.from_config(str(root), writeable=True) as butler:
-        register_tract(
-            butler,
-            "test",
-            ra=150.0,
-            dec=2.0,
-            pixel_scale=0.2,
-            patch_size=120,
-            patch_border=15,
-            cell_size=50,
-            n_patches=(1, 1),
-        )
-        simulate_exposures(
-            butler,
-            SimulationConfig(skymap="test", n_visits=4, detector_size=110, seed=11),
-        )
-    return root
+    return simulate_repository(root, config, patch_size=120, cell_size=50)
 
 
 @pytest.fixture(scope="module")

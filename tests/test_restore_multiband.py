@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from repositories import simulate_repository
 from stacks import star_field
 
 from lsst.ctrl.mpexec.cli.pipetask import cli as pipetask
@@ -20,9 +21,7 @@ from lsst.daf.butler import Butler
 from lsst.drp.restore import RestoreCoaddTask, RestoreMultibandCoaddConfig, RestoreMultibandCoaddTask
 from lsst.drp.restore.crops import Crop, FieldInput
 from lsst.drp.restore.exposure_stack import ExposureStack
-from lsst.drp.restore.register_tract import register_tract
 from lsst.drp.restore.restore_multiband import RestoreMultibandCoaddConnections, point_depth
-from lsst.drp.restore.simulate import simulate_exposures
 from lsst.drp.restore.simulate_config import SimulationConfig
 from lsst.pipe.base import NoWorkFound
 from lsst.pipe.base.tests.pipelineStepTester import PipelineStepTester
@@ -165,35 +164,21 @@ def test_no_exposures() -> None:
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with exposures in three bands, of r a single one."""
-    root = tmp_path_factory.mktemp("bands") / "repo"
-    Butler.makeRepo(root)
-    with Butler.from_config(str(root), writeable=True) as butler:
-        register_tract(
-            butler,
-            "test",
-            ra=150.0,
-            dec=2.0,
-            pixel_scale=0.2,
-            patch_size=70,
-            patch_border=15,
-            cell_size=50,
-            n_patches=(1, 1),
+    simulations = [
+        SimulationConfig(
+            skymap="test",
+            band=band,
+            n_visits=n,
+            first_visit=first,
+            collection=f"sim_{band}",
+            detector_size=110,
+            seed=11,
+            colour=(0.4, 0.2),
         )
-        for band, n, first in (("i", 3, 1), ("g", 2, 11), ("r", 1, 21)):
-            simulate_exposures(
-                butler,
-                SimulationConfig(
-                    skymap="test",
-                    band=band,
-                    n_visits=n,
-                    first_visit=first,
-                    collection=f"sim_{band}",
-                    detector_size=110,
-                    seed=11,
-                    colour=(0.4, 0.2),
-                ),
-            )
-    return root
+        for band, n, first in (("i", 3, 1), ("g", 2, 11), ("r", 1, 21))
+    ]
+    root = tmp_path_factory.mktemp("bands") / "repo"
+    return simulate_repository(root, *simulations, patch_size=70, cell_size=50)
 
 
 def run(repo: Path, collection: str, *options: str) -> Result:

@@ -18,6 +18,7 @@ import astropy.units as u
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from repositories import simulate_repository
 from skies import make_geometry, tan_wcs
 
 from lsst.ctrl.mpexec.cli.pipetask import cli as pipetask
@@ -26,8 +27,6 @@ from lsst.drp.restore import InputError, PatchGeometry, StackWarpsConfig, StackW
 from lsst.drp.restore.build_stack import BuildStackTask
 from lsst.drp.restore.lanczos import interpolate, interpolate_variance, squared_weight
 from lsst.drp.restore.noise_correlation import measure_correlation
-from lsst.drp.restore.register_tract import register_tract
-from lsst.drp.restore.simulate import simulate_exposures
 from lsst.drp.restore.simulate_config import SimulationConfig
 from lsst.drp.restore.warp_input import WarpInput, coadd_from_afw
 from lsst.images import (
@@ -411,26 +410,10 @@ def small_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_repo(root: Path, *, patch_size: int, cell_size: int, n_visits: int) -> Path:
-    Butler.makeRepo(root)
-    with Butler.from_config(str(root), writeable=True) as butler:
-        register_tract(
-            butler,
-            "test",
-            ra=150.0,
-            dec=2.0,
-            pixel_scale=0.2,
-            patch_size=patch_size,
-            patch_border=15,
-            cell_size=cell_size,
-            n_patches=(1, 1),
-        )
-        simulate_exposures(
-            butler,
-            SimulationConfig(
-                skymap="test", n_visits=n_visits, detectors=(1, 1), psf="gaussian", seed=101, warps=True
-            ),
-        )
-    return root
+    config = SimulationConfig(
+        skymap="test", n_visits=n_visits, detectors=(1, 1), psf="gaussian", seed=101, warps=True
+    )
+    return simulate_repository(root, config, patch_size=patch_size, cell_size=cell_size)
 
 
 def test_warps_of_the_simulator(repo: Path) -> None:
