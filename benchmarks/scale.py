@@ -228,13 +228,17 @@ def compare_methods(methods: Sequence[str], folder: Path) -> None:
         f"seed {_BESIDE.seed}; network as published: {_PAPER_EPOCHS} whole-field epochs; "
         f"default: its variance and PSF included"
     )
-    print("".ljust(28) + "".join(t.rjust(12) for t in ("CPU, s", "peak, GB", "PSNR, dB", "FWHM", "S_F")))
+    print(
+        "".ljust(28)
+        + "".join(t.rjust(12) for t in ("CPU, s", "peak, GB", "PSNR, dB", "in cutout", "FWHM", "S_F"))
+    )
     for method in methods:
         result = _fresh(1, run_method, method, path, cutout)
         if result.failure:
             print(f"{method.ljust(28)}{result.failure}")
         for name, values in result.measurements.items():
-            numbers = (result.cpu, result.peak, values["psnr"], values["fwhm / reference"], values["S_F"])
+            quality = (values[key] for key in ("psnr", "cutout psnr", "fwhm / reference", "S_F"))
+            numbers = (result.cpu, result.peak, *quality)
             print(name.ljust(28) + "".join(f"{number:.3g}".rjust(12) for number in numbers), flush=True)
 
 
