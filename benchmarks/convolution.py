@@ -12,7 +12,7 @@ JAX.  Prints a table.
 
 from __future__ import annotations
 
-__all__ = ("direct_blur", "main", "parse")
+__all__ = ("DirectBlur", "main", "parse")
 
 import argparse
 import statistics
@@ -28,50 +28,56 @@ _KERNEL = 25
 _CELL = 150
 
 
-def direct_blur(latent: Any, kernels: Any) -> Any:
-    """Convolve latent images with PSF kernels, product by product.
+class DirectBlur:
+    """Convolution of latent images with PSF kernels, product by product:
+    stands in for `Blur`.
 
     Parameters
     ----------
-    latent : tensor
-        Latent images, shape ``(batch, height + k - 1, width + k - 1)``.
     kernels : tensor
         PSF kernels, shape ``(batch, n, k, k)``.
-
-    Returns
-    -------
-    blurred : tensor
-        The same as of `Blur.forward`, shape ``(batch, n, height, width)``.
+    height, width : `int`
+        Size of the blurred images.
     """
-    from keras import ops
-
-    batch, n, k, _ = kernels.shape
-    # Every latent image is a channel of its own, with a filter by exposure.
-    filters = ops.transpose(ops.flip(kernels, (2, 3)), (2, 3, 0, 1))
-    blurred = ops.depthwise_conv(
-        ops.transpose(latent, (1, 2, 0))[None], filters, padding="valid", data_format="channels_last"
-    )
-    height, width = blurred.shape[1:3]
-    return ops.transpose(ops.reshape(blurred, (height, width, batch, n)), (2, 3, 0, 1))
-
-
-class _DirectBlur:
-    """Stands in for `Blur`."""
 
     def __init__(self, kernels: Any, height: int, width: int) -> None:
         self._kernels = kernels
+        self._size = height, width
 
     def forward(self, latent: Any) -> Any:
-        return direct_blur(latent, self._kernels)
+        """Blur latent images.
+
+        Parameters
+        ----------
+        latent : tensor
+            Latent images, shape ``(batch, height + k - 1, width + k - 1)``.
+
+        Returns
+        -------
+        blurred : tensor
+            The same as of `Blur.forward`, shape ``(batch, n, height,
+            width)``.
+        """
+        from keras import ops
+
+        batch, n, _, _ = self._kernels.shape
+        # Every latent image is a channel of its own, with a filter by exposure.
+        filters = ops.transpose(ops.flip(self._kernels, (2, 3)), (2, 3, 0, 1))
+        blurred = ops.depthwise_conv(
+            ops.transpose(latent, (1, 2, 0))[None], filters, padding="valid", data_format="channels_last"
+        )
+        return ops.transpose(ops.reshape(blurred, (*self._size, batch, n)), (2, 3, 0, 1))
 
 
-def time_training(direct: bool, compiled: bool, n: int, repeats: int) -> float:
+def time_training(blur: type, compiled: bool, n: int, repeats: int) -> float:
     """Time a training step of the default configuration.
 
     Parameters
     ----------
-    direct, compiled : `bool`
-        Whether to convolve directly, and whether to compile with XLA.
+    blur : `type`
+        `Blur` or `DirectBlur`.
+    compiled : `bool`
+        Whether to compile with XLA.
     n : `int`
         Number of exposures.
     repeats : `int`
@@ -99,19 +105,21 @@ def time_training(direct: bool, compiled: bool, n: int, repeats: int) -> float:
     }
     inputs = {name: rng.uniform(size=shape).astype(np.float32) for name, shape in shapes.items()}
     target = rng.normal(size=shapes["inverse_sigma"]).astype(np.float32)
-    with mock.patch.object(decoder, "Blur", _DirectBlur if direct else decoder.Blur):
+    with mock.patch.object(decoder, "Blur", blur):
         trainer = build_trainer(build_encoder(n, spec, seed=1), n, (context, context), shapes["kernels"][1:])
         trainer.compile(optimizer=keras.optimizers.Adam(1e-3), loss=MaskedHuber(2.0), jit_compile=compiled)
         return _median_time(lambda: trainer.train_on_batch(inputs, target, target > -9), repeats)
 
 
-def time_cells(direct: bool, compiled: bool, n: int, repeats: int) -> float:
+def time_cells(blur: type, compiled: bool, n: int, repeats: int) -> float:
     """Time the prediction of the exposures in a cell.
 
     Parameters
     ----------
-    direct, compiled : `bool`
-        Whether to convolve directly, and whether to compile with XLA.
+    blur : `type`
+        `Blur` or `DirectBlur`.
+    compiled : `bool`
+        Whether to compile with XLA.
     n : `int`
         Number of exposures.
     repeats : `int`
@@ -124,18 +132,15 @@ def time_cells(direct: bool, compiled: bool, n: int, repeats: int) -> float:
     """
     from keras import ops
 
-    from lsst.drp.restore.decoder import Blur
-
     rng = np.random.default_rng(1)
     extent = _CELL + _KERNEL - 1
     latent = ops.convert_to_tensor(rng.uniform(size=(1, extent, extent)).astype(np.float32))
     kernels = ops.convert_to_tensor(rng.uniform(size=(1, n, _KERNEL, _KERNEL)).astype(np.float32))
 
-    def blur(latent: Any, kernels: Any) -> Any:
-        kind = _DirectBlur if direct else Blur
-        return kind(kernels, _CELL, _CELL).forward(latent)
+    def predict(latent: Any, kernels: Any) -> Any:
+        return blur(kernels, _CELL, _CELL).forward(latent)
 
-    function = _compile(blur) if compiled else blur
+    function = _compile(predict) if compiled else predict
     return _median_time(lambda: ops.convert_to_numpy(function(latent, kernels)), repeats)
 
 
@@ -200,13 +205,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name = "tensorflow.config.experimental.enable_op_determinism"
     with mock.patch(name) if keras.backend.backend() == "tensorflow" else nullcontext():
         device = prepare_backend(options.device, options.threads, 1)
+    from lsst.drp.restore.decoder import Blur
+
     print(f"{keras.backend.backend()} on {device}; median time, ms")
     print("".ljust(40) + "".join(t.rjust(14) for t in ("FFT", "FFT, XLA", "direct", "direct, XLA")))
     for n in options.exposures:
         for name, measure in (("training step", time_training), (f"{_CELL}x{_CELL} pixels", time_cells)):
             times = [
-                measure(direct, compiled, n, options.repeats)
-                for direct in (False, True)
+                measure(blur, compiled, n, options.repeats)
+                for blur in (Blur, DirectBlur)
                 for compiled in (False, True)
             ]
             row = "".join(f"{1e3 * seconds:14.1f}" for seconds in times)

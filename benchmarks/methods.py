@@ -24,7 +24,7 @@ from lsst.drp.restore.restore_coadd import RestoreCoaddConfig, RestoreCoaddTask
 
 _TOP = Path(__file__).resolve().parent.parent
 
-IMAGEMM_STEPS = 100
+IMAGEMM_STEPS = ImageMMTask.ConfigClass.maxSteps.default
 """Steps of the row ImageMM."""
 
 DECONVOLUTION_STEPS = 300
@@ -112,12 +112,8 @@ def fast(stack: ExposureStack, cutout: Cutout) -> dict[str, SkyImage]:
 
 
 def image_mm(stack: ExposureStack, cutout: Cutout) -> dict[str, SkyImage]:
-    """Restore with ImageMM."""
-    config = ImageMMTask.ConfigClass()
-    config.maxSteps = IMAGEMM_STEPS
-    coadd = _clip(stack)
-    latent = ImageMMTask(config=config).run(stack, coadd, n_threads=1).image
-    return {"ImageMM": SkyImage(image=latent)}
+    """Restore with ImageMM (config/imageMM.py)."""
+    return {"ImageMM": _configured("imageMM", stack)}
 
 
 def single_coadd(stack: ExposureStack, cutout: Cutout) -> dict[str, SkyImage]:

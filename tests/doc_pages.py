@@ -51,6 +51,12 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
+def inline_code(page: Path) -> list[str]:
+    """Return the code in the running text of a page."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return re.findall(r"`([^`]+)`", text)
+
+
 def commands(page: Path) -> list[Command]:
     """Return the commands on a page: lines of its blocks of shell commands,
     and what looks like a command in running text.
@@ -60,8 +66,7 @@ def commands(page: Path) -> list[Command]:
         for line in block.replace("\\\n", " ").splitlines():
             if line and not line.startswith("#"):
                 found.append(Command(page=page.name, words=tuple(shlex.split(line)), inline=False))
-    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-    for code in re.findall(r"`([^`]+)`", text):
+    for code in inline_code(page):
         words = code.split()
         if len(words) > 1 and words[0] in _PROGRAMS:
             found.append(Command(page=page.name, words=tuple(shlex.split(code)), inline=True))
@@ -72,6 +77,5 @@ def settings(page: Path) -> list[str]:
     """Return the settings ``label:field=value`` that a page shows in running
     text as ``-c label:field=value``.
     """
-    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-    options = [code for code in re.findall(r"`([^`]+)`", text) if code.startswith("-c ")]
+    options = [code for code in inline_code(page) if code.startswith("-c ")]
     return [setting for code in options for setting in re.findall(r"-c (\w+:\S+)", code)]

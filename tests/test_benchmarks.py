@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from stacks import star_field
 
-from benchmarks.convolution import direct_blur
+from benchmarks.convolution import DirectBlur
 from benchmarks.detection import detect, match_sources, pairs_split
 from benchmarks.fields import FieldOptions, make_field
 from benchmarks.jobs import Draw
@@ -190,7 +190,7 @@ def test_direct_blur() -> None:
     rng = np.random.default_rng(1)
     latent = rng.uniform(size=(2, 20, 24)).astype(np.float32)
     psfs = rng.uniform(size=(2, 3, 5, 5)).astype(np.float32)
-    blurred = np.asarray(direct_blur(latent, psfs))
+    blurred = np.asarray(DirectBlur(psfs, 16, 20).forward(latent))
     assert blurred.shape == (2, 3, 16, 20)
     np.testing.assert_allclose(blurred, Blur(psfs, 16, 20).forward(latent), rtol=1e-4)
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from doc_pages import FOLDER, TOP, commands
 
 import lsst.ctrl.bps
 from lsst.ctrl.bps import BPS_DEFAULTS, BPS_SEARCH_ORDER, BpsConfig, GenericWorkflow
@@ -30,7 +31,6 @@ from lsst.ctrl.mpexec.cli.pipetask import cli as pipetask
 from lsst.daf.butler import Butler, Config
 from lsst.daf.butler.cli.butler import cli as butler_cli
 
-TOP = Path(__file__).resolve().parent.parent
 BPS = TOP / "bps" / "restoreCoadd"
 SITES = ["local", "slurm", "slurmGpu", "htcondor", "htcondorGpu", "panda"]
 # What is tested is not the image.
@@ -50,10 +50,8 @@ tasks:
 
 def documented_commands(name: str, about: str = "") -> list[list[str]]:
     """Return the commands of a name on the page about campaigns, in order."""
-    page = (TOP / "doc/lsst.drp.restore/campaign.md").read_text().replace("\\\n", "")
-    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    commands = [shlex.split(line) for block in blocks for line in block.splitlines()]
-    return [command for command in commands if command[0] == name and about in command[1]]
+    shown = [list(command.words) for command in commands(FOLDER / "campaign.md") if not command.inline]
+    return [words for words in shown if words[0] == name and about in words[1]]
 
 
 @pytest.fixture(scope="module")

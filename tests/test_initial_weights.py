@@ -12,6 +12,7 @@ from typing import Any
 import astropy.table
 import numpy as np
 import pytest
+from repositories import simulate_repository
 from stacks import star_field
 
 from lsst.daf.butler import Butler, DatasetType
@@ -20,7 +21,6 @@ from lsst.drp.restore.errors import InputError
 from lsst.drp.restore.initial_weights import adapt_weights, find_initial_weights, read_weights_table
 from lsst.drp.restore.pack import make_weights_table
 from lsst.drp.restore.reference_coadd import reference_coadd
-from lsst.drp.restore.register_tract import register_tract
 
 INITIAL = "restored_coadd_initial_weights"
 
@@ -211,19 +211,8 @@ def test_seeds_that_the_weights_lack_start_afresh() -> None:
 
 
 def test_nearest_patch_is_found(tmp_path: Path) -> None:
-    Butler.makeRepo(tmp_path / "repo")
-    with Butler.from_config(str(tmp_path / "repo"), writeable=True, run="kept") as butler:
-        register_tract(
-            butler,
-            "test",
-            ra=150.0,
-            dec=2.0,
-            pixel_scale=0.2,
-            patch_size=70,
-            patch_border=15,
-            cell_size=50,
-            n_patches=(4, 2),
-        )
+    root = simulate_repository(tmp_path / "repo", patch_size=70, cell_size=50, n_patches=(4, 2))
+    with Butler.from_config(str(root), writeable=True, run="kept") as butler:
         dataset_type = DatasetType(
             INITIAL, ("skymap", "tract", "patch", "band"), "ArrowAstropy", universe=butler.dimensions
         )

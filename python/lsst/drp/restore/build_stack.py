@@ -170,7 +170,7 @@ class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
             Name of the band, for messages.
         factor : `int`, optional
             Pixels of the restored image along each axis in a pixel of the
-            patch: it takes memory, too.
+            patch.
         n_beside : `int`, optional
             Visits of other bands that are in memory at the same time.
 
@@ -266,7 +266,7 @@ class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
         if reasons:
             self.metadata["dropped"] = reasons
         self._require_enough(builder.n_exposures, where, reasons + outside, n_lost)
-        stack = builder.stack()
+        stack = builder.stack(factor)
         seeing = np.array(
             [fwhm(kernels[kernels.any(axis=(-2, -1))].mean(axis=0)) for kernels in stack.kernels]
         )

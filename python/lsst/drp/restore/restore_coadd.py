@@ -483,9 +483,8 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         geometry.refined(self.config.superResolution)
         weights = read_weights_table(initial_weights) if initial_weights is not None else None
         inputs = self._stacker.run(visit_images, geometry, band, factor=self.config.superResolution)
-        stack: ExposureStack = dataclasses.replace(inputs.stack, factor=self.config.superResolution)
-        result = self.restore(stack, n_threads=num_cores, initial_weights=weights)
-        return self._pack(result, stack, inputs, geometry, band, coadd)
+        result = self.restore(inputs.stack, n_threads=num_cores, initial_weights=weights)
+        return self._pack(result, inputs.stack, inputs, geometry, band, coadd)
 
     def _pack(
         self,

@@ -253,8 +253,19 @@ class StackBuilder:
         self._inverse_correlation[:] = 0.0
         release(self._image, self._variance, self._good)
 
-    def stack(self) -> ExposureStack:
-        """Return the planes that were kept (`ExposureStack`)."""
+    def stack(self, factor: int = 1) -> ExposureStack:
+        """Return the planes that were kept.
+
+        Parameters
+        ----------
+        factor : `int`, optional
+            Latent pixels along each axis in a pixel of the patch.
+
+        Returns
+        -------
+        stack : `ExposureStack`
+            The planes.
+        """
         n = self.n_exposures
         return ExposureStack(
             image=self._image[:n],
@@ -264,4 +275,5 @@ class StackBuilder:
             correlation=self._correlation[:n],
             cell_shape=self._cell_shape,
             names=tuple(self._names),
+            factor=factor,
         )
