@@ -484,18 +484,18 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         weights = read_weights_table(initial_weights) if initial_weights is not None else None
         inputs = self._stacker.run(visit_images, geometry, band, factor=self.config.superResolution)
         result = self.restore(inputs.stack, n_threads=num_cores, initial_weights=weights)
-        return self._pack(result, inputs.stack, inputs, geometry, band, coadd)
+        return self._pack(result, inputs, geometry, band, coadd)
 
     def _pack(
         self,
         result: pipeBase.Struct,
-        stack: ExposureStack,
         inputs: pipeBase.Struct,
         geometry: PatchGeometry,
         band: str,
         coadd: MaskedImage | None,
     ) -> pipeBase.Struct:
         """Make the datasets from what `restore` returned."""
+        stack: ExposureStack = inputs.stack
         fine = geometry.refined(stack.factor)
         reference, restoration = result.reference, result.restoration
         if result.kernel_fit is not None:

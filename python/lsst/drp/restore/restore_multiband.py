@@ -222,10 +222,9 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
                 reasons.append(str(err))
         if not inputs:
             raise pipeBase.NoWorkFound(" ".join(reasons) or f"Patch {geometry.patch.id} has no visit images.")
-        stacks = {band: one.stack for band, one in inputs.items()}
-        results = self.restore_bands(stacks, n_threads=num_cores)
+        results = self.restore_bands({band: one.stack for band, one in inputs.items()}, n_threads=num_cores)
         return {
-            band: self._pack(result, stacks[band], inputs[band], geometry, band, (coadds or {}).get(band))
+            band: self._pack(result, inputs[band], geometry, band, (coadds or {}).get(band))
             for band, result in results.items()
         }
 
