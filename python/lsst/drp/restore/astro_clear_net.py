@@ -494,7 +494,7 @@ class AstroClearNetTask(pipeBase.Task):
         import keras
 
         from .network import MaskedHuber, build_trainer
-        from .training import History, fit
+        from .fitting import History, fit
 
         sampler = self._sampler(field, seed)
         steps = self.config.stepsPerEpoch if self.config.cropSize else 1

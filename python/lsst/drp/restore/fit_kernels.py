@@ -405,8 +405,8 @@ class FitKernelsTask(pipeBase.Task):
         from .crops import FieldInput
         from .kernel_network import BlindCrops, BlindDecoder, PlacePoints, build_blind_trainer
         from .network import MaskedHuber, build_encoder
-        from .training import History
-        from .training import fit as train
+        from .fitting import History
+        from .fitting import fit as train
 
         spec = config.encoder_spec()
         encoder = build_encoder(stack.n_exposures, spec, config.seed)
