@@ -205,7 +205,8 @@ def _sersic(index: float) -> galsim.GSObject:
 
     # An image to train on may be off by some thousandths.
     params = galsim.GSParams(folding_threshold=0.02, maxk_threshold=0.01, maximum_fft_size=16384)
-    return galsim.Sersic(index, half_light_radius=1.0, trunc=_TRUNCATION if index > 2 else 0.0, gsparams=params)
+    end = _TRUNCATION if index > 2 else 0.0
+    return galsim.Sersic(index, half_light_radius=1.0, trunc=end, gsparams=params)
 
 
 def _add_sersic(
