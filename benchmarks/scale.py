@@ -88,10 +88,10 @@ def restore(repo: Path, size: int, visits: int, cores: int) -> dict[str, Stage]:
     quiet()
     stages = Stages()
     from lsst.drp.restore import build_stack, restore_coadd
-    from lsst.drp.restore.astro_clear_net import AstroClearNetTask
     from lsst.drp.restore.characterize import CharacterizeTask
     from lsst.drp.restore.detect_sources import DetectRestoredSourcesTask
     from lsst.drp.restore.measurable import MeasurableTask
+    from lsst.drp.restore.published_net import PublishedNetTask
     from lsst.drp.restore.refine import RefineTask
     from lsst.drp.restore.restore_coadd import RestoreCoaddTask
     from lsst.drp.restore.subtract_sky import SubtractSkyTask
@@ -107,8 +107,8 @@ def restore(repo: Path, size: int, visits: int, cores: int) -> dict[str, Stage]:
     stages.watch(build_stack.BuildStackTask, "run", "stack")
     stages.watch(SubtractSkyTask, "run", "clip, coadd")
     stages.watch(restore_coadd, "reference_coadd", "clip, coadd")
-    stages.watch(AstroClearNetTask, "_train", "train")
-    stages.watch(AstroClearNetTask, "_restore", "infer")
+    stages.watch(PublishedNetTask, "_fit", "train")
+    stages.watch(PublishedNetTask, "_restore", "infer")
     stages.watch(RefineTask, "run", "refine", whole=True)
     stages.watch(MeasurableTask, "run", "measurable", whole=True)
     stages.watch(CharacterizeTask, "run", "characterize", whole=True)
@@ -265,7 +265,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--methods",
         nargs="*",
-        default=("default", "fast", "imagemm", "paper", "starred"),
+        default=("default", "imagemm", "paper", "starred"),
         help="methods to run side by side on a small field",
     )
     options = parser.parse_args(arguments)
