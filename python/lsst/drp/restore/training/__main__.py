@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -56,7 +57,7 @@ def main(
     from ..network_weights import write_weights
     from .train import Plan, plot_losses, train
 
-    given = {"samples": samples, "steps": steps, "seed": seed}
+    given: dict[str, Any] = {"samples": samples, "steps": steps, "seed": seed}
     plan = dataclasses.replace(Plan(), **{name: value for name, value in given.items() if value is not None})
     if epochs:
         if len(epochs) != len(plan.stages):

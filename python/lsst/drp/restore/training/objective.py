@@ -76,7 +76,8 @@ class Crops(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         rng = np.random.default_rng((*self._seed, index))
         size = self._size
-        planes, kernels = [], []
+        planes: list[np.ndarray] = []
+        kernels: list[np.ndarray] = []
         for number in rng.integers(len(self._planes), size=self._batch):
             row, column = (rng.integers(extent - size + 1) for extent in self._planes.shape[2:])
             crop = self._planes[number, :, row : row + size, column : column + size]
