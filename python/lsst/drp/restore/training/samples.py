@@ -28,6 +28,9 @@ from .skies import draw_sky
 
 _KERNEL_SIZE = 25
 
+# Brightness in units of the noise below which nothing saturates.
+_FAINTEST_SATURATED = 300.0
+
 # Stamp of the true PSF: bright stars have wings beyond the kernels.
 _TRUE_SIZE = 65
 _FWHM_PER_SIGMA = 2.3548
@@ -79,8 +82,10 @@ def draw_sample(rng: np.random.Generator, size: int) -> Sample:
         # Exposures that were resampled: less noise at high frequencies.
         noise = scipy.ndimage.gaussian_filter(noise, rng.uniform(0.2, 0.5))
     observed = clean + np.where(share > 0.0, np.sqrt(variance), 0.0) * noise
-    saturation = 10 ** rng.uniform(2.5, 5.0)
-    share = np.where(scipy.ndimage.binary_dilation(clean > saturation, iterations=2), 0.0, share)
+    if clean.max() > _FAINTEST_SATURATED and rng.random() < 0.5:
+        saturation = max(_FAINTEST_SATURATED, clean.max() * 10 ** rng.uniform(-1.5, 0.0))
+        grown = scipy.ndimage.binary_dilation(clean > saturation, iterations=int(rng.integers(0, 3)))
+        share = np.where(grown, 0.0, share)
 
     valid = share > 0.0
     # What photon noise is taken to be: the exposures', not the true one.
