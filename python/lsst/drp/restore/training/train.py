@@ -61,7 +61,7 @@ class Plan:
 
     samples: int = 1000
     sample_size: int = 256
-    stages: tuple[tuple[int, int], ...] = ((1, 16), (2, 8))
+    stages: tuple[tuple[int, int], ...] = ((1, 16), (2, 10))
     steps: int = 250
     batch: int = 8
     crop_size: int = 128
