@@ -13,7 +13,7 @@ __all__ = ("AstroClearNetConfig", "AstroClearNetTask")
 
 import dataclasses
 import time
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.ndimage
@@ -78,7 +78,7 @@ class AstroClearNetTask(pipeBase.Task):
     config: AstroClearNetConfig
     consistency: ConsistencyTask
 
-    def __init__(self, **kwargs: object) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.makeSubtask("consistency")
 

@@ -28,6 +28,9 @@ from .skies import draw_sky
 
 _KERNEL_SIZE = 25
 
+# Brightness in units of the noise below which nothing saturates.
+_FAINTEST_SATURATED = 300.0
+
 # Stamp of the true PSF: bright stars have wings beyond the kernels.
 _TRUE_SIZE = 65
 _FWHM_PER_SIGMA = 2.3548
@@ -79,8 +82,10 @@ def draw_sample(rng: np.random.Generator, size: int) -> Sample:
         # Exposures that were resampled: less noise at high frequencies.
         noise = scipy.ndimage.gaussian_filter(noise, rng.uniform(0.2, 0.5))
     observed = clean + np.where(share > 0.0, np.sqrt(variance), 0.0) * noise
-    saturation = 10 ** rng.uniform(2.5, 5.0)
-    share = np.where(scipy.ndimage.binary_dilation(clean > saturation, iterations=2), 0.0, share)
+    if clean.max() > _FAINTEST_SATURATED and rng.random() < 0.5:
+        saturation = max(_FAINTEST_SATURATED, clean.max() * 10 ** rng.uniform(-1.5, 0.0))
+        grown = scipy.ndimage.binary_dilation(clean > saturation, iterations=int(rng.integers(0, 3)))
+        share = np.where(grown, 0.0, share)
 
     valid = share > 0.0
     # What photon noise is taken to be: the exposures', not the true one.
@@ -149,21 +154,24 @@ def _draw_psf(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float]:
     number = rng.integers(1, 9)
     widths = np.maximum(seeing * np.exp(rng.normal(0, rng.uniform(0, 0.2), number)), 1.9)
     beta, ellipticity = rng.uniform(2.3, 5.0), rng.normal(0, 0.03, (number, 2))
-    kernels = np.array([_moffat(w, beta, *e, _KERNEL_SIZE) for w, e in zip(widths, ellipticity, strict=True)])
+    kernels = np.array([_moffat(w, beta, e, _KERNEL_SIZE) for w, e in zip(widths, ellipticity, strict=True)])
     weights = rng.uniform(0.3, 1.0, number)
     filters, psf = coadd_filters(kernels, weights)
     # Errors of PSF models, in common to all exposures; without them bright
     # stars would get rings on real ones.
     error = 1 + rng.choice((0.0, 0.008, 0.015)) * rng.normal()
     shift = rng.normal(0, 0.006, 2)
-    true_psf = sum(
-        _convolve(kernel, _moffat(error * width, beta, *(e + shift), _TRUE_SIZE))
-        for kernel, width, e in zip(filters, widths, ellipticity, strict=True)
+    true_psf = np.sum(
+        [
+            _convolve(kernel, _moffat(error * width, beta, e + shift, _TRUE_SIZE))
+            for kernel, width, e in zip(filters, widths, ellipticity, strict=True)
+        ],
+        axis=0,
     )
     return psf, true_psf, float(np.median(widths))
 
 
-def _moffat(fwhm: float, beta: float, e1: float, e2: float, size: int) -> np.ndarray:
+def _moffat(fwhm: float, beta: float, ellipticity: np.ndarray, size: int) -> np.ndarray:
     """Draw a Moffat PSF, pixel response included, normalized to its total
     flux, shape ``(size, size)``.
     """
@@ -171,9 +179,8 @@ def _moffat(fwhm: float, beta: float, e1: float, e2: float, size: int) -> np.nda
 
     # The pixel's part of the width.
     before = np.sqrt(max(fwhm**2 - 0.9, 0.8))
-    profile = galsim.Moffat(beta=beta, fwhm=before).shear(
-        e1=float(np.clip(e1, -0.3, 0.3)), e2=float(np.clip(e2, -0.3, 0.3))
-    )
+    e1, e2 = np.clip(ellipticity, -0.3, 0.3)
+    profile = galsim.Moffat(beta=beta, fwhm=before).shear(e1=e1, e2=e2)
     stamp = galsim.ImageD(size, size)
     profile.drawImage(stamp, scale=1.0)
     return stamp.array.astype(np.float32)

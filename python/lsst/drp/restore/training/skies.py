@@ -76,7 +76,7 @@ def draw_sky(rng: np.random.Generator, size: int, target_fwhm: float, seeing: fl
     _add_points(sky, rng.uniform(-3, size + 3, (number, 2)), snr * unit, sigma)
     # Bright ones, up to saturation.
     if rng.random() < 0.6:
-        number = rng.integers(1, 5)
+        number = int(rng.integers(1, 5))
         flux = 10 ** rng.uniform(2, 4.3, number) * unit
         _add_points(sky, rng.uniform(0, size, (number, 2)), flux, sigma)
     # Close pairs and groups.
