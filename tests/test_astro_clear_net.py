@@ -90,9 +90,7 @@ def test_stars_have_the_stated_width_and_their_flux(
     widths = [star_fwhm(restoration.image, x, y) for y, x, _ in stars]
     assert np.median(widths) == pytest.approx(stated, rel=0.1)
     np.testing.assert_allclose(widths, stated, rtol=0.25)
-    fluxes = [
-        restoration.image[int(y) - 6 : int(y) + 7, int(x) - 6 : int(x) + 7].sum() for y, x, _ in stars
-    ]
+    fluxes = [restoration.image[int(y) - 6 : int(y) + 7, int(x) - 6 : int(x) + 7].sum() for y, x, _ in stars]
     np.testing.assert_allclose(fluxes, stars[:, 2], rtol=0.05)
     assert restoration.target_fwhm == TARGET_FWHM
     np.testing.assert_allclose(

@@ -136,10 +136,10 @@ def draw_planes(number: int = 3, size: int = 80) -> tuple[np.ndarray, np.ndarray
 
 
 def test_crops_are_turned_with_their_kernels() -> None:
-    from lsst.drp.restore.training.train import Crops
+    from lsst.drp.restore.training.objective import Crops
 
     planes, kernels = draw_planes()
-    crops = Crops(planes, kernels, size=48, batch=64, number=2, seed=3)
+    crops = Crops(planes, kernels, size=48, batch=64, number=2, seed=(3,))
     assert len(crops) == 2
     inputs, target = crops[1]
     assert inputs["planes"].shape == (64, 48, 48, 4) and inputs["kernels"].shape == (64, 2, 25, 25)
@@ -156,10 +156,10 @@ def test_crops_are_turned_with_their_kernels() -> None:
 
 
 def test_crops_have_a_frame_without_data() -> None:
-    from lsst.drp.restore.training.train import Crops
+    from lsst.drp.restore.training.objective import Crops
 
     planes, kernels = draw_planes()
-    inputs, target = Crops(planes, kernels, size=48, batch=4, number=1, seed=3)[0]
+    inputs, target = Crops(planes, kernels, size=48, batch=4, number=1, seed=(3,))[0]
     frame = np.ones((48, 48), bool)
     frame[12:-12, 12:-12] = False
     assert (inputs["planes"][:, frame, 2] == NO_DATA_NOISE).all()
@@ -173,11 +173,11 @@ def test_crops_have_a_frame_without_data() -> None:
 
 
 def test_crops_are_reproducible() -> None:
-    from lsst.drp.restore.training.train import Crops
+    from lsst.drp.restore.training.objective import Crops
 
     planes, kernels = draw_planes()
     before = planes.copy()
-    first, second = (Crops(planes, kernels, size=48, batch=4, number=3, seed=3) for _ in range(2))
+    first, second = (Crops(planes, kernels, size=48, batch=4, number=3, seed=(3,)) for _ in range(2))
     # In any order.
     others = {index: second[index] for index in (2, 0, 1)}
     for index in range(3):
@@ -185,13 +185,13 @@ def test_crops_are_reproducible() -> None:
             np.testing.assert_array_equal(array, others[index][0][name])
         np.testing.assert_array_equal(first[index][1], others[index][1])
     assert (first[0][1] != first[1][1]).any()
-    seeded = Crops(planes, kernels, size=48, batch=4, number=3, seed=4)
+    seeded = Crops(planes, kernels, size=48, batch=4, number=3, seed=(4,))
     assert (first[0][1] != seeded[0][1]).any()
     np.testing.assert_array_equal(planes, before)
 
 
 def test_loss() -> None:
-    from lsst.drp.restore.training.train import SkyLoss
+    from lsst.drp.restore.training.objective import SkyLoss
 
     rng = np.random.default_rng(5)
     truth = rng.exponential(size=(3, 16, 16))
@@ -222,7 +222,7 @@ def test_stated_error_does_not_pull_the_image() -> None:
     """The error that makes the loss smallest is that of the image, and the
     image that does is the truth, whatever the error.
     """
-    from lsst.drp.restore.training.train import SkyLoss
+    from lsst.drp.restore.training.objective import SkyLoss
 
     rng = np.random.default_rng(5)
     truth = np.zeros((1, 32, 32), np.float32)
@@ -240,7 +240,7 @@ def test_training_lowers_the_loss(samples: list[Sample]) -> None:
     import keras
 
     from lsst.drp.restore.sky_network import build_network
-    from lsst.drp.restore.training.train import Crops, SkyLoss, build_trainer
+    from lsst.drp.restore.training.objective import Crops, SkyLoss, build_trainer
 
     keras.utils.set_random_seed(1)
     planes, kernels = stacked(samples)
@@ -248,13 +248,13 @@ def test_training_lowers_the_loss(samples: list[Sample]) -> None:
     trainer = build_trainer(network, 56, 25, 2)
     assert trainer.output_shape == (None, 56, 56, 4)
     trainer.compile(optimizer=keras.optimizers.Adam(3e-3), loss=SkyLoss())
-    fixed = Crops(planes, kernels, size=56, batch=16, number=1, seed=1)
+    fixed = Crops(planes, kernels, size=56, batch=16, number=1, seed=(1,))
     before = trainer.evaluate(fixed, verbose=0)
     # The image does not change at first.
     inputs, _ = fixed[0]
     result = trainer.predict_on_batch(inputs)
     np.testing.assert_allclose(result[..., 2], np.maximum(inputs["planes"][..., 1], 0.0), rtol=1e-5)
-    trainer.fit(Crops(planes, kernels, size=56, batch=8, number=40, seed=2), verbose=0)
+    trainer.fit(Crops(planes, kernels, size=56, batch=8, number=40, seed=(2,)), verbose=0)
     after = trainer.evaluate(fixed, verbose=0)
     assert after < before - 0.02
     # What was trained is the network itself.
