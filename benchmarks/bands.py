@@ -97,7 +97,7 @@ def measure(truth: Any, result: Any) -> dict[str, Any]:
         Numbers and, for the fluxes, lists of numbers by source.
     """
     from .measure import measure_image
-    from .methods import Cutout, SkyImage
+    from .sky_image import Cutout, SkyImage
     from .photometry import aperture_flux
     from .truth import APERTURE
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from .fields import SNR_BINS
-from .methods import Cutout
+from .sky_image import Cutout
 from .report import IMAGES
 
 _COLORS = {

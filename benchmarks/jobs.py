@@ -250,7 +250,8 @@ def draw_noise(options: Any) -> Draw:
     """
     from .fields import make_field
     from .measure import measure_points
-    from .methods import METHODS, Cutout
+    from .methods import METHODS
+    from .sky_image import Cutout
     from .truth import Truth
 
     quiet()

@@ -110,7 +110,8 @@ def run(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dict
     from .fields import counts
     from .jobs import Job
     from .measure import measure_sky
-    from .methods import METHODS, SkyImage
+    from .methods import METHODS
+    from .sky_image import SkyImage
     from .report import combine, summarize_draws, targets
 
     fields = {
