@@ -11,7 +11,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .astro_clear_net import AstroClearNetConfig, AstroClearNetTask
     from .build_stack import BuildStackConfig, BuildStackTask
     from .detect_sources import (
         DetectRestoredSourcesConfig,
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from .image_mm import ImageMMConfig, ImageMMTask
     from .measurable import Measurable, MeasurableConfig, MeasurableTask
     from .patch_geometry import PatchGeometry
+    from .published_net import PublishedNetConfig, PublishedNetTask
     from .refine import RefineConfig, RefineTask
     from .restoration import Restoration
     from .restore_arrays import ImageWithPsf, RestoredArrays, restore
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from .stack_warps import StackWarpsConfig, StackWarpsTask
 
 __all__ = (
-    "AstroClearNetConfig",
-    "AstroClearNetTask",
     "BuildStackConfig",
     "BuildStackTask",
     "DetectRestoredSourcesConfig",
@@ -58,6 +56,8 @@ __all__ = (
     "MeasurableConfig",
     "MeasurableTask",
     "PatchGeometry",
+    "PublishedNetConfig",
+    "PublishedNetTask",
     "RefineConfig",
     "RefineTask",
     "Restoration",
@@ -75,8 +75,6 @@ __all__ = (
 )
 
 _MODULES = {
-    "AstroClearNetConfig": "astro_clear_net",
-    "AstroClearNetTask": "astro_clear_net",
     "BuildStackConfig": "build_stack",
     "BuildStackTask": "build_stack",
     "DetectRestoredSourcesConfig": "detect_sources",
@@ -96,6 +94,8 @@ _MODULES = {
     "MeasurableConfig": "measurable",
     "MeasurableTask": "measurable",
     "PatchGeometry": "patch_geometry",
+    "PublishedNetConfig": "published_net",
+    "PublishedNetTask": "published_net",
     "RefineConfig": "refine",
     "RefineTask": "refine",
     "Restoration": "restoration",

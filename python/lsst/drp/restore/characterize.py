@@ -171,10 +171,7 @@ class CharacterizeTask(pipeBase.Task):
     Notes
     -----
     All of it is measured with ``Restoration.repeat``: the restorer as it was
-    fitted, on other pixels.  What a new fit would change is included only
-    where the image is the mean over several random seeds (``numSeeds``): the
-    variance of this mean is added to that of the noise before both are
-    averaged.
+    fitted, on other pixels.  What a new fit would change is not included.
 
     **Variance.**  A parametric bootstrap: the restored image, or what of it is
     significant (``minSignal``), is taken for the true sky, exposures of it are
@@ -285,9 +282,6 @@ class CharacterizeTask(pipeBase.Task):
         # smaller than from the true one.
         grow = np.sqrt(number / (number - 1))
         realizations = [((noise - mean) * grow).astype(np.float32) for noise in kept]
-        if restoration.spread is not None:
-            # What other random seeds would have made of the same exposures.
-            scatter += restoration.spread[patch]
 
         empty = ~significant[patch] & stack.latent_seen
         pedestal = float(mean[empty].mean()) if empty.any() else 0.0

@@ -9,7 +9,7 @@ of the second paper).
 
 from __future__ import annotations
 
-__all__ = ("FitKernelsConfig", "FitKernelsTask", "KernelFit")
+__all__ = ("FitKernelsConfig", "FitKernelsTask", "KernelFit", "KernelNetworkConfig")
 
 import dataclasses
 import time
@@ -20,8 +20,7 @@ import numpy as np
 import lsst.pex.config as pexConfig
 import lsst.pipe.base as pipeBase
 
-from .astro_clear_net import AstroClearNetConfig
-from .compute import prepare_backend
+from .compute import COMPUTE_DEVICES, prepare_backend
 from .divergence import retry_diverged
 from .errors import DivergedError, RestorationError
 from .exposure_stack import ExposureStack
@@ -43,6 +42,16 @@ _FLOOR = 1e-5
 
 # The encoder leaves this radius around a star, pixels, to the point.
 _POINT_RADIUS = 5.0
+
+# Norm to which larger gradients of the network are cut: crops with a bright star have gradients hundreds of
+# times larger than the others.
+_MAX_GRADIENT_NORM = 0.3
+
+# Smallest decrease of the held-out loss per good pixel that counts as better.
+_MIN_IMPROVEMENT = 1e-4
+
+# Crops with a smaller fraction of good pixels are drawn again.
+_MIN_GOOD_FRACTION = 0.3
 
 # Stars whose widths on an exposure are its first estimate of the seeing.
 _SEEING_STARS = 15
@@ -112,6 +121,87 @@ class KernelFit:
             for key, values in columns.items()
         }
         return {"method": self.method, "n_stars": len(self.stars), "seconds": float(self.seconds), **by_name}
+
+
+class KernelNetworkConfig(pexConfig.Config):
+    """Configuration of the network that is fitted together with the kernels
+    (``fitKernels.method='network'``).
+    """
+
+    huberDelta = pexConfig.RangeField(
+        dtype=float,
+        doc="Residual in units of sigma beyond which the loss is linear.",
+        default=2.0,
+        min=0.0,
+        inclusiveMin=False,
+    )
+    learningRate = pexConfig.RangeField(
+        dtype=float, doc="Adam's initial learning rate.", default=0.004, min=0.0, inclusiveMin=False
+    )
+    learningRateDecay = pexConfig.RangeField(
+        dtype=float,
+        doc="Factor on the learning rate every learningRateDecaySteps.",
+        default=0.8,
+        min=0.0,
+        max=1.0,
+    )
+    learningRateDecaySteps = pexConfig.RangeField(
+        dtype=int, doc="Steps between two decays of the learning rate.", default=50, min=1
+    )
+    divergenceRetryFactor = pexConfig.RangeField(
+        dtype=float,
+        doc="Factor on the learning rate with which a training that diverges is repeated, once and from "
+        "fresh weights; 0 for no retry.",
+        default=0.25,
+        min=0.0,
+        max=1.0,
+        inclusiveMax=False,
+    )
+    cropSize = pexConfig.RangeField(
+        dtype=int,
+        doc="Height and width of the random crops, pixels; 0 trains on the whole field in every step as in "
+        "the papers, and holds nothing out. No crop is larger than a third of the patch, so that there is "
+        "room for the held-out ones.",
+        default=64,
+        min=0,
+    )
+    batchSize = pexConfig.RangeField(dtype=int, doc="Crops in a step.", default=4, min=1)
+    stepsPerEpoch = pexConfig.RangeField(
+        dtype=int,
+        doc="Steps after which the held-out loss is computed. A whole-field epoch is one step.",
+        default=100,
+        min=1,
+    )
+    maxEpochs = pexConfig.RangeField(
+        dtype=int, doc="Epochs after which training ends at the latest.", default=20, min=1
+    )
+    minEpochs = pexConfig.RangeField(
+        dtype=int,
+        doc="Epochs before the held-out loss counts: while the learning rate is large it goes up and down "
+        "with the crops.",
+        default=8,
+        min=0,
+    )
+    validationFraction = pexConfig.RangeField(
+        dtype=float,
+        doc="Fraction of the patch held out of the training crops to stop early by, 64 crops at most; 0 "
+        "trains for maxEpochs.",
+        default=0.1,
+        min=0.0,
+        max=0.5,
+    )
+    patience = pexConfig.RangeField(
+        dtype=int, doc="Epochs without a better held-out loss after which training stops.", default=3, min=1
+    )
+    seed = pexConfig.RangeField(
+        dtype=int, doc="Seed of the initial weights and of the crops.", default=42, min=0, max=2**31 - 1
+    )
+    computeDevice = pexConfig.ChoiceField[str](
+        doc="Where to compute.", default="auto", allowed=dict(COMPUTE_DEVICES), optional=False
+    )
+    progressInterval = pexConfig.RangeField(
+        dtype=float, doc="Seconds between two progress messages.", default=5.0, min=0.0
+    )
 
 
 class FitKernelsConfig(pexConfig.Config):
@@ -189,14 +279,8 @@ class FitKernelsConfig(pexConfig.Config):
         default=False,
     )
     network: pexConfig.ConfigField = pexConfig.ConfigField(
-        dtype=AstroClearNetConfig, doc="Network and training of the method 'network'."
+        dtype=KernelNetworkConfig, doc="Training of the method 'network'."
     )
-
-    def setDefaults(self) -> None:
-        """Set the network's defaults."""
-        super().setDefaults()
-        self.network.maxEpochs = 20
-        self.network.minEpochs = 8
 
     def validate(self) -> None:
         """Check what no single field can.
@@ -403,17 +487,23 @@ class FitKernelsTask(pipeBase.Task):
         import keras
 
         from .crops import FieldInput
-        from .kernel_network import BlindCrops, BlindDecoder, PlacePoints, build_blind_trainer
-        from .network import MaskedHuber, build_encoder
         from .fitting import History
         from .fitting import fit as train
+        from .kernel_network import (
+            MARGIN,
+            BlindCrops,
+            BlindDecoder,
+            PlacePoints,
+            build_blind_trainer,
+            build_crop_encoder,
+        )
+        from .network import MaskedHuber
 
-        spec = config.encoder_spec()
-        encoder = build_encoder(stack.n_exposures, spec, config.seed)
+        encoder = build_crop_encoder(stack.n_exposures, config.seed)
         field = FieldInput(
             dataclasses.replace(stack, kernels=variation),
             weighted_mean(stack, reference.weights),
-            spec.margin,
+            MARGIN,
         )
         place = None
         if fit is not None:
@@ -429,8 +519,8 @@ class FitKernelsTask(pipeBase.Task):
             is_open=None if place is None else place.is_far(_POINT_RADIUS),
             crop_shape=stack.shape if whole else (size[0], size[1]),
             batch_size=1 if whole else config.batchSize,
-            validation_fraction=config.validationFraction,
-            min_good_fraction=0.0 if whole else config.minGoodFraction,
+            validation_fraction=0.0 if whole else config.validationFraction,
+            min_good_fraction=0.0 if whole else _MIN_GOOD_FRACTION,
             seed=config.seed,
         )
         start = np.maximum(start, _FLOOR * start.max(axis=(1, 2), keepdims=True))
@@ -454,7 +544,7 @@ class FitKernelsTask(pipeBase.Task):
             staircase=True,
         )
         trainer.compile(
-            optimizer=keras.optimizers.Adam(rate, global_clipnorm=config.maxGradientNorm or None),
+            optimizer=keras.optimizers.Adam(rate, global_clipnorm=_MAX_GRADIENT_NORM),
             loss=MaskedHuber(config.huberDelta),
         )
         steps = 1 if whole else config.stepsPerEpoch
@@ -472,7 +562,7 @@ class FitKernelsTask(pipeBase.Task):
             callbacks.append(
                 keras.callbacks.EarlyStopping(
                     monitor="val_loss",
-                    min_delta=config.minImprovement,
+                    min_delta=_MIN_IMPROVEMENT,
                     patience=config.patience,
                     start_from_epoch=config.minEpochs,
                     restore_best_weights=True,

@@ -12,7 +12,7 @@ from __future__ import annotations
 __all__ = ("ImageMMConfig", "ImageMMTask")
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
@@ -31,6 +31,9 @@ _CONVERGENCE_STEPS = 10
 
 class ImageMMConfig(pexConfig.Config):
     """Configuration of `ImageMMTask`."""
+
+    fits_weights: ClassVar[bool] = False
+    """Whether the restorer fits weights to each patch."""
 
     maxSteps = pexConfig.RangeField(
         dtype=int,
@@ -88,19 +91,12 @@ class ImageMMTask(pipeBase.Task):
     _DefaultName: ClassVar[str] = "imageMM"
     config: ImageMMConfig
 
-    @property
-    def num_members(self) -> int:
-        """How many restorations are to be averaged (`int`)."""
-        return 1
-
     def run(
         self,
         stack: ExposureStack,
         reference: ReferenceCoadd,
         *,
         n_threads: int = 1,
-        member: int = 0,
-        initial_weights: Mapping[str, np.ndarray] | None = None,
         guides: np.ndarray | None = None,
     ) -> Restoration:
         """Restore the patch.
@@ -113,10 +109,6 @@ class ImageMMTask(pipeBase.Task):
             Coadd of the same exposures; not used.
         n_threads : `int`, optional
             CPU threads to use.
-        member : `int`, optional
-            Not used.
-        initial_weights : `~collections.abc.Mapping`, optional
-            Not used.
         guides : `numpy.ndarray`, optional
             Not used.
 

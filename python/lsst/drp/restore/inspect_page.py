@@ -204,9 +204,6 @@ def _curve(butler: Butler, patch: Patch) -> str:
     try:
         table = butler.get(ref)
         step, loss = np.asarray(table["step"], float), np.asarray(table["loss"], float)
-        if "member" in table.colnames:
-            first = np.asarray(table["member"] == table["member"][0])
-            step, loss = step[first], loss[first]
     except Exception as error:
         _LOG.warning("Dataset %s cannot be read: %s", ref, error)
         return ""

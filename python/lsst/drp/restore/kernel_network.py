@@ -3,15 +3,24 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""AstroClearNet with a decoder whose kernels are weights, too (appendix A of
-the second paper).
+"""A network with a decoder whose kernels are weights, too (appendix A of the
+second paper).
 
 This module imports Keras; import it inside of the function that needs it.
 """
 
 from __future__ import annotations
 
-__all__ = ("BlindCrops", "BlindDecoder", "Centred", "PlacePoints", "build_blind_trainer")
+__all__ = (
+    "MARGIN",
+    "BlindCrops",
+    "BlindDecoder",
+    "Centred",
+    "PlacePoints",
+    "Positive",
+    "build_blind_trainer",
+    "build_crop_encoder",
+)
 
 from typing import Any
 
@@ -21,11 +30,25 @@ from keras import layers, ops
 
 from .crops import Crop, CropSampler
 from .decoder import PsfDecoder
+from .network import crop
 from .point_sources import PointSources, point_image
 from .star_kernels import StarStamps
 
 # Newton steps that centre kernels after each step of the optimizer: these change little.
 _TILT_STEPS = 2
+
+# The encoder: sizes of its depthwise convolutions and slope of their activation below zero; filters and size
+# of the ordinary convolutions that follow; width of the local mean brightness that scales all of it.
+_KERNEL_SIZES = (1, 3, 5, 7, 9, 11)
+_LEAKINESS = 0.2
+_HIDDEN = ((16, 1), (16, 5))
+_BRIGHTNESS_WINDOW = 9
+
+_REACH = max(_KERNEL_SIZES) // 2 + sum(size // 2 for _, size in _HIDDEN)
+MARGIN = _REACH + _BRIGHTNESS_WINDOW // 2
+"""Pixels on each side by which the encoder's output is smaller than its input
+(`int`).
+"""
 
 
 def _axes(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -143,6 +166,103 @@ class BlindDecoder(PsfDecoder):
         return super().compute_output_shape(latent_shape, kernels_shape)
 
 
+class LocalBrightness(layers.Layer):
+    """The mean of all exposures in a square window, plus one.
+
+    Parameters
+    ----------
+    window : `int`
+        Odd width of the window, pixels.
+    **kwargs
+        Passed to `keras.layers.Layer`.
+    """
+
+    def __init__(self, window: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._window = window
+
+    def call(self, inputs: Any) -> Any:
+        """Map ``(batch, height, width, n)`` to ``(batch, height - window + 1,
+        width - window + 1, 1)``.
+        """
+        mean = ops.relu(ops.mean(inputs, axis=-1, keepdims=True))
+        return ops.average_pool(mean, self._window, strides=1, padding="valid") + 1.0
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {**super().get_config(), "window": self._window}
+
+
+@ops.custom_gradient
+def _project(values: Any) -> tuple[Any, Any]:
+    """Cut values at zero; below it, keep the gradients that lead upwards."""
+
+    def gradient(*args: Any, upstream: Any = None) -> Any:
+        upstream = args[0] if upstream is None else upstream
+        leads_up = ops.logical_or(values > 0, upstream < 0)
+        return upstream * ops.cast(leads_up, upstream.dtype)
+
+    return ops.relu(values), gradient
+
+
+class Positive(layers.Layer):
+    """A ReLU that the training can climb back from.
+
+    Forwards it is the ReLU.  Backwards, a pixel at zero keeps the part of its
+    gradient that would make it brighter, as in a projected gradient: with the
+    plain ReLU, a latent image that one large step made dark everywhere would
+    stay dark.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """Return ``max(inputs, 0)``."""
+        return _project(inputs)
+
+
+def build_crop_encoder(n_exposures: int, seed: int) -> keras.Model:
+    """Build an encoder that can be trained on crops.
+
+    It differs from AstroClearNet's (`network.build_encoder`): the input is
+    divided by the local mean brightness and the output multiplied by it, so
+    that a source looks the same whatever its flux, instead of batch
+    normalization, whose statistics on crops are not those of the patch.
+
+    Parameters
+    ----------
+    n_exposures : `int`
+        Number of exposures: the channels of the input.
+    seed : `int`
+        Seed of the Glorot uniform initial weights.
+
+    Returns
+    -------
+    encoder : `keras.Model`
+        Maps ``(batch, height + 2*MARGIN, width + 2*MARGIN, n)``, in units of
+        the patch's median sigma, to the latent image ``(batch, height, width,
+        1)`` in the same units, non-negative.
+    """
+    init = keras.initializers.GlorotUniform
+    seeds = iter(np.random.SeedSequence(seed).generate_state(len(_KERNEL_SIZES) + len(_HIDDEN) + 1))
+    exposures = keras.Input((None, None, n_exposures), name="exposures")
+    brightness = LocalBrightness(_BRIGHTNESS_WINDOW, name="brightness")(exposures)
+    inputs = crop(exposures, _BRIGHTNESS_WINDOW // 2) / brightness
+    largest = max(_KERNEL_SIZES)
+    maps = []
+    for size in _KERNEL_SIZES:
+        branch = layers.DepthwiseConv2D(
+            size, depthwise_initializer=init(int(next(seeds))), name=f"depthwise_{size}"
+        )(crop(inputs, (largest - size) // 2))
+        maps.append(layers.LeakyReLU(_LEAKINESS, name=f"maps_{size}")(branch))
+    features = layers.Concatenate(name="concatenate")(maps)
+    for i, (filters, size) in enumerate(_HIDDEN):
+        features = layers.Conv2D(
+            filters, size, activation="relu", kernel_initializer=init(int(next(seeds))), name=f"hidden_{i}"
+        )(features)
+    latent = layers.Conv2D(1, 1, kernel_initializer=init(int(next(seeds))), name="pointwise")(features)
+    latent = layers.Multiply(name="scale")([latent, crop(brightness, _REACH)])
+    return keras.Model(exposures, Positive(name="latent")(latent), name="encoder")
+
+
 def build_blind_trainer(
     encoder: keras.Model,
     decoder: BlindDecoder,
@@ -157,7 +277,7 @@ def build_blind_trainer(
     Parameters
     ----------
     encoder : `keras.Model`
-        From `build_encoder`.
+        From `build_crop_encoder`.
     decoder : `BlindDecoder`
         The decoder.
     n_exposures, context_shape, kernels_shape

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from .exposure_stack import ExposureStack
     from .patch_geometry import PatchGeometry
-    from .restoration import Restoration
 
 # Titles of the images that are compared, in the order of the tables.
 _TITLES = {
@@ -109,13 +108,6 @@ def measure_metrics(
         ``n_retries``
             Trainings that diverged and were repeated with a smaller learning
             rate.
-        ``n_seeds``, ``seed_variance``
-            How many trainings from different seeds the image is the mean of,
-            and the fraction of the stated variance, summed over the patch,
-            that is their disagreement.
-        ``warm_start``, ``initial_loss``
-            Fraction of the network's weights that came from an earlier run;
-            if there were any, the loss before the first step.
         ``peak_memory_gib``
             Largest memory of this process so far, GiB.
 
@@ -175,24 +167,8 @@ def measure_metrics(
         "n_retries": int(restoration.n_retries),
         "seconds": float(restoration.seconds),
         "device": str(restoration.device),
-        **_start(restoration, result.character.variance),
         "peak_memory_gib": float(get_peak_mem_usage()[0].to_value(u.GiB)),
     }
-
-
-def _start(restoration: Restoration, variance: np.ndarray) -> dict[str, Any]:
-    """Describe what the trainings started from."""
-    pad, spread = restoration.padding, restoration.spread
-    seeds = 0.0
-    if spread is not None:
-        seeds = float(spread[pad:-pad, pad:-pad].sum(dtype=np.float64) / variance.sum(dtype=np.float64))
-    start = {
-        "n_seeds": int(restoration.n_members),
-        "seed_variance": seeds,
-        "warm_start": float(restoration.warm_start),
-    }
-    # JSON has no NaN.
-    return start | ({"initial_loss": float(restoration.initial_loss)} if restoration.warm_start else {})
 
 
 def _on_patch(coadd: MaskedImage, geometry: PatchGeometry) -> np.ndarray:
@@ -255,16 +231,6 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
     ]
     if metrics.get("n_retries"):
         lines.append(f"diverged    {metrics['n_retries']} trainings, repeated with a smaller learning rate")
-    if metrics["n_seeds"] > 1:
-        lines.append(
-            f"seeds       mean of {metrics['n_seeds']} trainings; their disagreement is "
-            f"{metrics['seed_variance']:.1%} of the variance"
-        )
-    if metrics["warm_start"]:
-        lines.append(
-            f"warm start  {metrics['warm_start']:.1%} of the weights from an earlier run, "
-            f"loss {metrics['initial_loss']:.4f} before the first step"
-        )
     lines += [f"dropped     {label}: {reason}" for label, reason in metrics["dropped"].items()]
     return "\n".join(lines)
 

@@ -3,17 +3,16 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The networks: AstroClearNet's encoder and the model that trains it.
+"""AstroClearNet's encoder and the model that trains it.
 
 This module imports Keras; import it inside of the function that needs it.
 """
 
 from __future__ import annotations
 
-__all__ = ("EncoderSpec", "MaskedHuber", "Positive", "build_encoder", "build_trainer", "set_field_statistics")
+__all__ = ("MaskedHuber", "build_encoder", "build_trainer", "crop", "encoder_margin", "set_field_statistics")
 
-import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -21,105 +20,6 @@ import numpy as np
 from keras import layers, ops
 
 from .decoder import PsfDecoder, interleave
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EncoderSpec:
-    """The shape of an encoder.
-
-    Parameters
-    ----------
-    kernel_sizes : `tuple` [`int`, ...]
-        Odd sizes of the parallel depthwise convolutions, pixels.
-    normalize_input : `bool`
-        Divide the input by the local mean brightness.
-    leakiness : `float`
-        Slope of the depthwise convolutions' activation below zero; 0 is the
-        papers' ReLU.
-    batch_normalization : `bool`
-        Normalize the depthwise maps as in the papers.
-    hidden_filters, hidden_sizes : `tuple` [`int`, ...]
-        Filters and odd kernel sizes of ordinary convolutions between the
-        depthwise maps and the last pointwise one.
-    brightness_window : `int`
-        Odd width in pixels of the local mean brightness that multiplies the
-        output; 0 for none.
-    projected_output : `bool`
-        End in `Positive` instead of the papers' ReLU.
-    factor : `int`, optional
-        Latent pixels along each axis in a pixel of the exposures.
-    """
-
-    kernel_sizes: tuple[int, ...]
-    normalize_input: bool
-    leakiness: float
-    batch_normalization: bool
-    hidden_filters: tuple[int, ...]
-    hidden_sizes: tuple[int, ...]
-    brightness_window: int
-    projected_output: bool
-    factor: int = 1
-
-    @property
-    def margin(self) -> int:
-        """Pixels on each side of the input by which the output is smaller
-        (`int`).
-        """
-        reach = max(self.kernel_sizes) // 2 + sum(size // 2 for size in self.hidden_sizes)
-        return reach + self.brightness_window // 2
-
-
-class LocalBrightness(layers.Layer):
-    """The mean of all exposures in a square window, plus one.
-
-    Parameters
-    ----------
-    window : `int`
-        Odd width of the window, pixels.
-    **kwargs
-        Passed to `keras.layers.Layer`.
-    """
-
-    def __init__(self, window: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._window = window
-
-    def call(self, inputs: Any) -> Any:
-        """Map ``(batch, height, width, n)`` to ``(batch, height - window + 1,
-        width - window + 1, 1)``.
-        """
-        mean = ops.relu(ops.mean(inputs, axis=-1, keepdims=True))
-        return ops.average_pool(mean, self._window, strides=1, padding="valid") + 1.0
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments of the constructor."""
-        return {**super().get_config(), "window": self._window}
-
-
-@ops.custom_gradient
-def _project(values: Any) -> tuple[Any, Any]:
-    """Cut values at zero; below it, keep the gradients that lead upwards."""
-
-    def gradient(*args: Any, upstream: Any = None) -> Any:
-        upstream = args[0] if upstream is None else upstream
-        leads_up = ops.logical_or(values > 0, upstream < 0)
-        return upstream * ops.cast(leads_up, upstream.dtype)
-
-    return ops.relu(values), gradient
-
-
-class Positive(layers.Layer):
-    """A ReLU that the training can climb back from.
-
-    Forwards it is the ReLU.  Backwards, a pixel at zero keeps the part of its
-    gradient that would make it brighter, as in a projected gradient: with the
-    plain ReLU, a latent image that one large step made dark everywhere would
-    stay dark.
-    """
-
-    def call(self, inputs: Any) -> Any:
-        """Return ``max(inputs, 0)``."""
-        return _project(inputs)
 
 
 class Interleave(layers.Layer):
@@ -132,30 +32,62 @@ class Interleave(layers.Layer):
         return interleave(inputs / inputs.shape[-1])[..., None]
 
 
-def _crop(tensor: Any, pixels: int) -> Any:
-    """Cut pixels off each side of ``(batch, height, width, channels)``."""
+def crop(tensor: Any, pixels: int) -> Any:
+    """Cut pixels off each side of a tensor.
+
+    Parameters
+    ----------
+    tensor : tensor
+        Shape ``(batch, height, width, channels)``.
+    pixels : `int`
+        How many.
+
+    Returns
+    -------
+    inner : tensor
+        Shape ``(batch, height - 2*pixels, width - 2*pixels, channels)``.
+    """
     return layers.Cropping2D(pixels)(tensor) if pixels else tensor
 
 
-def build_encoder(n_exposures: int, spec: EncoderSpec, seed: int, n_guides: int = 0) -> keras.Model:
+def encoder_margin(kernel_sizes: Sequence[int]) -> int:
+    """Tell by how much the encoder's output is smaller than its input.
+
+    Parameters
+    ----------
+    kernel_sizes : `~collections.abc.Sequence` [`int`]
+        Sizes of the depthwise convolutions, pixels.
+
+    Returns
+    -------
+    margin : `int`
+        Pixels on each side.
+    """
+    return max(kernel_sizes) // 2
+
+
+def build_encoder(
+    n_exposures: int, kernel_sizes: Sequence[int], seed: int, *, n_guides: int = 0, factor: int = 1
+) -> keras.Model:
     """Build the encoder ``F`` (figure 2 and section 3.4 of the second paper).
 
     Every convolution is "valid": the output is smaller than the input by
-    ``2 * spec.margin`` pixels, so that it is the same for every tiling.
+    `encoder_margin` pixels on each side, so that it is the same for every
+    tiling.
 
     Parameters
     ----------
     n_exposures : `int`
         Number of exposures: the channels of the input.
-    spec : `EncoderSpec`
-        The layers.
+    kernel_sizes : `~collections.abc.Sequence` [`int`]
+        Odd sizes of the parallel depthwise convolutions, pixels.
     seed : `int`
         Seed of the Glorot uniform initial weights.
     n_guides : `int`, optional
         Number of images of the same sky in other bands that follow the
-        exposures.  They show the encoder where light is, not how much:
-        ``normalize_input`` divides each by its own local mean brightness, and
-        the output is scaled by that of the exposures alone.
+        exposures.
+    factor : `int`, optional
+        Latent pixels along each axis in a pixel of the exposures.
 
     Returns
     -------
@@ -166,53 +98,23 @@ def build_encoder(n_exposures: int, spec: EncoderSpec, seed: int, n_guides: int 
         are the outputs of the layers named ``maps_<size>``.
     """
     init = keras.initializers.GlorotUniform
-    seeds = iter(
-        np.random.SeedSequence(seed).generate_state(len(spec.kernel_sizes) + len(spec.hidden_sizes) + 1)
-    )
+    seeds = iter(np.random.SeedSequence(seed).generate_state(len(kernel_sizes) + 1))
     exposures = keras.Input((None, None, n_exposures + n_guides), name="exposures")
-    inputs = exposures
-    if spec.brightness_window:
-        brightness = LocalBrightness(spec.brightness_window, name="brightness")(
-            exposures[..., :n_exposures] if n_guides else exposures
-        )
-        inputs = _crop(exposures, spec.brightness_window // 2)
-        if spec.normalize_input:
-            # A source then looks the same whatever its flux, and one set of
-            # weights serves all of them.
-            scales = [
-                LocalBrightness(spec.brightness_window, name=f"brightness_{k}")(exposures[..., k : k + 1])
-                for k in range(n_exposures, n_exposures + n_guides)
-            ]
-            inputs = inputs / (
-                layers.Concatenate(name="scales")([brightness] * n_exposures + scales)
-                if n_guides
-                else brightness
-            )
-    largest = max(spec.kernel_sizes)
+    largest = max(kernel_sizes)
     maps = []
-    for size in spec.kernel_sizes:
+    for size in kernel_sizes:
         branch = layers.DepthwiseConv2D(
             size, depthwise_initializer=init(int(next(seeds))), name=f"depthwise_{size}"
-        )(_crop(inputs, (largest - size) // 2))
-        branch = layers.LeakyReLU(spec.leakiness, name=f"maps_{size}")(branch)
-        if spec.batch_normalization:
-            branch = layers.BatchNormalization(name=f"normalization_{size}")(branch)
-        maps.append(branch)
+        )(crop(exposures, (largest - size) // 2))
+        branch = layers.ReLU(name=f"maps_{size}")(branch)
+        maps.append(layers.BatchNormalization(name=f"normalization_{size}")(branch))
     features = layers.Concatenate(name="concatenate")(maps)
-    for i, (filters, size) in enumerate(zip(spec.hidden_filters, spec.hidden_sizes, strict=True)):
-        features = layers.Conv2D(
-            filters, size, activation="relu", kernel_initializer=init(int(next(seeds))), name=f"hidden_{i}"
-        )(features)
-    latent = layers.Conv2D(spec.factor**2, 1, kernel_initializer=init(int(next(seeds))), name="pointwise")(
+    latent = layers.Conv2D(factor**2, 1, kernel_initializer=init(int(next(seeds))), name="pointwise")(
         features
     )
-    if spec.brightness_window:
-        reach = largest // 2 + sum(size // 2 for size in spec.hidden_sizes)
-        latent = layers.Multiply(name="scale")([latent, _crop(brightness, reach)])
-    if spec.factor > 1:
+    if factor > 1:
         latent = Interleave(name="interleave")(latent)
-    output = Positive(name="latent") if spec.projected_output else layers.ReLU(name="latent")
-    return keras.Model(exposures, output(latent), name="encoder")
+    return keras.Model(exposures, layers.ReLU(name="latent")(latent), name="encoder")
 
 
 def build_trainer(
@@ -281,39 +183,35 @@ class MaskedHuber(keras.losses.Loss):
         return clipped * (size - 0.5 * clipped)
 
 
-def set_field_statistics(encoder: keras.Model, spec: EncoderSpec, tiles: Iterable[np.ndarray]) -> None:
+def set_field_statistics(
+    encoder: keras.Model, kernel_sizes: Sequence[int], tiles: Iterable[np.ndarray]
+) -> None:
     """Give the batch normalization layers the statistics of the whole patch.
 
     In training they use those of the batch.  The final image must not depend
-    on how the patch was cut into batches or tiles, so it is normalized with
-    the mean and variance over the whole patch.
+    on how the patch was cut into tiles, so it is normalized with the mean and
+    variance over the whole patch.
 
     Parameters
     ----------
     encoder : `keras.Model`
         From `build_encoder`; its moving statistics are replaced.
-    spec : `EncoderSpec`
-        The encoder's layers; without batch normalization nothing is done.
+    kernel_sizes : `~collections.abc.Sequence` [`int`]
+        Sizes of its depthwise convolutions, pixels.
     tiles : `~collections.abc.Iterable` [`numpy.ndarray`]
         Inputs of the encoder, ``(1, height, width, n)``, whose outputs cover
         the patch once.
     """
-    if not spec.batch_normalization:
-        return
-    probe = keras.Model(encoder.input, [encoder.get_layer(f"maps_{k}").output for k in spec.kernel_sizes])
+    probe = keras.Model(encoder.input, [encoder.get_layer(f"maps_{k}").output for k in kernel_sizes])
     count = 0
     sums: Any = 0.0
     squares: Any = 0.0
     for tile in tiles:
         maps = [ops.convert_to_numpy(m)[0].astype(np.float64) for m in probe(tile, training=False)]
-        # The maps reach further than the output by what the hidden layers
-        # take away; only pixels that the tile owns are counted.
-        reach = spec.margin - max(spec.kernel_sizes) // 2
-        maps = [m[reach : m.shape[0] - reach, reach : m.shape[1] - reach] for m in maps]
         count += maps[0].shape[0] * maps[0].shape[1]
         sums = sums + np.array([m.sum(axis=(0, 1)) for m in maps])
         squares = squares + np.array([(m**2).sum(axis=(0, 1)) for m in maps])
-    for k, mean, square in zip(spec.kernel_sizes, sums / count, squares / count, strict=True):
+    for k, mean, square in zip(kernel_sizes, sums / count, squares / count, strict=True):
         layer = encoder.get_layer(f"normalization_{k}")
         layer.moving_mean.assign(mean)
         layer.moving_variance.assign(np.maximum(square - mean**2, 0.0))

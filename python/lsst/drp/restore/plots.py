@@ -204,8 +204,7 @@ def plot_history(history: astropy.table.Table, title: str = "") -> Figure:
     ----------
     history : `astropy.table.Table`
         ``Restoration.history``: columns ``step``, ``loss``,
-        ``validation_loss`` and ``learning_rate``, and ``member`` if it is
-        that of several trainings.
+        ``validation_loss`` and ``learning_rate``.
     title : `str`, optional
         Title of the figure.
 
@@ -218,17 +217,12 @@ def plot_history(history: astropy.table.Table, title: str = "") -> Figure:
 
     figure = make_figure(figsize=(8, 5), dpi=120, layout="constrained")
     ax = figure.subplots()
-    # Of several trainings each has a line of its own.
-    members = np.asarray(history["member"]) if "member" in history.colnames else np.zeros(len(history))
-    for member in np.unique(members):
-        rows = history[members == member]
-        step = np.asarray(rows["step"], dtype=float)
-        names = ("training crops", "held-out crops") if member == members[0] else (None, None)
-        ax.plot(step, rows["loss"], color="C0", label=names[0])
-        held_out = np.asarray(rows["validation_loss"], dtype=float)
-        known = np.isfinite(held_out)
-        if known.any():
-            ax.plot(step[known], held_out[known], color="C1", marker="o", ms=3, label=names[1])
+    step = np.asarray(history["step"], dtype=float)
+    ax.plot(step, history["loss"], color="C0", label="training crops")
+    held_out = np.asarray(history["validation_loss"], dtype=float)
+    known = np.isfinite(held_out)
+    if known.any():
+        ax.plot(step[known], held_out[known], color="C1", marker="o", ms=3, label="held-out crops")
     ax.set(xlabel="step", ylabel="mean Huber loss per good pixel")
     lowest, highest = ax.get_ylim()
     if lowest > 0 and highest > 3 * lowest:

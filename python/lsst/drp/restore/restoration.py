@@ -32,12 +32,12 @@ class Restoration:
     padding : `int`
         Width of that border, latent pixels.
     converged : `bool`
-        Whether the loss on held-out crops stopped falling before the training
-        ran out of steps.
+        Whether the loss stopped falling before the restorer ran out of steps.
     history : `astropy.table.Table`
         How the loss fell; see `make_history`.
     weights : `dict` [`str`, `numpy.ndarray`]
-        The fitted weights of the network by name; empty without a network.
+        The weights of the network fitted to the patch by name; empty without
+        one.
     steps : `int`
         Optimizer steps taken.
     loss : `float`
@@ -53,17 +53,6 @@ class Restoration:
         nothing is fitted again.  The stack has the kernels, mask and variance
         of the one that was restored, and other pixels: noise, or sources
         added to them, show what the restoration does to noise and sources.
-    spread : `numpy.ndarray` or `None`
-        Of the mean of several restorations that differ by their random seed:
-        the variance of this mean, nJy**2, shape of ``latent``, `numpy.float32`.
-    n_members : `int`
-        How many restorations ``latent`` is the mean of.
-    warm_start : `float`
-        Fraction of the network's weights that came from an earlier
-        restoration.
-    initial_loss : `float`
-        What ``loss`` was before the first step, before any refinement, if the
-        start was a warm one; NaN otherwise.
     n_retries : `int`
         Trainings that diverged and were repeated with a smaller learning rate.
     """
@@ -78,10 +67,6 @@ class Restoration:
     device: str
     seconds: float
     repeat: Callable[[ExposureStack], np.ndarray]
-    spread: np.ndarray | None = None
-    n_members: int = 1
-    warm_start: float = 0.0
-    initial_loss: float = np.nan
     n_retries: int = 0
 
     @property

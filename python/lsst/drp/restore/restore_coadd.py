@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
-import astropy.table
 import astropy.units as u
 import numpy as np
 
@@ -28,16 +27,13 @@ import lsst.pipe.base.connectionTypes as cT
 from lsst.daf.butler import Butler
 from lsst.images import Image, MaskedImage
 
-from .astro_clear_net import AstroClearNetTask
 from .build_stack import BuildStackTask
 from .cell_kernels import describe_error
 from .characterize import CharacterizeTask
 from .divergence import require_finite
-from .ensemble import average_restorations
 from .exposure_stack import ExposureStack
 from .fit_kernels import FitKernelsTask
 from .image_mm import ImageMMConfig, ImageMMTask
-from .initial_weights import find_initial_weights, read_weights_table
 from .kernel_fit_plot import plot_kernel_fit
 from .kernel_plot import plot_kernels
 from .measurable import MeasurableTask
@@ -46,6 +42,7 @@ from .pack import make_measurable_coadd, make_reference_coadd, make_restored_coa
 from .patch_geometry import PatchGeometry
 from .plots import plot_history, plot_restoration
 from .provenance import describe_computation
+from .published_net import PublishedNetTask
 from .read_input import find_environment_error
 from .reference_coadd import ReferenceCoadd, naive_mean, reference_coadd
 from .refine import RefineTask
@@ -99,16 +96,6 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
         dimensions=_PATCH,
         minimum=0,
         deferLoad=True,
-    )
-    initial_weights = cT.PrerequisiteInput(
-        doc="Weights of an earlier run to start from, of this patch or else of one that touches it "
-        "(warmStart=True). 'butler keep-weights' makes them from restored_coadd_weights: what a task writes "
-        "it cannot read as well.",
-        name="restored_coadd_initial_weights",
-        storageClass="ArrowAstropy",
-        dimensions=_PATCH,
-        minimum=0,
-        lookupFunction=find_initial_weights,
     )
     restored_coadd = cT.Output(
         doc="The restored coadd: the non-negative latent image.",
@@ -178,7 +165,7 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
         dimensions=_PATCH,
     )
     restored_coadd_weights = cT.Output(
-        doc="Fitted weights of the network.",
+        doc="Weights of the network, if the restorer fits one to each patch.",
         name="restored_coadd_weights",
         storageClass="ArrowAstropy",
         dimensions=_PATCH,
@@ -200,14 +187,14 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
             del self.visit_images
         else:
             del self.direct_warps
-        if not config.warmStart:
-            del self.initial_weights
         if config.patchGeometry != "tract":
             del self.tract_geometry
         if config.patchGeometry != "skymap":
             del self.sky_map
         if config.fitKernels.value.mode == "given":
             del self.restored_coadd_kernel_fit_plot
+        if not getattr(config.restorer.value, "fits_weights", False):
+            del self.restored_coadd_weights
         if config.coaddStorageClass != self.coadd.storageClass:
             self.coadd = dataclasses.replace(self.coadd, storageClass=config.coaddStorageClass)
         if config.patchGeometry == "coadd":
@@ -286,12 +273,7 @@ class RestoreCoaddConfig(pipeBase.PipelineTaskConfig, pipelineConnections=Restor
         max=4,
     )
     restorer: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
-        target=AstroClearNetTask, doc="Restores the latent image."
-    )
-    warmStart = pexConfig.Field[bool](
-        doc="Start the network from the weights of an earlier run of this patch or of one beside it, the "
-        "dataset restored_coadd_initial_weights, where there are any.",
-        default=False,
+        target=PublishedNetTask, doc="Restores the latent image."
     )
     refine: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
         target=RefineTask, doc="Takes data-consistency steps after the restorer."
@@ -358,7 +340,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
     stackWarps: StackWarpsTask
     sky: SubtractSkyTask
     fitKernels: FitKernelsTask
-    restorer: AstroClearNetTask | ImageMMTask
+    restorer: PublishedNetTask | ImageMMTask
     refine: RefineTask
     measurable: MeasurableTask
     characterize: CharacterizeTask
@@ -401,7 +383,6 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             data_id["band"],
             coadd=self._read_coadd(coadd) if coadd is not None else None,
             num_cores=butlerQC.resources.num_cores,
-            initial_weights=inputs.get("initial_weights"),
         )
         with all_or_nothing(butlerQC):
             butlerQC.put(outputs, outputRefs)
@@ -446,7 +427,6 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         *,
         coadd: MaskedImage | None = None,
         num_cores: int = 1,
-        initial_weights: astropy.table.Table | None = None,
     ) -> pipeBase.Struct:
         """Restore a patch.
 
@@ -463,8 +443,6 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             The pipeline's coadd of the patch, for comparison.
         num_cores : `int`, optional
             CPU cores to use.
-        initial_weights : `astropy.table.Table`, optional
-            Weights of an earlier run, its dataset ``restored_coadd_weights``.
 
         Returns
         -------
@@ -479,11 +457,10 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             Raised if an input or the configuration is wrong, or the training
             fails; a `DivergedError` if it diverges.
         """
-        # Before the work of hours: these may be wrong.
+        # Before the work of hours: it may be impossible.
         geometry.refined(self.config.superResolution)
-        weights = read_weights_table(initial_weights) if initial_weights is not None else None
         inputs = self._stacker.run(visit_images, geometry, band, factor=self.config.superResolution)
-        result = self.restore(inputs.stack, n_threads=num_cores, initial_weights=weights)
+        result = self.restore(inputs.stack, n_threads=num_cores)
         return self._pack(result, inputs, geometry, band, coadd)
 
     def _pack(
@@ -531,8 +508,9 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             restored_coadd_training_plot=plot_history(restoration.history, title=title),
             restored_coadd_kernels=stack.kernels,
             restored_coadd_kernels_plot=plot_kernels(stack, geometry=geometry, title=title),
-            restored_coadd_weights=make_weights_table(restoration.weights),
         )
+        if getattr(self.config.restorer.value, "fits_weights", False):
+            outputs.restored_coadd_weights = make_weights_table(restoration.weights)
         if result.kernel_fit is not None:
             outputs.restored_coadd_kernel_fit_plot = plot_kernel_fit(
                 result.kernel_fit, stack.names, title=title
@@ -544,7 +522,6 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         stack: ExposureStack,
         *,
         n_threads: int = 1,
-        initial_weights: Mapping[str, np.ndarray] | None = None,
         guides: np.ndarray | None = None,
     ) -> pipeBase.Struct:
         """Restore a stack of exposures: the part of `run` that knows only
@@ -557,9 +534,6 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             their outliers are taken out, and their kernels are fitted.
         n_threads : `int`, optional
             CPU threads to use.
-        initial_weights : `~collections.abc.Mapping` [`str`, `numpy.ndarray`] \
-                , optional
-            ``Restoration.weights`` of an earlier run to start from.
         guides : `numpy.ndarray`, optional
             Restored images of the patch in other bands for the network to see,
             see `FieldInput`.
@@ -602,7 +576,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             stack.restore(reference.clipped, *clipped)
             reference = reference_coadd(stack, clip_sigma=self.config.clipSigma)
             stack.reject(reference.clipped)
-        restoration = self._fit(stack, reference, n_threads, initial_weights, guides)
+        restoration = self._fit(stack, reference, n_threads, guides)
         measurable = self.measurable.run(stack, reference, restoration)
         return pipeBase.Struct(
             naive=naive,
@@ -618,37 +592,10 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         stack: ExposureStack,
         reference: ReferenceCoadd,
         n_threads: int,
-        initial_weights: Mapping[str, np.ndarray] | None,
         guides: np.ndarray | None,
     ) -> Restoration:
-        """Find the latent image: the mean of what the restorer's members find,
-        each of them refined.
-        """
-        members = (
-            require_finite(
-                self.refine.run(
-                    stack,
-                    self.restorer.run(
-                        stack,
-                        reference,
-                        n_threads=n_threads,
-                        member=k,
-                        initial_weights=initial_weights,
-                        guides=guides,
-                    ),
-                ),
-                stack,
-            )
-            for k in range(self.restorer.num_members)
-        )
-        # The one that `refine` states if it does something.
-        last = self.refine.config if self.refine.config.steps else self.restorer.config
-
-        def loss(latent: np.ndarray) -> float:
-            from .decoder import FieldDecoder
-
-            return FieldDecoder(stack).huber_loss(latent, last.huberDelta)
-
-        restoration = average_restorations(members, loss)
+        """Find the latent image: what the restorer finds, refined."""
+        restoration = self.restorer.run(stack, reference, n_threads=n_threads, guides=guides)
+        restoration = require_finite(self.refine.run(stack, restoration), stack)
         self.metadata["n_retries"] = restoration.n_retries
         return restoration

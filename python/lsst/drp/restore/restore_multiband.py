@@ -96,20 +96,6 @@ class RestoreMultibandCoaddConfig(RestoreCoaddConfig, pipelineConnections=Restor
         default=True,
     )
 
-    def validate(self) -> None:
-        """Check what no single field can.
-
-        Raises
-        ------
-        lsst.pex.config.FieldValidationError
-            Raised if fields contradict each other.
-        """
-        super().validate()
-        if self.warmStart:
-            raise pexConfig.FieldValidationError(
-                RestoreCoaddConfig.warmStart, self, "several bands cannot be restored from a warm start"
-            )
-
 
 class RestoreMultibandCoaddTask(RestoreCoaddTask):
     """Restore one patch in several bands.

@@ -29,6 +29,9 @@ class Surrogate:
     stack : `ExposureStack`
         The exposures.  Their variance, mask and kernels are used, not their
         pixels.
+    signed : `bool`, optional
+        Whether the kernel may be negative somewhere: multiplicative steps
+        (`minimize`) need one that is not.
 
     Notes
     -----
@@ -41,7 +44,7 @@ class Surrogate:
     between two looks at the exposures, not to say where it ends.
     """
 
-    def __init__(self, stack: ExposureStack) -> None:
+    def __init__(self, stack: ExposureStack, *, signed: bool = False) -> None:
         grid, size = stack.kernels.shape[1:3], stack.kernel_size
         kernels = np.zeros((1, *grid, size, size), np.float32)
         squares = np.zeros_like(kernels)
@@ -54,12 +57,13 @@ class Surrogate:
             total = weights.sum()
             if total > 0.0:
                 of_cell = stack.kernels[:, i, j]
-                # Steps multiply: nothing may be negative.
-                kernels[0, i, j] = np.maximum(coadd_filters(of_cell, weights)[1], 0.0)
+                kernel = coadd_filters(of_cell, weights)[1]
+                kernels[0, i, j] = kernel if signed else np.maximum(kernel, 0.0)
                 noise = weights / total * stack.correlation[:, i, j]
                 squares[0, i, j] = np.einsum("t,tyx->yx", noise, of_cell**2)
         self._stack = stack
         self._decoder = FieldDecoder(stack, kernels=kernels)
+        self._magnitude = FieldDecoder(stack, kernels=np.abs(kernels)) if signed else self._decoder
         self._squares = squares
 
     def coverage(self) -> np.ndarray:
@@ -156,3 +160,44 @@ class Surrogate:
                 constant, predicted, out=np.ones_like(latent), where=movable & (predicted > 0.0)
             )
             latent *= np.clip(factor, 1.0 / max_factor, max_factor)
+
+    def minimize_quadratic(
+        self,
+        latent: np.ndarray,
+        gradient: np.ndarray,
+        weight: np.ndarray,
+        precision: np.ndarray,
+        *,
+        iterations: int,
+    ) -> np.ndarray:
+        """Minimize a quadratic function over non-negative images.
+
+        Parameters
+        ----------
+        latent : `numpy.ndarray`
+            Latent image ``z`` to start from, nJy, shape ``(height + k - 1,
+            width + k - 1)``.
+        gradient : `numpy.ndarray`
+            Gradient ``d`` there, nJy**-1, same shape.
+        weight : `numpy.ndarray`
+            ``w``, nJy**-2, shape ``(1, height, width)``.
+        precision : `numpy.ndarray`
+            ``q``, nJy**-2, shape of ``latent``.
+        iterations : `int`
+            Iterations to take.
+
+        Returns
+        -------
+        latent : `numpy.ndarray`
+            Minimum over ``x >= 0`` of ``d (x - z) + (x - z)^T (g^T w g + q) (x -
+            z) / 2`` with the surrogate's kernel ``g``, same shape.
+        """
+        # Row sums of a matrix without negative elements bound it.
+        bound = self._magnitude.second_derivative(weight, np.ones_like(latent)) + precision
+        start, current, previous = latent, latent, latent
+        for step in range(iterations):
+            ahead = current + np.float32(step / (step + 3)) * (current - previous)
+            slope = gradient + self._decoder.second_derivative(weight, ahead - start)
+            slope += precision * (ahead - start)
+            previous, current = current, np.maximum(ahead - slope / bound, np.float32(0.0))
+        return current

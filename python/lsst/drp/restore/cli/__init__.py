@@ -26,8 +26,7 @@ def get_cli_subcommands() -> list[click.Command]:
     """
     from .ingest import ingest_exposures
     from .inspect_restored import inspect_restored
-    from .keep_weights import keep_weights
     from .register_tract import register_tract
     from .simulate import simulate_exposures
 
-    return [ingest_exposures, inspect_restored, keep_weights, register_tract, simulate_exposures]
+    return [ingest_exposures, inspect_restored, register_tract, simulate_exposures]

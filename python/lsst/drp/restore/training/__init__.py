@@ -1,0 +1,8 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Makes the weights that the package ships, from simulated skies:
+``python -m lsst.drp.restore.training``.
+"""

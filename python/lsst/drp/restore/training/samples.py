@@ -1,0 +1,244 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Simulated observations to train on: what all exposures of a random sky say
+together, and the truth.
+"""
+
+from __future__ import annotations
+
+__all__ = ("Sample", "draw_sample", "write_samples")
+
+import concurrent.futures
+import dataclasses
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import scipy.fft
+import scipy.ndimage
+
+from ..measurable import coadd_filters
+from ..target_psf import NO_DATA_NOISE, TARGET_FWHM, convolution_kernels, deconvolution_kernels, target_kernel
+from .skies import draw_sky
+
+_KERNEL_SIZE = 25
+_FWHM_PER_SIGMA = 2.3548
+
+# The steps of `Surrogate.minimize`, as `StartTask` takes them.
+_STEPS = 30
+_MAX_FACTOR = 4.0
+
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Sample:
+    """One observation of a random sky, in units of the sky's noise.
+
+    Parameters
+    ----------
+    planes : `numpy.ndarray`
+        Shape ``(5, size, size)``, `numpy.float32`: the white-noise coadd (with
+        the model where there are no data), the start of the restoration at
+        the target resolution, the noise, where there are data (1 or 0), and
+        the true sky at the target resolution.
+    kernels : `numpy.ndarray`
+        Shape ``(2, k, k)``: from the target resolution to the coadd's PSF, and
+        back (`convolution_kernels`, `deconvolution_kernels`).
+    """
+
+    planes: np.ndarray
+    kernels: np.ndarray
+
+
+def draw_sample(rng: np.random.Generator, size: int) -> Sample:
+    """Simulate an observation.
+
+    Parameters
+    ----------
+    rng : `numpy.random.Generator`
+        Random numbers.
+    size : `int`
+        Height and width, pixels.
+
+    Returns
+    -------
+    sample : `Sample`
+        The observation and its truth.
+    """
+    psf, true_psf, seeing = _draw_psf(rng)
+    sky = draw_sky(rng, size, TARGET_FWHM, seeing)
+    clean = _convolve(convolution_kernels(true_psf), sky)
+    share = _draw_coverage(rng, size)
+    electrons = 10 ** rng.uniform(0.3, 3.0)
+    variance = (1.0 + np.maximum(clean, 0.0) / electrons) / np.maximum(share, 1e-6)
+    noise = rng.standard_normal(sky.shape)
+    if rng.random() < 0.3:
+        # Exposures that were resampled: less noise at high frequencies.
+        noise = scipy.ndimage.gaussian_filter(noise, rng.uniform(0.2, 0.5))
+    observed = clean + np.where(share > 0.0, np.sqrt(variance), 0.0) * noise
+    saturation = 10 ** rng.uniform(2.5, 5.0)
+    share = np.where(scipy.ndimage.binary_dilation(clean > saturation, iterations=2), 0.0, share)
+
+    valid = share > 0.0
+    # What photon noise is taken to be: the exposures', not the true one.
+    smooth = np.maximum(scipy.ndimage.gaussian_filter(np.where(valid, observed, 0.0), 1.0), 0.0)
+    variance = (1.0 + smooth / electrons) / np.maximum(share, 1e-6)
+    weight = np.where(valid, 1.0 / variance, 0.0)
+    latent = _majorize_minimize(np.where(valid, observed, 0.0), weight, psf)
+    start = _convolve(target_kernel(), latent)
+    coadd = np.where(valid, observed, _convolve(psf, latent))
+    noise_map = np.where(valid, np.minimum(np.sqrt(variance), NO_DATA_NOISE), NO_DATA_NOISE)
+    return Sample(
+        planes=np.stack([coadd, start, noise_map, valid, sky]).astype(np.float32),
+        kernels=np.stack([convolution_kernels(psf), deconvolution_kernels(psf)]),
+    )
+
+
+def write_samples(
+    path: Path, number: int, size: int, seed: int, workers: int, report: Callable[[int], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Simulate observations and write them to a file.
+
+    Parameters
+    ----------
+    path : `pathlib.Path`
+        File of the planes, removed by the caller; they are more than fit in
+        a small memory.
+    number : `int`
+        How many to draw.
+    size : `int`
+        Height and width, pixels.
+    seed : `int`
+        Seed of all of them.
+    workers : `int`
+        Processes to use.  The samples do not depend on it.
+    report : `~collections.abc.Callable`
+        Called with how many are done.
+
+    Returns
+    -------
+    planes, kernels : `numpy.ndarray`
+        Those of `Sample`, with the number of the sample in front; ``planes``
+        is mapped from the file.
+    """
+    planes = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(number, 5, size, size))
+    kernels = np.empty((number, 2, _KERNEL_SIZE, _KERNEL_SIZE), np.float32)
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+        tasks = ((seed, index, size) for index in range(number))
+        for index, sample in enumerate(pool.map(_numbered_sample, tasks, chunksize=4)):
+            planes[index], kernels[index] = sample.planes, sample.kernels
+            report(index + 1)
+    planes.flush()
+    return planes, kernels
+
+
+def _numbered_sample(task: tuple[int, int, int]) -> Sample:
+    seed, index, size = task
+    return draw_sample(np.random.default_rng((seed, index)), size)
+
+
+def _draw_psf(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float]:
+    """Draw the PSF of a white-noise coadd as its user believes it to be, as it
+    is, and the median seeing of its exposures.
+    """
+    seeing = rng.uniform(2.2, 5.2) if rng.random() < 0.8 else np.exp(rng.uniform(*np.log((1.9, 9.0))))
+    number = rng.integers(1, 9)
+    widths = np.maximum(seeing * np.exp(rng.normal(0, rng.uniform(0, 0.2), number)), 1.9)
+    beta, ellipticity = rng.uniform(2.3, 5.0), rng.normal(0, 0.03, (number, 2))
+    kernels = np.array([_moffat(w, beta, *e) for w, e in zip(widths, ellipticity, strict=True)])
+    weights = rng.uniform(0.3, 1.0, number)
+    filters, psf = coadd_filters(kernels, weights)
+    # Errors of PSF models, in common to all exposures; without them bright
+    # stars would get rings on real ones.
+    error = 1 + rng.choice((0.0, 0.008, 0.015)) * rng.normal()
+    shift = rng.normal(0, 0.006, 2)
+    true = np.array([_moffat(error * w, beta, *(e + shift)) for w, e in zip(widths, ellipticity, strict=True)])
+    true_psf = sum(_convolve_stamps(a, b) for a, b in zip(filters, true, strict=True))
+    return psf, true_psf, float(np.median(widths))
+
+
+def _moffat(fwhm: float, beta: float, e1: float, e2: float) -> np.ndarray:
+    """Draw a Moffat PSF, pixel response included, normalized to its total
+    flux, shape ``(k, k)``.
+    """
+    import galsim
+
+    # The pixel's part of the width.
+    before = np.sqrt(max(fwhm**2 - 0.9, 0.8))
+    profile = galsim.Moffat(beta=beta, fwhm=before).shear(
+        e1=float(np.clip(e1, -0.3, 0.3)), e2=float(np.clip(e2, -0.3, 0.3))
+    )
+    stamp = galsim.ImageD(_KERNEL_SIZE, _KERNEL_SIZE)
+    profile.drawImage(stamp, scale=1.0)
+    return stamp.array.astype(np.float32)
+
+
+def _draw_coverage(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Draw the fraction of the weight that each pixel has: holes, masked
+    columns and edges.
+    """
+    share = np.ones((size, size))
+    if rng.random() < 0.5:
+        for _ in range(rng.integers(1, 6)):  # columns
+            first, width = rng.integers(size), rng.integers(1, 4)
+            rows = slice(*np.sort(rng.integers(0, size, 2)))
+            share[rows, first : first + width] = rng.choice((0.0, rng.uniform(0, 1)))
+        for _ in range(rng.integers(0, 6)):  # what was clipped
+            row, column = rng.integers(0, size, 2)
+            share[row : row + rng.integers(1, 12), column : column + rng.integers(1, 12)] *= rng.choice(
+                (0.0, rng.uniform(0, 1))
+            )
+    if rng.random() < 0.3:  # a part with fewer exposures
+        share[:, : rng.integers(size)] *= rng.uniform(0.2, 1.0)
+    if rng.random() < 0.4:  # no data beyond an edge
+        share[: rng.integers(1, size // 4)] = 0.0
+    if rng.random() < 0.5:
+        share = share.T
+    return np.ascontiguousarray(np.rot90(share, rng.integers(4)))
+
+
+def _majorize_minimize(image: np.ndarray, weight: np.ndarray, psf: np.ndarray) -> np.ndarray:
+    """Restore one image with the steps of `Surrogate.minimize`."""
+    kernel = np.maximum(psf, 0.0)
+    blur, adjoint = _operator(kernel, image.shape), _operator(kernel[::-1, ::-1], image.shape)
+    penalty = np.sqrt(np.maximum(_convolve(kernel[::-1, ::-1] ** 2, weight), 0.0))
+    observed = np.maximum(adjoint(weight * image), 0.0)
+    latent = np.full(image.shape, 0.03)
+    previous = latent.copy()
+    covered = adjoint(weight) > 0.01
+    for step in range(_STEPS):
+        ahead = latent + step / (step + 3) * (latent - previous)
+        previous = latent
+        latent = np.maximum(ahead, latent / _MAX_FACTOR)
+        predicted = adjoint(weight * blur(latent)) + penalty
+        factor = np.divide(observed, predicted, out=np.ones_like(latent), where=covered & (predicted > 0))
+        latent = latent * np.clip(factor, 1 / _MAX_FACTOR, _MAX_FACTOR)
+    return latent
+
+
+def _operator(kernel: np.ndarray, shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the convolution with a kernel, of images of a shape; outside of
+    them is nothing.
+    """
+    half = len(kernel) // 2
+    grid = [scipy.fft.next_fast_len(extent + 2 * half, real=True) for extent in shape]
+    transfer = scipy.fft.rfft2(kernel.astype(np.float32), s=grid)
+
+    def apply(image: np.ndarray) -> np.ndarray:
+        spectrum = scipy.fft.rfft2(image.astype(np.float32), s=grid) * transfer
+        return scipy.fft.irfft2(spectrum, s=grid)[half : half + shape[0], half : half + shape[1]]
+
+    return apply
+
+
+def _convolve(kernel: np.ndarray, image: np.ndarray) -> np.ndarray:
+    return _operator(kernel, image.shape)(image)
+
+
+def _convolve_stamps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return _convolve(a, b.astype(np.float64))
