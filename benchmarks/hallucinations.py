@@ -18,9 +18,10 @@ import scipy.ndimage
 from scipy.signal import fftconvolve
 
 from lsst.drp.restore.psf_kernels import gaussian_kernel
+from lsst.drp.restore.target_psf import TARGET_FWHM
 
 from .peers import divide_kernels
-from .sky_image import TARGET_FWHM, SkyImage
+from .sky_image import SkyImage
 from .true_images import bring_to
 
 FALSE_BINS = ((3.0, 5.0), (5.0, 10.0), (10.0, np.inf))

@@ -9,7 +9,7 @@ sky.
 
 from __future__ import annotations
 
-__all__ = ("FIELDS", "RealField", "compare_with_hst", "read_field")
+__all__ = ("FIELDS", "RealField", "compare_with_hst", "read_field", "run_on_coadd")
 
 import dataclasses
 from pathlib import Path
@@ -22,11 +22,14 @@ import scipy.optimize
 from scipy.signal import fftconvolve
 
 from lsst.drp.restore.exposure_stack import ExposureStack
-from lsst.drp.restore.psf_kernels import fwhm, gaussian_kernel
+from lsst.drp.restore.psf_kernels import gaussian_kernel
+from lsst.drp.restore.target_psf import TARGET_FWHM
 
+from .jobs import quiet
+from .methods import METHODS
 from .morphologies import DATA_VARIABLE
 from .peers import divide_kernels
-from .sky_image import TARGET_FWHM, SkyImage
+from .sky_image import SkyImage
 from .true_images import bring_to
 
 FIELDS = ("", "1")
@@ -121,7 +124,9 @@ def read_field(folder: Path, name: str) -> RealField:
     options = {"initial_simplex": [[0.0, 0.0], [0.5, 0.0], [0.0, 0.5]], "xatol": 0.01}
     offset = scipy.optimize.minimize(mismatch, np.zeros(2), method="Nelder-Mead", options=options).x
     return RealField(
-        stack=stack, hst=_resample(smooth, scale, hst_wcs, coadd_wcs, offset), offset=(float(offset[0]), float(offset[1]))
+        stack=stack,
+        hst=_resample(smooth, scale, hst_wcs, coadd_wcs, offset),
+        offset=(float(offset[0]), float(offset[1])),
     )
 
 
@@ -145,10 +150,39 @@ def compare_with_hst(field: RealField, sky: SkyImage) -> float:
     return float(np.corrcoef(image[valid], field.hst[valid])[0, 1])
 
 
+def run_on_coadd(method: str, folder: Path, name: str) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Restore a coadd and compare it with HST's image.
+
+    Parameters
+    ----------
+    method : `str`
+        Key of `METHODS`.
+    folder, name
+        See `read_field`.
+
+    Returns
+    -------
+    correlations : `dict` [`str`, `float`]
+        Results of `compare_with_hst` by image.
+    images : `dict` [`str`, `numpy.ndarray`]
+        The images at the target PSF, and HST's, shape ``(64, 64)``, in units
+        of the noise of the coadd's sky.
+    """
+    quiet()
+    field = read_field(folder, name)
+    unit = field.stack.median_sigma
+    skies = METHODS[method](field.stack, None)
+    images = {image: at_target(sky) / unit for image, sky in skies.items()}
+    # HST's unit is another: its image gets the flux of the restored one.
+    valid = np.isfinite(field.hst) & np.isfinite(images[next(iter(images))])
+    flux = sum(float(image[valid].sum()) for image in images.values()) / len(images)
+    images["HST"] = field.hst * (flux / float(field.hst[valid].sum()))
+    return {image: compare_with_hst(field, sky) for image, sky in skies.items()}, images
+
+
 def at_target(sky: SkyImage) -> np.ndarray:
     """Bring an image to the target PSF, where it is sharper (`numpy.ndarray`)."""
-    width = fwhm(sky.kernels.mean(axis=(0, 1))) if sky.kernels is not None else 0.0
-    return bring_to(sky.image, width, TARGET_FWHM)
+    return bring_to(sky.image, sky.stated_fwhm, TARGET_FWHM)
 
 
 def _to_target(image: np.ndarray, psf: np.ndarray, scale: float) -> np.ndarray:

@@ -17,15 +17,15 @@ import numpy as np
 from scipy.signal import fftconvolve
 
 from lsst.drp.restore.image_quality import psnr, sharpness, sky_noise, ssim, star_fwhm
-from lsst.drp.restore.psf_kernels import fwhm
+from lsst.drp.restore.target_psf import TARGET_FWHM
 
 from .detection import detect, match_sources, pairs_split
 from .fields import SNR_BINS
-from .sky_image import TARGET_FWHM, Cutout, SkyImage
-from .true_images import blur, bring_to, truth_at
 from .photometry import aperture_flux, psf_flux, psf_stamp
 from .robust import median, robust_scatter
 from .shapes import COMMON_FWHM, count_splits, measure_galaxies, measure_shapes
+from .sky_image import Cutout, SkyImage
+from .true_images import blur, bring_to, truth_at
 from .truth import APERTURE, PSF_RADIUS, Truth
 
 GALAXY_APERTURE = 6.0
@@ -88,7 +88,7 @@ def measure_wide(truth: Truth, sky: SkyImage, cutout: Cutout, measured: SkyImage
     """
     width = _measure_stars(truth, sky)["fwhm"]
     if np.isnan(width):
-        width = fwhm(sky.kernels.mean(axis=(0, 1))) if sky.kernels is not None else 0.0
+        width = sky.stated_fwhm
     return {
         "fwhm": width,
         **_measure_morphology(truth, sky, width, measured),
@@ -168,7 +168,7 @@ def _measure_points(truth: Truth, sky: SkyImage) -> dict[str, Any]:
     points = measure_points(truth, sky)
     # A PSF narrower than that is undersampled: it has another shape at any
     # other fraction of a pixel, and fits nothing there.
-    sampled = sky.kernels is not None and fwhm(sky.kernels.mean(axis=(0, 1))) > _SAMPLED_FWHM
+    sampled = sky.stated_fwhm > _SAMPLED_FWHM
     error = (points.flux if sampled else points.aperture) / points.true - 1
     optimal = points.optimal / points.true - 1
     pull = (points.flux - points.true) / points.sigma
@@ -366,8 +366,7 @@ def _measure_errors(truth: Truth, sky: SkyImage) -> dict[str, float]:
     Images at the target PSF only: the truth is not known at others.
     """
     names = ("empty", "points", "galaxies")
-    stated = fwhm(sky.kernels.mean(axis=(0, 1))) if sky.kernels is not None else np.nan
-    if sky.variance is None or not abs(stated / TARGET_FWHM - 1) < 0.03:
+    if sky.variance is None or not sky.at_target:
         return {f"sigma / error, {name}": np.nan for name in names}
     with np.errstate(invalid="ignore", divide="ignore"):
         pull = (sky.image - truth_at(truth.field, TARGET_FWHM)) ** 2 / sky.variance

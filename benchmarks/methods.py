@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = ("IMAGEMM_STEPS", "METHODS", "default_task")
+__all__ = ("IMAGEMM_STEPS", "METHODS", "default_task", "restored_image")
 
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+import lsst.pipe.base as pipeBase
 from lsst.drp.restore.exposure_stack import ExposureStack
 from lsst.drp.restore.image_mm import ImageMMTask
 from lsst.drp.restore.reference_coadd import ReferenceCoadd, naive_mean, reference_coadd
@@ -30,7 +31,7 @@ IMAGEMM_STEPS = ImageMMTask.ConfigClass.maxSteps.default
 """Steps of the row ImageMM."""
 
 
-def naive(stack: ExposureStack, cutout: Cutout) -> dict[str, SkyImage]:
+def naive(stack: ExposureStack, cutout: Cutout | None) -> dict[str, SkyImage]:
     """Average the exposures, without weights and without clipping."""
     good = stack.good.sum(axis=0)
     variance = np.where(stack.good, stack.variance, 0.0).sum(axis=0)
@@ -42,34 +43,34 @@ def naive(stack: ExposureStack, cutout: Cutout) -> dict[str, SkyImage]:
         }
 
 
-def reference(stack: ExposureStack, cutout: Cutout) -> dict[str, SkyImage]:
+def reference(stack: ExposureStack, cutout: Cutout | None) -> dict[str, SkyImage]:
     """Average the exposures with weights and clipping."""
     coadd = reference_coadd(stack)
     image = SkyImage(image=coadd.image, variance=coadd.variance, kernels=coadd.kernels)
     return {"reference coadd": image}
 
 
-def paper(stack: ExposureStack, cutout: Cutout) -> dict[str, SkyImage]:
+def paper(stack: ExposureStack, cutout: Cutout | None) -> dict[str, SkyImage]:
     """Restore with the network as published (config/paper.py)."""
     return {"network as published": _configured("paper", stack)}
 
 
-def image_mm(stack: ExposureStack, cutout: Cutout) -> dict[str, SkyImage]:
+def image_mm(stack: ExposureStack, cutout: Cutout | None) -> dict[str, SkyImage]:
     """Restore with ImageMM (config/imageMM.py)."""
     return {"ImageMM": _configured("imageMM", stack)}
 
 
-def proper(stack: ExposureStack, cutout: Cutout) -> dict[str, SkyImage]:
+def proper(stack: ExposureStack, cutout: Cutout | None) -> dict[str, SkyImage]:
     """Make the proper coadd of Zackay and Ofek."""
     return {"proper coadd": proper_coadd(stack, _clip(stack))}
 
 
-def rubin(stack: ExposureStack, cutout: Cutout) -> dict[str, SkyImage]:
+def rubin(stack: ExposureStack, cutout: Cutout | None) -> dict[str, SkyImage]:
     """Deconvolve the reference coadd as the Rubin Science Pipelines do."""
     return {"Rubin deconvolution": deconvolve_rubin(reference_coadd(stack))}
 
 
-def sgp(stack: ExposureStack, cutout: Cutout) -> dict[str, SkyImage]:
+def sgp(stack: ExposureStack, cutout: Cutout | None) -> dict[str, SkyImage]:
     """Restore by scaled gradient projection."""
     _clip(stack)
     latent, _ = deque(scaled_gradient_projection(stack), maxlen=1).pop()
@@ -87,26 +88,40 @@ def default_task() -> RestoreCoaddTask:
     return RestoreCoaddTask(config=RestoreCoaddConfig())
 
 
-def default(stack: ExposureStack, cutout: Cutout) -> dict[str, SkyImage]:
+def restored_image(result: pipeBase.Struct) -> SkyImage:
+    """Return the restored coadd of `default_task`.
+
+    Parameters
+    ----------
+    result : `lsst.pipe.base.Struct`
+        What its ``restore`` returned.
+
+    Returns
+    -------
+    image : `SkyImage`
+        The image, its variance and its PSF.
+    """
+    return SkyImage(
+        image=result.restoration.image, variance=result.character.variance, kernels=result.character.kernels
+    )
+
+
+def default(stack: ExposureStack, cutout: Cutout | None) -> dict[str, SkyImage]:
     """Restore with this project's default configuration."""
     result = default_task().restore(stack, n_threads=1)
-    character = getattr(result, "character", None)
+    measurable = result.measurable
     return {
-        "restored_coadd": SkyImage(
-            image=result.restoration.image,
-            variance=None if character is None else character.variance,
-            kernels=None if character is None else character.kernels,
-        ),
+        "restored_coadd": restored_image(result),
         "restored_coadd_measurable": SkyImage(
-            image=result.measurable.image,
-            variance=result.measurable.variance,
-            kernels=result.measurable.kernels,
+            image=measurable.image, variance=measurable.variance, kernels=measurable.kernels
         ),
     }
 
 
-def starred(stack: ExposureStack, cutout: Cutout) -> dict[str, SkyImage]:
+def starred(stack: ExposureStack, cutout: Cutout | None) -> dict[str, SkyImage]:
     """Restore a cutout with STARRED, from all exposures on their pixels."""
+    if cutout is None:
+        raise ValueError("STARRED needs a cutout.")
     coadd = _clip(stack)
     image = np.full(stack.shape, np.nan, np.float32)
     image[cutout.slices] = restore_starred(stack, coadd, cutout)
@@ -114,7 +129,7 @@ def starred(stack: ExposureStack, cutout: Cutout) -> dict[str, SkyImage]:
     return {"STARRED": SkyImage(image=image, kernels=kernels)}
 
 
-METHODS: dict[str, Callable[[ExposureStack, Cutout], dict[str, SkyImage]]] = {
+METHODS: dict[str, Callable[[ExposureStack, Cutout | None], dict[str, SkyImage]]] = {
     "paper": paper,
     "default": default,
     "starred": starred,
@@ -125,7 +140,9 @@ METHODS: dict[str, Callable[[ExposureStack, Cutout], dict[str, SkyImage]]] = {
     "reference": reference,
     "naive": naive,
 }
-"""The methods by name, about the slowest first (`dict`)."""
+"""The methods by name, about the slowest first (`dict`): each takes exposures
+and the cutout for methods that cannot take more.
+"""
 
 
 def _configured(name: str, stack: ExposureStack) -> SkyImage:

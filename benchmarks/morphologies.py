@@ -18,8 +18,9 @@ import astropy.io.fits
 import numpy as np
 import scipy.ndimage
 
+from lsst.drp.restore.target_psf import TARGET_FWHM
+
 from .scenes import Scene, make_scene
-from .sky_image import TARGET_FWHM
 from .true_images import blur
 
 DATA_VARIABLE = "DRP_RESTORE_HIRES"
@@ -168,4 +169,6 @@ def _add(sky: np.ndarray, stamp: np.ndarray, row: int, column: int) -> None:
     """Add a stamp to a sky in place, where they overlap."""
     rows = slice(max(row, 0), min(row + stamp.shape[0], sky.shape[0]))
     columns = slice(max(column, 0), min(column + stamp.shape[1], sky.shape[1]))
-    sky[rows, columns] += stamp[rows.start - row : rows.stop - row, columns.start - column : columns.stop - column]
+    sky[rows, columns] += stamp[
+        rows.start - row : rows.stop - row, columns.start - column : columns.stop - column
+    ]

@@ -17,6 +17,7 @@ __all__ = (
     "scaled_gradient_projection",
 )
 
+from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
@@ -156,8 +157,7 @@ def deconvolve_rubin(coadd: ReferenceCoadd) -> SkyImage:
     image : `SkyImage`
         The last image of `rubin_steps` and its stated PSF.
     """
-    for image in rubin_steps(coadd):
-        pass
+    image = deque(rubin_steps(coadd), maxlen=1).pop()
     grid, size = coadd.kernels.shape[:2], coadd.kernels.shape[-1]
     kernel = integrated_gaussian(_RUBIN_SIGMA, size)
     return SkyImage(image=image, kernels=np.broadcast_to(kernel, (*grid, size, size)))
@@ -206,7 +206,9 @@ def rubin_steps(coadd: ReferenceCoadd, steps: int = RUBIN_STEPS) -> Iterator[np.
         yield model.astype(np.float32)
 
 
-def scaled_gradient_projection(stack: ExposureStack, steps: int = SGP_STEPS) -> Iterator[tuple[np.ndarray, float]]:
+def scaled_gradient_projection(
+    stack: ExposureStack, steps: int = SGP_STEPS
+) -> Iterator[tuple[np.ndarray, float]]:
     """Minimize half of chi squared over ``x >= 0`` by scaled gradient
     projection.
 
@@ -261,7 +263,10 @@ def scaled_gradient_projection(stack: ExposureStack, steps: int = SGP_STEPS) -> 
         curved = decoder.second_derivative(weight, direction.astype(np.float32)).astype(np.float64)
         slope, curvature = np.sum(gradient * direction), np.sum(direction * curved)
         fraction = 1.0
-        while fraction**2 * curvature / 2 + fraction * slope > _SUFFICIENT * fraction * slope and fraction > 1e-6:
+        while (
+            fraction**2 * curvature / 2 + fraction * slope > _SUFFICIENT * fraction * slope
+            and fraction > 1e-6
+        ):
             fraction *= _SHRINK
         latent = latent + fraction * direction
         blurred = blurred + fraction * curved

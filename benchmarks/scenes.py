@@ -20,14 +20,15 @@ from scipy.spatial import cKDTree
 
 from lsst.drp.restore.exposure_stack import ExposureStack
 from lsst.drp.restore.image_quality import psnr, sky_noise, ssim
-from lsst.drp.restore.psf_kernels import fwhm, gaussian_kernel
+from lsst.drp.restore.psf_kernels import gaussian_kernel
 from lsst.drp.restore.reference_coadd import reference_coadd
+from lsst.drp.restore.target_psf import TARGET_FWHM
 
 from .hallucinations import find_false, find_peaks
 from .photometry import aperture_flux, psf_flux, psf_stamp
 from .robust import median, robust_scatter
 from .shapes import COMMON_FWHM
-from .sky_image import TARGET_FWHM, SkyImage
+from .sky_image import SkyImage
 from .true_images import add_gaussian, bring_to
 
 GAIN = 30.0
@@ -157,7 +158,11 @@ def expose(truth: np.ndarray, seed: int, visits: int = _VISITS) -> ExposureStack
 
 
 def make_scene(
-    truth: np.ndarray, seed: int, x: np.ndarray | None = None, y: np.ndarray | None = None, flux: np.ndarray | None = None
+    truth: np.ndarray,
+    seed: int,
+    x: np.ndarray | None = None,
+    y: np.ndarray | None = None,
+    flux: np.ndarray | None = None,
 ) -> Scene:
     """Take exposures of a sky and keep the truth.
 
@@ -260,7 +265,7 @@ def measure_scene(scene: Scene, sky: SkyImage, measured: SkyImage) -> dict[str, 
         pixels (images that are less sharp as they are); of stars also those of
         `_measure_stars`; and those of `find_false`.
     """
-    width = fwhm(sky.kernels.mean(axis=(0, 1))) if sky.kernels is not None else 0.0
+    width = sky.stated_fwhm
     results: dict[str, Any] = {}
     for label, target in (("target", TARGET_FWHM), ("common", COMMON_FWHM)):
         images = bring_to(sky.image, width, target), bring_to(scene.truth, TARGET_FWHM, target)

@@ -17,11 +17,12 @@ import numpy as np
 import scipy.ndimage
 
 from lsst.drp.restore.find_sources import FindSourcesTask, SourceImage
-from lsst.drp.restore.psf_kernels import fwhm, gaussian_kernel
+from lsst.drp.restore.psf_kernels import gaussian_kernel
+from lsst.drp.restore.target_psf import TARGET_FWHM
 
 from .fields import PIXEL_SCALE, SNR_BINS
 from .robust import median
-from .sky_image import TARGET_FWHM, SkyImage
+from .sky_image import SkyImage
 from .true_images import bring_to, convolve_truth, truth_at
 from .truth import Truth
 
@@ -146,8 +147,7 @@ def measure_shapes(truth: Truth, sky: SkyImage, width: float) -> dict[str, dict[
     state.
     """
     field = truth.field
-    stated = fwhm(sky.kernels.mean(axis=(0, 1))) if sky.kernels is not None else 0.0
-    wide = stated > 1.03 * TARGET_FWHM
+    wide = sky.stated_fwhm > TARGET_FWHM and not sky.at_target
     image = sky.image if wide else bring_to(sky.image, width, TARGET_FWHM)
     expected = truth_at(field, TARGET_FWHM)
     results: dict[str, dict[str, float]] = {}
@@ -158,7 +158,9 @@ def measure_shapes(truth: Truth, sky: SkyImage, width: float) -> dict[str, dict[
             stamp = _stamp(image, x, y, _STAMP_RADIUS)
             true_stamp = _stamp(expected, x, y, _STAMP_RADIUS)
             if wide and sky.kernels is not None:
-                i, j = (round(place) // cell for place, cell in zip((y, x), field.stack.cell_shape, strict=True))
+                i, j = (
+                    round(place) // cell for place, cell in zip((y, x), field.stack.cell_shape, strict=True)
+                )
                 true_stamp = _wide_stamp(field.truth, x, y, sky.kernels[i, j])
             if not (stamp.size and np.isfinite(stamp).all()) or not true_stamp.size:
                 continue
@@ -268,5 +270,3 @@ def _stamp(image: np.ndarray, x: float, y: float, radius: int) -> np.ndarray:
     if not (radius <= row < image.shape[0] - radius and radius <= column < image.shape[1] - radius):
         return np.empty((0, 0))
     return image[row - radius : row + radius + 1, column - radius : column + radius + 1]
-
-

@@ -7,16 +7,17 @@
 
 from __future__ import annotations
 
-__all__ = ("TARGET_FWHM", "Cutout", "SkyImage", "gaussian_cells")
+__all__ = ("Cutout", "SkyImage", "gaussian_cells")
 
 import dataclasses
 
 import numpy as np
 
-from lsst.drp.restore.psf_kernels import gaussian_kernel
+from lsst.drp.restore.psf_kernels import fwhm, gaussian_kernel
+from lsst.drp.restore.target_psf import TARGET_FWHM
 
-TARGET_FWHM = 0.8 * float(np.sqrt(8 * np.log(2)))
-"""FWHM of the Gaussian PSF of restored coadds, sigma 0.8 pixels, pixels."""
+# Relative difference of two widths that are the same.
+_TOLERANCE = 0.03
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,16 @@ class SkyImage:
     image: np.ndarray
     variance: np.ndarray | None = None
     kernels: np.ndarray | None = None
+
+    @property
+    def stated_fwhm(self) -> float:
+        """FWHM of the stated PSF, pixels (`float`); 0 if there is none."""
+        return 0.0 if self.kernels is None else fwhm(self.kernels.mean(axis=(0, 1)))
+
+    @property
+    def at_target(self) -> bool:
+        """Whether the stated PSF is the target Gaussian (`bool`)."""
+        return abs(self.stated_fwhm / TARGET_FWHM - 1) < _TOLERANCE
 
 
 def gaussian_cells(fwhm: float, grid: tuple[int, int], size: int) -> np.ndarray:

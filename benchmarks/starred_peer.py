@@ -129,7 +129,9 @@ def restore_starred(stack: ExposureStack, coadd: ReferenceCoadd, cutout: Cutout)
     gaussian = gaussian_kernel(STARRED_FWHM, stack.kernel_size)
     narrow = np.stack([divide_kernels(kernels[cell], gaussian) for kernels in stack.kernels])
     positions, fluxes = point_candidates(coadd, stack.cell_shape)
-    inside = np.all((positions >= (column + 2, row + 2)) & (positions < (column + size - 2, row + size - 2)), axis=1)
+    inside = np.all(
+        (positions >= (column + 2, row + 2)) & (positions < (column + size - 2, row + size - 2)), axis=1
+    )
     # From the middle of the cutout.
     offset = positions[inside] - (column + (size - 1) / 2, row + (size - 1) / 2)
     epochs = len(data)

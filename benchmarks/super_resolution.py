@@ -51,8 +51,8 @@ def restore_finer(path: Path, factor: int) -> dict[str, float]:
     from .detection import detect, pairs_split
     from .measure import measure_points
     from .methods import default_task
-    from .sky_image import SkyImage
     from .robust import median
+    from .sky_image import SkyImage
 
     quiet()
     field, truth = pickle.loads(path.read_bytes())

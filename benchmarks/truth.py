@@ -20,9 +20,9 @@ from lsst.drp.restore.image_quality import sky_noise, star_fwhm
 from lsst.drp.restore.reference_coadd import reference_coadd
 
 from .fields import PIXEL_SCALE, Field
-from .sky_image import Cutout
 from .photometry import psf_flux, psf_stamp
 from .robust import median
+from .sky_image import Cutout
 
 APERTURE = 5.0
 """Radius of the apertures in empty sky, and of those around sources in images
@@ -171,7 +171,11 @@ class Truth:
         """
         catalog = self.field.catalog
         rows, columns = np.indices(self.far.shape)
-        regions = {"empty": self.far.copy(), "points": np.zeros_like(self.far), "galaxies": np.zeros_like(self.far)}
+        regions = {
+            "empty": self.far.copy(),
+            "points": np.zeros_like(self.far),
+            "galaxies": np.zeros_like(self.far),
+        }
         names = {"point": "points", "galaxy": "galaxies"}
         for x, y, role, extent, snr in zip(
             *(np.asarray(catalog[name]) for name in ("x", "y", "role", "half_light_radius")),

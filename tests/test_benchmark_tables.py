@@ -3,13 +3,13 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The tables of the benchmarks of seeds, warm starts and bands, from results
-that are made up.
+"""The tables of the benchmarks of seeds and bands, from results that are made
+up.
 """
 
 import numpy as np
 
-from benchmarks import bands, seeds, warm_start
+from benchmarks import bands, seeds
 
 
 def test_table_of_seeds() -> None:
@@ -35,30 +35,6 @@ def test_table_of_seeds() -> None:
     assert "nan" in table["flux, S/N 5 to 10"]
     assert "200, 2" in lines[-1]
     assert any(line.startswith("scatter of bright pixels") and "25.0%" in line for line in lines)
-
-
-def test_table_of_warm_starts() -> None:
-    def start(*loss: float) -> warm_start.Start:
-        return warm_start.Start(
-            steps=np.array([0, 100, 200, 300]), loss=np.array(loss), seconds=0.1, taken=1.0, dark=2.0
-        )
-
-    cold = start(1.9, 0.6, 0.5005, 0.5)
-    results = {
-        seed: {case: [cold, warm] for case in warm_start.CASES}
-        for seed, warm in (
-            (1, start(0.6, 0.5, 0.5, 0.49)),
-            (2, start(0.7, 0.55, 0.5, 0.5)),
-            (3, start(0.8, 0.6, 0.6, 0.6)),
-        )
-    }
-    lines = warm_start.format_table(results, [0.001]).splitlines()
-    assert len(lines) == 1 + 3 * 2 * 4
-    rows = [line.removeprefix(warm_start.CASES[0]).split() for line in lines[1:9]]
-    assert rows[0] == "cold 1 2.0000 1.9000 0.5000 200 200 20 100%".split()
-    assert rows[4] == "warm 0.001 1 2.0000 0.6000 0.4900 300 100 10 100%".split()
-    assert rows[6] == "warm 0.001 3 2.0000 0.8000 0.6000 100 inf inf 100%".split()
-    assert rows[7] == "warm 0.001 median 2.0000 0.7000 0.5000 200 200 20 100%".split()
 
 
 def test_table_of_bands() -> None:
