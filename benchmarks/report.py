@@ -174,7 +174,8 @@ def _fluxes(medians: Mapping[str, Any]) -> list[str]:
             for name in names
         }
         lines += block(
-            f"Fluxes of isolated {_PLURAL[kind]} by coadd S/N ({how}):\nmedian error and robust scatter, per cent",
+            f"Fluxes of isolated {_PLURAL[kind]} by coadd S/N ({how}):\n"
+            "median error and robust scatter, per cent",
             [f"{key} {SNR_LABELS[low]}" for key in ("bias%", "scat%") for low in lows],
             scale,
             ".2f",
@@ -226,14 +227,16 @@ def _detection(medians: Mapping[str, Any]) -> list[str]:
 
 def _fidelity(medians: Mapping[str, Any]) -> list[str]:
     """PSNR and SSIM of the designed fields."""
-    keys = ("psnr", "ssim", "common psnr", "common ssim", "exact psnr", "target psnr", "target ssim")
-    keys += ("cutout common psnr", "cutout target psnr")
+    keys = (
+        *("psnr", "ssim", "common psnr", "common ssim", "exact psnr", "target psnr", "target ssim"),
+        *("cutout common psnr", "cutout target psnr"),
+    )
     header = ("PSNR", "SSIM", "PSNR@2.5", "SSIM@2.5", "exact@2.5", "PSNR@T", "SSIM@T", "cut @2.5", "cut @T")
     return block(
         "arcsinh(image / coadd's sky sigma): PSNR (dB) and SSIM against the pixel truth; against it "
-        f"convolved with a\nGaussian of {COMMON_FWHM:g} px (@2.5), against the truth at a PSF of exactly that "
-        "(exact) and at the target PSF (@T), also on STARRED's cutout.\nSharper images are convolved to it, others are "
-        "compared as they are.",
+        f"convolved with a\nGaussian of {COMMON_FWHM:g} px (@2.5), against the truth at a PSF of exactly "
+        "that (exact) and at the target PSF (@T), also on\nSTARRED's cutout. Sharper images are convolved "
+        "to it, others are compared as they are.",
         header,
         _columns(medians, *keys),
         ".3f",
@@ -339,8 +342,8 @@ def _scenes(scenes: Mapping[str, Any]) -> list[str]:
             keys[f"S/N {low:.0f}-{high:.0f}" if high < math.inf else f"S/N >{low:.0f}"] = f"found {low:.0f}"
         keys |= {"bias": "bias", "scatter": "scatter"}
         lines += _images_by_case(
-            "Crowded field, 8000 stars on 512x512 pixels: peaks of S/N > 10 that are no star (within 1 px and "
-            "a factor of 2),\nstars found, fluxes of stars of S/N > 100",
+            "Crowded field, 8000 stars on 512x512 pixels: peaks of S/N > 10 that are no star (within 1 px "
+            "and a factor of 2),\nstars found, fluxes of stars of S/N > 100",
             scenes,
             {label: ("crowded", (key,)) for label, key in keys.items()},
             ".3f",
@@ -349,8 +352,9 @@ def _scenes(scenes: Mapping[str, Any]) -> list[str]:
     keys |= {"denied": "denied%", "deepest": "deepest"}
     for scene in scenes:
         lines += _images_by_case(
-            f"Hallucinations, {scene}: false sources on 512x512 pixels by the least S/N that they claim;\nflux that the exposures contradict: pixels with a residual point flux below -3 "
-            "sigma (noise: 0.13 per cent), the lowest",
+            f"Hallucinations, {scene}: false sources on 512x512 pixels by the least S/N that they claim;\n"
+            "flux that the exposures contradict: pixels with a residual point flux below -3 sigma (noise: "
+            "0.13 per cent), the lowest",
             scenes,
             {label: (scene, (key,)) for key, label in keys.items()},
             ".3g",

@@ -305,14 +305,14 @@ def _measure_stars(scene: Scene, sky: SkyImage, width: float) -> dict[str, float
         chosen = inside & (scene.snr >= low) & (scene.snr < high)
         results[f"found {low:.0f}"] = float(found[chosen].mean())
     errors = []
-    for n in np.flatnonzero(inside & (scene.snr > _BRIGHT_SNR)):
-        x, y = float(scene.x[n]), float(scene.y[n])
+    for star in np.flatnonzero(inside & (scene.snr > _BRIGHT_SNR)):
+        x, y = float(scene.x[star]), float(scene.y[star])
         if sky.kernels is None:
             flux = float(aperture_flux(sky.image, x, y, _APERTURE, (4.0, 8.0))[0])
         else:
             stamp = psf_stamp(sky.kernels, scene.stack.cell_shape, x, y, _PSF_RADIUS)
             flux, _ = psf_flux(sky.image, np.ones_like(sky.image), x, y, stamp)
-        errors.append(flux / scene.flux[n] - 1)
+        errors.append(flux / scene.flux[star] - 1)
     return results | {"bias": median(np.array(errors)), "scatter": robust_scatter(np.array(errors))}
 
 

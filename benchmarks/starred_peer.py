@@ -66,8 +66,8 @@ def point_candidates(coadd: ReferenceCoadd, cell_shape: tuple[int, int]) -> tupl
 
     missing = ~np.isfinite(coadd.image)
     image = np.ascontiguousarray(np.where(missing, 0, coadd.image), np.float32)
-    sigma = np.sqrt(np.where(missing, np.nanmedian(coadd.variance), coadd.variance))
-    found = sep.extract(image, _THRESHOLD, err=np.ascontiguousarray(sigma, np.float32), mask=missing)
+    noise = np.sqrt(np.where(missing, np.nanmedian(coadd.variance), coadd.variance))
+    found = sep.extract(image, _THRESHOLD, err=np.ascontiguousarray(noise, np.float32), mask=missing)
     width = fwhm(coadd.kernels.mean(axis=(0, 1)))
     positions, fluxes = [], []
     for x, y in zip(found["x"], found["y"], strict=True):
