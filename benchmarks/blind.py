@@ -93,7 +93,6 @@ def measure_blind(field: Field, mode: str, factor: float | None) -> tuple[np.nda
     config.restorer.retarget(ImageMMTask)
     config.restorer.maxSteps = 60
     config.restorer.computeDevice = "cpu"
-    config.refine.steps = 0
     config.characterize.numRealizations = 2
     config.fitKernels.mode = mode
     config.fitKernels.initialFwhm = [float(width * (factor or 0.0)) for width in true]

@@ -70,7 +70,7 @@ class DirectBlur:
 
 
 def time_training(blur: type, compiled: bool, n: int, repeats: int) -> float:
-    """Time a training step of the default configuration.
+    """Time a training step of the network on crops (`build_crop_encoder`).
 
     Parameters
     ----------
@@ -91,12 +91,13 @@ def time_training(blur: type, compiled: bool, n: int, repeats: int) -> float:
     import keras
 
     from lsst.drp.restore import decoder
-    from lsst.drp.restore.astro_clear_net import AstroClearNetConfig
-    from lsst.drp.restore.network import MaskedHuber, build_encoder, build_trainer
+    from lsst.drp.restore.fit_kernels import KernelNetworkConfig
+    from lsst.drp.restore.kernel_network import MARGIN, build_crop_encoder
+    from lsst.drp.restore.network import MaskedHuber, build_trainer
 
-    config = AstroClearNetConfig()
-    spec, crop, batch = config.encoder_spec(), config.cropSize, config.batchSize
-    context = crop + _KERNEL - 1 + 2 * spec.margin
+    config = KernelNetworkConfig()
+    crop, batch = config.cropSize, config.batchSize
+    context = crop + _KERNEL - 1 + 2 * MARGIN
     rng = np.random.default_rng(1)
     shapes = {
         "exposures": (batch, context, context, n),
@@ -106,7 +107,7 @@ def time_training(blur: type, compiled: bool, n: int, repeats: int) -> float:
     inputs = {name: rng.uniform(size=shape).astype(np.float32) for name, shape in shapes.items()}
     target = rng.normal(size=shapes["inverse_sigma"]).astype(np.float32)
     with mock.patch.object(decoder, "Blur", blur):
-        trainer = build_trainer(build_encoder(n, spec, seed=1), n, (context, context), shapes["kernels"][1:])
+        trainer = build_trainer(build_crop_encoder(n, seed=1), n, (context, context), shapes["kernels"][1:])
         trainer.compile(optimizer=keras.optimizers.Adam(1e-3), loss=MaskedHuber(2.0), jit_compile=compiled)
         return _median_time(lambda: trainer.train_on_batch(inputs, target, target > -9), repeats)
 

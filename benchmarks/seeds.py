@@ -3,9 +3,8 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""How much a restored image depends on the initial weights: trainings from
-several seeds on the same exposures, with the default configuration and with
-the papers'.
+"""How much the image of the published network (``config/paper.py``) depends on
+its initial weights: trainings from several seeds on the same exposures.
 
 Run by ``python -m benchmarks.seeds``.  Prints a table.
 """
@@ -31,15 +30,12 @@ from .photometry import aperture_flux
 from .robust import median
 from .truth import APERTURE
 
-CONFIGURATIONS = ("default", "paper")
-"""What is compared: this project's default and ``config/paper.py``."""
-
 _PAPER = Path(__file__).resolve().parent.parent / "config" / "paper.py"
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class SeedResult:
-    """Trainings from several seeds on one field, refined as configured.
+    """Trainings from several seeds on one field.
 
     Parameters
     ----------
@@ -68,13 +64,13 @@ class SeedResult:
     spread: float
 
 
-def make_task(configuration: str) -> Any:
-    """Make the task of a configuration.
+def make_task(seed: int) -> Any:
+    """Make the task that trains the published network.
 
     Parameters
     ----------
-    configuration : `str`
-        One of `CONFIGURATIONS`.
+    seed : `int`
+        Seed of the initial weights.
 
     Returns
     -------
@@ -84,18 +80,16 @@ def make_task(configuration: str) -> Any:
     from lsst.drp.restore.restore_coadd import RestoreCoaddConfig, RestoreCoaddTask
 
     config = RestoreCoaddConfig()
-    if configuration == "paper":
-        config.load(str(_PAPER))
+    config.load(str(_PAPER))
+    config.restorer.seed = seed
     return RestoreCoaddTask(config=config)
 
 
-def train(configuration: str, path: Path, log: Path, n_seeds: int) -> SeedResult:
+def train(path: Path, log: Path, n_seeds: int) -> SeedResult:
     """Train from several seeds on a field and measure each image.
 
     Parameters
     ----------
-    configuration : `str`
-        One of `CONFIGURATIONS`.
     path : `pathlib.Path`
         File from `write_field`.
     log : `pathlib.Path`
@@ -108,117 +102,110 @@ def train(configuration: str, path: Path, log: Path, n_seeds: int) -> SeedResult
     result : `SeedResult`
         The measurements.
     """
-    from lsst.drp.restore.ensemble import average_restorations
+    from lsst.drp.restore.decoder import FieldDecoder
     from lsst.drp.restore.reference_coadd import reference_coadd
 
     from .jobs import quiet
 
     quiet()
     field, truth = pickle.loads(path.read_bytes())
-    task, stack = make_task(configuration), field.stack
+    task, stack = make_task(0), field.stack
     task.sky.run(stack)
     reference = reference_coadd(stack, clip_sigma=task.config.clipSigma)
     stack.reject(reference.clipped)
-    members = []
-    for k in range(n_seeds):
-        members.append(task.refine.run(stack, task.restorer.run(stack, reference, member=k)))
+    restorations = []
+    for seed in range(n_seeds):
+        restorations.append(make_task(seed).restorer.run(stack, reference))
         with log.open("a") as file:
-            print(f"{configuration} seed {k}: {members[-1].loss:.5f}", file=file)
-    refined = task.config.refine if task.config.refine.steps else task.config.restorer.value
-
-    def loss(latent: np.ndarray) -> float:
-        from lsst.drp.restore.decoder import FieldDecoder
-
-        return FieldDecoder(stack).huber_loss(latent, refined.huberDelta)
-
-    mean = average_restorations(iter(members), loss)
+            print(f"seed {seed}: {restorations[-1].loss:.5f}", file=file)
+    latent = np.mean([one.latent for one in restorations], axis=0)
+    mean = dataclasses.replace(
+        restorations[0],
+        latent=latent,
+        loss=FieldDecoder(stack).huber_loss(latent, task.config.restorer.huberDelta),
+    )
     catalog = field.catalog
     chosen = np.flatnonzero((catalog["role"] == "point") & truth.usable & np.isfinite(truth.optimal))
     x, y = np.asarray(catalog["x"])[chosen], np.asarray(catalog["y"])[chosen]
     true = np.asarray(catalog["flux_nJy"])[chosen]
     target = np.arcsinh(field.truth / truth.softening)
-    images = [one.image for one in (*members, mean)]
+    images = [one.image for one in (*restorations, mean)]
     bright = mean.image > truth.softening
     return SeedResult(
         flux=np.array([aperture_flux(image, x, y, APERTURE) / true for image in images]),
         snr=truth.snr[chosen],
         psnr=np.array([psnr(np.arcsinh(image / truth.softening), target) for image in images]),
-        loss=np.array([one.loss for one in (*members, mean)]),
-        steps=np.array([one.steps for one in members]),
-        seconds=np.array([one.seconds for one in members]),
+        loss=np.array([one.loss for one in (*restorations, mean)]),
+        steps=np.array([one.steps for one in restorations]),
+        seconds=np.array([one.seconds for one in restorations]),
         spread=median(np.std(images[:-1], axis=0, ddof=1)[bright] / mean.image[bright]),
     )
 
 
-def format_table(results: dict[tuple[str, int], SeedResult]) -> str:
+def format_table(results: list[SeedResult]) -> str:
     """Format the results.
 
     Parameters
     ----------
-    results : `dict` [`tuple`, `SeedResult`]
-        By configuration and seed of the field.
+    results : `list` [`SeedResult`]
+        One by field.
 
     Returns
     -------
     table : `str`
-        A line for each quantity, a column for each configuration.
+        A line for each quantity.
     """
-    names = list(dict.fromkeys(name for name, _ in results))
-    by_name = {name: [one for (other, _), one in results.items() if other == name] for name in names}
-    rows: list[tuple[str, list[str]]] = []
+    rows: list[tuple[str, str]] = []
 
-    def add(label: str, style: str, of: Any) -> None:
-        rows.append((label, [style.format(*of(by_name[name])) for name in names]))
+    def add(label: str, style: str, values: tuple[Any, ...]) -> None:
+        rows.append((label, style.format(*values)))
 
     add(
         "PSNR, dB: mean over seeds, scatter, mean image",
         "{:.2f} +- {:.2f}, {:.2f}",
-        lambda some: _over_seeds([one.psnr for one in some]),
+        _over_seeds([one.psnr for one in results]),
     )
     add(
         "loss: mean over seeds, scatter, mean image",
         "{:.4f} +- {:.4f}, {:.4f}",
-        lambda some: _over_seeds([one.loss for one in some]),
+        _over_seeds([one.loss for one in results]),
     )
     add(
         "scatter of bright pixels over seeds",
         "{:.1%}",
-        lambda some: (median(np.array([one.spread for one in some])),),
+        (median(np.array([one.spread for one in results])),),
     )
     for low, high in SNR_BINS:
         label = f"S/N {low:.0f} to {high:.0f}" if np.isfinite(high) else f"S/N over {low:.0f}"
 
-        def fluxes(some: list[SeedResult], low: float = low, high: float = high) -> tuple[float, ...]:
-            flux = np.concatenate([one.flux[:, (one.snr >= low) & (one.snr < high)] for one in some], axis=1)
-            snr = np.concatenate([one.snr[(one.snr >= low) & (one.snr < high)] for one in some])
-            flux, snr = flux[:, np.isfinite(flux).all(axis=0)], snr[np.isfinite(flux).all(axis=0)]
-            seeds = flux[:-1]
-            return (
-                median(seeds.mean(axis=0) - 1),
-                median(seeds.std(axis=0, ddof=1)),
-                float(seeds.std(axis=0, ddof=1).max(initial=0.0)),
-                median(flux[-1] - 1),
-                median(1 / snr),
-                flux.shape[1],
-            )
-
+        inside = [(one.snr >= low) & (one.snr < high) for one in results]
+        flux = np.concatenate([one.flux[:, k] for one, k in zip(results, inside, strict=True)], axis=1)
+        snr = np.concatenate([one.snr[k] for one, k in zip(results, inside, strict=True)])
+        known = np.isfinite(flux).all(axis=0)
+        flux, snr = flux[:, known], snr[known]
+        scatter = flux[:-1].std(axis=0, ddof=1)
         add(
             f"flux, {label}: bias, scatter, largest; mean image; noise; stars",
             "{:+.1%} +- {:.1%}, {:.1%}; {:+.1%}; {:.1%}; {}",
-            fluxes,
+            (
+                median(flux[:-1].mean(axis=0) - 1),
+                median(scatter),
+                float(scatter.max(initial=0.0)),
+                median(flux[-1] - 1),
+                median(1 / snr),
+                flux.shape[1],
+            ),
         )
     add(
         "steps, seconds",
         "{:.0f}, {:.0f}",
-        lambda some: (
-            median(np.concatenate([one.steps for one in some])),
-            median(np.concatenate([one.seconds for one in some])),
+        (
+            median(np.concatenate([one.steps for one in results])),
+            median(np.concatenate([one.seconds for one in results])),
         ),
     )
     width = max(len(label) for label, _ in rows) + 2
-    lines = ["".ljust(width) + "".join(name.ljust(46) for name in names).rstrip()]
-    lines += [label.ljust(width) + "".join(c.ljust(46) for c in cells).rstrip() for label, cells in rows]
-    return "\n".join(lines)
+    return "\n".join(label.ljust(width) + values for label, values in rows)
 
 
 def _over_seeds(values: list[np.ndarray]) -> tuple[float, float, float]:
@@ -252,7 +239,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--size", type=int, default=192, help="height and width of a field, pixels, a multiple of 64")
     add("--visits", type=int, default=8, help="number of exposures")
     add("--seeds", type=int, default=10, help="number of trainings")
-    add("--configurations", nargs="+", choices=CONFIGURATIONS, default=CONFIGURATIONS)
     add("--workers", type=int, default=2, help="processes side by side, one thread each")
     add("--log", type=Path, default=Path("seeds.log"), help="file for progress and what libraries print")
     return parser.parse_args(arguments)
@@ -285,12 +271,10 @@ def main(arguments: list[str] | None = None) -> int:
         ]
         run_jobs(simulations, options.workers, options.log)
         jobs: list[Job] = [
-            (f"{name} {seed}", train, (name, paths[seed], options.log, options.seeds))
-            for name in options.configurations
-            for seed in options.fields
+            (f"seeds {seed}", train, (paths[seed], options.log, options.seeds)) for seed in options.fields
         ]
         done = run_jobs(jobs, options.workers, options.log)
-    results = {(n, seed): done[f"{n} {seed}"] for n in options.configurations for seed in options.fields}
+    results = [done[f"seeds {seed}"] for seed in options.fields]
     print(
         f"{options.seeds} trainings from different seeds on {options.visits} exposures of "
         f"{options.size}x{options.size} pixels, fields {', '.join(map(str, options.fields))}"

@@ -11,7 +11,6 @@ The pipeline pipelines/restoreCoaddImageMM.yaml applies it to RestoreCoaddTask.
 from lsst.drp.restore import ImageMMTask
 
 config.restorer.retarget(ImageMMTask)
-config.refine.steps = 0
 
 # Each realization of the noise takes all steps again.
 config.characterize.numRealizations = 3

@@ -18,4 +18,3 @@ config.restorer.retarget(PublishedNetTask)
 config.sky.order = -1
 
 # The latent image is the network's output (equation 6), as it is.
-config.refine.steps = 0

@@ -14,12 +14,12 @@ from scipy.signal import fftconvolve
 from stacks import moffat_kernel, star_field
 
 import lsst.pex.config as pexConfig
-from lsst.drp.restore.astro_clear_net import AstroClearNetConfig, AstroClearNetTask
 from lsst.drp.restore.characterize import CharacterizeConfig, CharacterizeTask, _point, _shift
 from lsst.drp.restore.exposure_stack import ExposureStack
 from lsst.drp.restore.image_mm import ImageMMConfig, ImageMMTask
 from lsst.drp.restore.image_quality import star_fwhm
 from lsst.drp.restore.psf_kernels import fwhm
+from lsst.drp.restore.published_net import PublishedNetConfig, PublishedNetTask
 from lsst.drp.restore.reference_coadd import reference_coadd
 from lsst.drp.restore.refine import RefineConfig, RefineTask
 from lsst.drp.restore.restoration import Restoration
@@ -68,9 +68,9 @@ def make_field(seed: int) -> tuple[ExposureStack, np.ndarray]:
 def network() -> Case:
     """The network with refinement."""
     stack, truth = make_field(5)
-    config = AstroClearNetConfig()
-    config.update(cropSize=32, stepsPerEpoch=50, maxEpochs=12, validationFraction=0.0, computeDevice="cpu")
-    fitted = AstroClearNetTask(config=config).run(stack, reference_coadd(stack), n_threads=2)
+    config = PublishedNetConfig()
+    config.update(maxEpochs=300, computeDevice="cpu")
+    fitted = PublishedNetTask(config=config).run(stack, reference_coadd(stack), n_threads=2)
     return Case(stack, truth, RefineTask(config=RefineConfig()).run(stack, fitted))
 
 

@@ -22,9 +22,7 @@ tasks:
   restoreCoadd:
     class: thread_report.ThreadReportTask
     config:
-      restorer.cropSize: 32
-      restorer.stepsPerEpoch: 60
-      restorer.maxEpochs: 2
+      restorer.maxEpochs: 60
       restorer.computeDevice: cpu
 """
 

@@ -48,7 +48,6 @@ EXECUTED = (
     "figures.md",
     "inspect.md",
     "sources.md",
-    "warm_start.md",
     "campaign.md",
 )
 # The repositories that these pages make.
@@ -58,8 +57,7 @@ REPOSITORIES = {"demo/campaign", "demo/repo", "repo"}
 SMALL = {
     "register-tract": "--patch-size 60 --patch-border 15 --cell-size 30",
     "simulate-exposures": "--n-visits 3 --detectors 1 1 --psf gaussian --warps",
-    "run": "-c restoreCoadd:restorer.maxEpochs=1 -c restoreCoadd:restorer.stepsPerEpoch=2 "
-    "-c restoreCoadd:restorer.cropSize=32 -c restoreCoadd:characterize.numRealizations=2 "
+    "run": "-c restoreCoadd:restorer.maxEpochs=2 -c restoreCoadd:characterize.numRealizations=2 "
     "-c restoreCoadd:refine.steps=1",
 }
 
@@ -274,7 +272,7 @@ def test_command_runs(command: Command, session: dict[Command, Result]) -> None:
 def test_commands_leave_what_pages_say(session: dict[Command, Result]) -> None:
     ran = [" ".join(command.words[:2]) for command in session]
     assert ran.count("pipetask run") == 4
-    for name in ("create", "register-tract", "simulate-exposures", "ingest-exposures", "keep-weights"):
+    for name in ("create", "register-tract", "simulate-exposures", "ingest-exposures"):
         assert f"butler {name}" in ran
     assert len(list(Path("results").rglob("*.fits"))) == 2
     assert len(list(Path("figures").rglob("*.png"))) == 2

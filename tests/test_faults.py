@@ -55,10 +55,8 @@ OUTPUTS = (
 DAMAGED, KILLED, EXTREME, PSF, FULL = range(0, 15, 3)
 PATCHES = (DAMAGED, KILLED, EXTREME, PSF, FULL)
 QUICK = {
-    "restoreCoadd:restorer.cropSize": 30,
     "restoreCoadd:restorer.kernelSizes": [3],
-    "restoreCoadd:restorer.stepsPerEpoch": 10,
-    "restoreCoadd:restorer.maxEpochs": 1,
+    "restoreCoadd:restorer.maxEpochs": 10,
     "restoreCoadd:restorer.computeDevice": "cpu",
     "restoreCoadd:refine.steps": 2,
     "restoreCoadd:characterize.numRealizations": 2,

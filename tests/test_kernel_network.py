@@ -16,11 +16,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from keras import ops
-from scipy.signal import fftconvolve
+from scipy.ndimage import uniform_filter
+from scipy.signal import correlate2d, fftconvolve
 from stacks import star_field
 
 from lsst.drp.restore.fit_kernels import FitKernelsConfig, FitKernelsTask, KernelFit
-from lsst.drp.restore.kernel_network import BlindDecoder, Centred, PlacePoints
+from lsst.drp.restore.kernel_network import (
+    MARGIN,
+    BlindDecoder,
+    Centred,
+    PlacePoints,
+    Positive,
+    build_crop_encoder,
+)
 from lsst.drp.restore.point_sources import find_point_sources, point_image
 from lsst.drp.restore.psf_kernels import fwhm, gaussian_kernel
 from lsst.drp.restore.reference_coadd import reference_coadd
@@ -129,6 +137,57 @@ def test_point_image_keeps_flux() -> None:
     assert (columns * image).sum() / 7.0 == pytest.approx(18.5, abs=0.02)
 
 
+def crop(array: np.ndarray, pixels: int) -> np.ndarray:
+    return array[pixels : array.shape[0] - pixels, pixels : array.shape[1] - pixels]
+
+
+def test_crop_encoder() -> None:
+    """The same with SciPy."""
+    encoder = build_crop_encoder(3, seed=7)
+    rng = np.random.default_rng(1)
+    for variable in encoder.variables:
+        if "bias" in variable.path:
+            variable.assign(rng.uniform(0.1, 1.0, size=variable.shape))
+    weights = {v.path: np.asarray(v, dtype=np.float64) for v in encoder.variables}
+    size = 20 + 2 * MARGIN
+    exposures = rng.normal(size=(size, size, 3)) * 5
+    result = np.asarray(encoder(exposures[None].astype(np.float32)))[0, :, :, 0]
+    brightness = crop(uniform_filter(np.maximum(exposures.mean(axis=-1), 0), 9) + 1, 4)
+    y = crop(exposures, 4) / brightness[..., None]
+    maps = []
+    for k in (1, 3, 5, 7, 9, 11):
+        kernel, bias = weights[f"depthwise_{k}/kernel"], weights[f"depthwise_{k}/bias"]
+        cut = crop(y, (11 - k) // 2)
+        branch = [correlate2d(cut[..., t], kernel[:, :, t, 0], mode="valid") + bias[t] for t in range(3)]
+        maps += [np.where(one > 0, one, 0.2 * one) for one in branch]
+    for i in range(2):
+        kernel, bias = weights[f"hidden_{i}/kernel"], weights[f"hidden_{i}/bias"]
+        sums = [
+            sum(correlate2d(one, kernel[:, :, a, b], mode="valid") for a, one in enumerate(maps)) + bias[b]
+            for b in range(kernel.shape[-1])
+        ]
+        maps = [np.maximum(one, 0) for one in sums]
+    latent = np.stack(maps, -1) @ weights["pointwise/kernel"][0, 0, :, 0] + weights["pointwise/bias"][0]
+    expected = np.maximum(latent * crop(brightness, 7), 0)
+    assert result.shape == expected.shape == (20, 20)
+    assert expected.any()
+    np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_output_that_went_dark_can_come_back() -> None:
+    import tensorflow as tf
+
+    values = tf.Variable([-2.0, -1.0, 3.0, 4.0])
+    upstream = tf.constant([-1.0, 1.0, -1.0, 1.0])
+    with tf.GradientTape() as tape:
+        result = Positive()(values)
+    np.testing.assert_array_equal(result, [0.0, 0.0, 3.0, 4.0])
+    # Descent along -1 makes the first one brighter; the second is to be
+    # darker, which it cannot be.
+    gradient = tape.gradient(result, values, output_gradients=upstream)
+    np.testing.assert_array_equal(gradient, [-1.0, 0.0, -1.0, 1.0])
+
+
 def fit_with_network(**fields: object) -> tuple[KernelFit, np.ndarray]:
     stack, _, _ = star_field(seed=6, n=4, shape=(128, 128), n_stars=16, flux=(500.0, 9000.0))
     true = np.array([fwhm(kernel) for kernel in stack.kernels.mean(axis=(1, 2))])
@@ -164,7 +223,7 @@ def test_whole_field_epochs() -> None:
     given = stack.kernels.copy()
     config = FitKernelsConfig()
     config.update(mode="refined", method="network")
-    config.network.update(cropSize=0, validationFraction=0.0, maxEpochs=3, computeDevice="cpu")
+    config.network.update(cropSize=0, maxEpochs=3, computeDevice="cpu")
     FitKernelsTask(config=config).run(stack, reference_coadd(stack))
     widths = np.array([[fwhm(k) for k in kernels.reshape(-1, 25, 25)] for kernels in (given, stack.kernels)])
     np.testing.assert_allclose(widths[1], widths[0], rtol=0.03)

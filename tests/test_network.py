@@ -3,13 +3,10 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-import dataclasses
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import uniform_filter
 from scipy.signal import correlate2d
 from stacks import star_field
 
@@ -19,151 +16,73 @@ prepare_backend("cpu", 2, 0)
 
 from lsst.drp.restore.crops import CropSampler, FieldInput  # noqa: E402
 from lsst.drp.restore.network import (  # noqa: E402
-    EncoderSpec,
     MaskedHuber,
-    Positive,
     build_encoder,
     build_trainer,
+    encoder_margin,
     set_field_statistics,
 )
 
-DEFAULT = EncoderSpec(
-    kernel_sizes=(1, 3, 5),
-    normalize_input=True,
-    leakiness=0.2,
-    batch_normalization=False,
-    hidden_filters=(4, 3),
-    hidden_sizes=(1, 3),
-    brightness_window=9,
-    projected_output=True,
-)
-PAPER = EncoderSpec(
-    kernel_sizes=(1, 3, 5),
-    normalize_input=False,
-    leakiness=0.0,
-    batch_normalization=True,
-    hidden_filters=(),
-    hidden_sizes=(),
-    brightness_window=0,
-    projected_output=False,
-)
+SIZES = (1, 3, 5)
 
 
 def crop(array: np.ndarray, pixels: int) -> np.ndarray:
     return array[pixels : array.shape[0] - pixels, pixels : array.shape[1] - pixels]
 
 
-def encode(exposures: np.ndarray, encoder: object, spec: EncoderSpec) -> np.ndarray:
+def encode(exposures: np.ndarray, encoder: object) -> np.ndarray:
     """Evaluate an encoder with SciPy, from the papers' description."""
     weights = {v.path: np.asarray(v, dtype=np.float64) for v in encoder.variables}
-    n = exposures.shape[-1]
-    y = exposures
-    if spec.brightness_window:
-        brightness = uniform_filter(np.maximum(exposures.mean(axis=-1), 0), spec.brightness_window) + 1
-        half = spec.brightness_window // 2
-        brightness, y = crop(brightness, half), crop(y, half)
-        if spec.normalize_input:
-            y = y / brightness[..., None]
-    largest = max(spec.kernel_sizes)
     maps = []
-    for k in spec.kernel_sizes:
+    for k in SIZES:
         kernel, bias = weights[f"depthwise_{k}/kernel"], weights[f"depthwise_{k}/bias"]
-        cut = crop(y, (largest - k) // 2)
+        cut = crop(exposures, (max(SIZES) - k) // 2)
         branch = np.stack(
-            [correlate2d(cut[..., t], kernel[:, :, t, 0], mode="valid") + bias[t] for t in range(n)], -1
-        )
-        branch = np.where(branch > 0, branch, spec.leakiness * branch)
-        if spec.batch_normalization:
-            name = f"normalization_{k}"
-            branch = (branch - weights[f"{name}/moving_mean"]) / np.sqrt(
-                weights[f"{name}/moving_variance"] + 1e-3
-            )
-            branch = branch * weights[f"{name}/gamma"] + weights[f"{name}/beta"]
-        maps.append(branch)
-    z = np.concatenate(maps, axis=-1)
-    for i, _ in enumerate(spec.hidden_filters):
-        kernel, bias = weights[f"hidden_{i}/kernel"], weights[f"hidden_{i}/bias"]
-        z = np.stack(
             [
-                sum(correlate2d(z[..., a], kernel[:, :, a, b], mode="valid") for a in range(z.shape[-1]))
-                + bias[b]
-                for b in range(kernel.shape[-1])
+                correlate2d(cut[..., t], kernel[:, :, t, 0], mode="valid") + bias[t]
+                for t in range(exposures.shape[-1])
             ],
             -1,
         )
-        z = np.maximum(z, 0)
-    latent = z @ weights["pointwise/kernel"][0, 0, :, 0] + weights["pointwise/bias"][0]
-    if spec.brightness_window:
-        latent = latent * crop(brightness, (brightness.shape[0] - latent.shape[0]) // 2)
-    return np.maximum(latent, 0)
+        name = f"normalization_{k}"
+        branch = (np.maximum(branch, 0) - weights[f"{name}/moving_mean"]) / np.sqrt(
+            weights[f"{name}/moving_variance"] + 1e-3
+        )
+        maps.append(branch * weights[f"{name}/gamma"] + weights[f"{name}/beta"])
+    z = np.concatenate(maps, axis=-1)
+    return np.maximum(z @ weights["pointwise/kernel"][0, 0, :, 0] + weights["pointwise/bias"][0], 0)
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
-        DEFAULT,
-        PAPER,
-        dataclasses.replace(DEFAULT, normalize_input=False),
-        dataclasses.replace(PAPER, hidden_filters=(2,), hidden_sizes=(5,)),
-    ],
-)
-def test_encoder_is_the_published_network(spec: EncoderSpec) -> None:
-    encoder = build_encoder(3, spec, seed=7)
+def test_encoder_is_the_published_network() -> None:
+    encoder = build_encoder(3, SIZES, seed=7)
     rng = np.random.default_rng(1)
     for variable in encoder.variables:
         if "moving" in variable.path or "bias" in variable.path:
             variable.assign(rng.uniform(0.1, 1.0, size=variable.shape))
-    size = 20 + 2 * spec.margin
+    size = 20 + 2 * encoder_margin(SIZES)
     exposures = rng.normal(size=(size, size, 3)) * 5
     result = np.asarray(encoder(exposures[None].astype(np.float32)))[0, :, :, 0]
     assert result.shape == (20, 20)
-    expected = encode(exposures, encoder, spec)
+    expected = encode(exposures, encoder)
     assert expected.any()
     np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-4)
 
 
 @settings(max_examples=20, deadline=None)
-@given(
-    sizes=st.lists(st.sampled_from([1, 3, 5, 7, 11]), min_size=1, max_size=4, unique=True),
-    hidden=st.lists(st.sampled_from([1, 3, 5]), max_size=2),
-    window=st.sampled_from([0, 1, 9, 21]),
-)
-def test_margin_is_what_the_output_lacks(sizes: list[int], hidden: list[int], window: int) -> None:
-    spec = dataclasses.replace(
-        DEFAULT,
-        kernel_sizes=tuple(sizes),
-        hidden_filters=(2,) * len(hidden),
-        hidden_sizes=tuple(hidden),
-        brightness_window=window,
-        normalize_input=window > 0,
-    )
-    encoder = build_encoder(2, spec, seed=0)
-    size = 3 + 2 * spec.margin
+@given(sizes=st.lists(st.sampled_from([1, 3, 5, 7, 11]), min_size=1, max_size=4, unique=True))
+def test_margin_is_what_the_output_lacks(sizes: list[int]) -> None:
+    encoder = build_encoder(2, sizes, seed=0)
+    size = 3 + 2 * encoder_margin(sizes)
     assert encoder(np.ones((1, size, size, 2), np.float32)).shape == (1, 3, 3, 1)
-
-
-def test_output_that_went_dark_can_come_back() -> None:
-    import tensorflow as tf
-
-    values = tf.Variable([-2.0, -1.0, 3.0, 4.0])
-    upstream = tf.constant([-1.0, 1.0, -1.0, 1.0])
-    with tf.GradientTape() as tape:
-        result = Positive()(values)
-    np.testing.assert_array_equal(result, [0.0, 0.0, 3.0, 4.0])
-    # Descent along -1 makes the first one brighter; the second is to be
-    # darker, which it cannot be.
-    gradient = tape.gradient(result, values, output_gradients=upstream)
-    np.testing.assert_array_equal(gradient, [-1.0, 0.0, -1.0, 1.0])
 
 
 def test_few_parameters() -> None:
     # "Thousands" for the papers' 33 exposures.
-    encoder = build_encoder(33, dataclasses.replace(PAPER, kernel_sizes=(1, 3, 5, 7, 9, 11)), seed=0)
-    assert 1_000 < encoder.count_params() < 20_000
+    assert 1_000 < build_encoder(33, (1, 3, 5, 7, 9, 11), seed=0).count_params() < 20_000
 
 
 def test_initial_weights_follow_the_seed() -> None:
-    first, second, other = (build_encoder(2, DEFAULT, seed=s).get_weights() for s in (1, 1, 2))
+    first, second, other = (build_encoder(2, SIZES, seed=s).get_weights() for s in (1, 1, 2))
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a, b)
     assert any((a != b).any() for a, b in zip(first, other, strict=True))
@@ -183,17 +102,18 @@ def test_gradient_of_the_trainer_is_the_derivative() -> None:
     import tensorflow as tf
 
     stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4, flux=(50.0, 100.0))
-    # Without kinks a finite difference is meaningful.
-    spec = dataclasses.replace(DEFAULT, hidden_filters=(), hidden_sizes=(), leakiness=1.0)
     sampler = CropSampler(
-        FieldInput(stack, np.zeros(stack.shape), spec.margin),
+        FieldInput(stack, np.zeros(stack.shape), encoder_margin(SIZES)),
         crop_shape=(32, 32),
         batch_size=2,
         validation_fraction=0.0,
         min_good_fraction=0.0,
         seed=1,
     )
-    encoder = build_encoder(2, spec, seed=3)
+    encoder = build_encoder(2, SIZES, seed=3)
+    # Without kinks a finite difference is meaningful.
+    for size in SIZES:
+        encoder.get_layer(f"depthwise_{size}").bias.assign([8.0, 8.0])
     encoder.get_layer("pointwise").bias.assign([5.0])
     trainer = build_trainer(encoder, 2, sampler.context_shape, sampler.kernels_shape)
     inputs, target, weight = sampler.training_batch()
@@ -202,22 +122,22 @@ def test_gradient_of_the_trainer_is_the_derivative() -> None:
     with tf.GradientTape() as tape:
         value = loss(target, trainer(inputs, training=True), sample_weight=weight)
     gradient = np.asarray(tape.gradient(value, variable.value))
-    direction = np.random.default_rng(2).normal(size=gradient.shape).astype(np.float32)
-    start, step = np.asarray(variable), 2e-3
+    direction = gradient / np.linalg.norm(gradient)
+    start, step = np.asarray(variable), 4e-2
     ends = []
     for sign in (1, -1):
         variable.assign(start + sign * step * direction)
         ends.append(float(loss(target, trainer(inputs, training=True), sample_weight=weight)))
-    assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(np.vdot(gradient, direction), rel=0.01)
+    assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(np.vdot(gradient, direction), rel=0.02)
 
 
 def test_statistics_of_the_field_do_not_depend_on_the_tiles() -> None:
     stack, _, _ = star_field(n=2, shape=(64, 64))
     results = []
     for size in (1000, 17):
-        encoder = build_encoder(2, PAPER, seed=3)
-        field = FieldInput(stack, np.zeros(stack.shape), PAPER.margin)
-        set_field_statistics(encoder, PAPER, (tile for _, _, tile in field.tiles(size)))
+        encoder = build_encoder(2, SIZES, seed=3)
+        field = FieldInput(stack, np.zeros(stack.shape), encoder_margin(SIZES))
+        set_field_statistics(encoder, SIZES, (tile for _, _, tile in field.tiles(size)))
         results.append(encoder.get_layer("normalization_5").moving_variance.numpy())
     np.testing.assert_allclose(results[0], results[1], rtol=1e-5)
     # They are those of the maps, as batch normalization uses them in training.

@@ -201,8 +201,7 @@ def test_wheel_restores_a_patch(installed: Environment) -> None:
     installed.pipetask(
         f"run --register-dataset-types -b repo -i sim -o u/test/restored -p {PIPELINE} "
         """-d "skymap='small' AND tract=0 AND patch=0 AND band='i'" """
-        "-c restoreCoadd:restorer.maxEpochs=1 -c restoreCoadd:restorer.stepsPerEpoch=2 "
-        "-c restoreCoadd:restorer.cropSize=32"
+        "-c restoreCoadd:restorer.maxEpochs=2"
     )
     with Butler.from_config(str(installed.directory / "repo"), collections="u/test/restored") as butler:
         restored = butler.get("restored_coadd", skymap="small", tract=0, patch=0, band="i")

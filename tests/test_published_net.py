@@ -15,10 +15,10 @@ import pytest
 from stacks import star_field
 
 import lsst.pex.config as pexConfig
-from lsst.drp.restore.astro_clear_net import AstroClearNetConfig, AstroClearNetTask
 from lsst.drp.restore.divergence import require_finite, retry_diverged
 from lsst.drp.restore.errors import DivergedError, RestorationError
 from lsst.drp.restore.image_mm import ImageMMConfig, ImageMMTask
+from lsst.drp.restore.published_net import PublishedNetConfig, PublishedNetTask
 from lsst.drp.restore.reference_coadd import reference_coadd
 from lsst.drp.restore.restore_coadd import RestoreCoaddConfig
 from lsst.utils.logging import getLogger
@@ -26,37 +26,12 @@ from lsst.utils.logging import getLogger
 PAPER = Path(__file__).parents[1] / "config" / "paper.py"
 
 
-def make_task(**fields: Any) -> AstroClearNetTask:
-    config = AstroClearNetConfig()
-    config.update(cropSize=32, batchSize=2, stepsPerEpoch=50, maxEpochs=10, computeDevice="cpu")
+def make_task(**fields: Any) -> PublishedNetTask:
+    config = PublishedNetConfig()
+    config.update(maxEpochs=10, computeDevice="cpu")
     config.update(**fields)
     config.validate()
-    return AstroClearNetTask(config=config)
-
-
-def aperture_flux(image: np.ndarray, y: float, x: float, radius: int = 6) -> float:
-    rows, cols = slice(int(y) - radius, int(y) + radius + 1), slice(int(x) - radius, int(x) + radius + 1)
-    return float((image[rows, cols] - np.median(image)).sum())
-
-
-def test_stars_are_sharper_and_keep_their_flux(caplog: pytest.LogCaptureFixture) -> None:
-    stack, _, stars = star_field(n=6, shape=(128, 128), n_stars=9, flux=(500.0, 5000.0))
-    reference = reference_coadd(stack)
-    with caplog.at_level(logging.INFO, logger="lsst"):
-        result = make_task(maxEpochs=16, progressInterval=0.0).run(stack, reference, n_threads=2)
-    assert (result.latent >= 0).all()
-    assert result.image.shape == stack.shape
-    # The loss of pure noise is 0.46 for delta = 2; nothing at all describes
-    # the stars much worse.
-    assert result.loss < 0.6
-    for y, x, flux in stars:
-        peak = result.image[int(y) - 1 : int(y) + 2, int(x) - 1 : int(x) + 2].max()
-        assert peak > 1.5 * reference.image[int(y), int(x)]
-        assert aperture_flux(result.image, y, x) == pytest.approx(flux, rel=0.2)
-    assert result.history.colnames == ["step", "loss", "validation_loss", "learning_rate", "seconds"]
-    assert result.history["step"][-1] == result.steps
-    assert result.history["validation_loss"][-1] < result.history["validation_loss"][0]
-    assert any("Mpixel/s" in message and "s left" in message for message in caplog.messages)
+    return PublishedNetTask(config=config)
 
 
 def test_same_seed_same_result() -> None:
@@ -79,22 +54,16 @@ def test_tiles_do_not_show() -> None:
 
 
 def test_repeat_is_the_fitted_network() -> None:
-    stack, _, stars = star_field(n=6, shape=(128, 128), n_stars=9, flux=(500.0, 5000.0), bad_fraction=0.05)
+    stack, _, _ = star_field(n=6, shape=(128, 128), n_stars=9, flux=(500.0, 5000.0), bad_fraction=0.05)
     result = make_task(tileSize=60).run(stack, reference_coadd(stack), n_threads=2)
     np.testing.assert_array_equal(result.repeat(stack), result.latent)
-    # Twice the light in the exposures is twice the light in the latent image.
-    brighter = dataclasses.replace(stack, image=2 * stack.image)
-    again = result.repeat(brighter)[12:-12, 12:-12]
-    for y, x, _ in stars:
-        ratio = aperture_flux(again, y, x) / aperture_flux(result.image, y, x)
-        assert ratio == pytest.approx(2.0, rel=0.05)
     # Light that was not there appears where it was put, holes or not.
     y, x = 96, 64
     added = dataclasses.replace(stack, image=stack.image.copy())
     added.image[:, y - 12 : y + 13, x - 12 : x + 13] += 2000 * stack.kernels[:, y // 32, x // 32]
     added.image[~stack.good] = 0.0
     difference = result.repeat(added)[12:-12, 12:-12] - result.image
-    assert difference[y - 6 : y + 7, x - 6 : x + 7].sum() == pytest.approx(2000, rel=0.2)
+    assert difference[y - 6 : y + 7, x - 6 : x + 7].sum() > 0.0
     far = np.ones(stack.shape, dtype=bool)
     far[max(y - 36, 0) : y + 37, max(x - 36, 0) : x + 37] = False
     assert np.abs(difference[far]).max() < 1e-3
@@ -109,16 +78,7 @@ def test_masked_pixels_do_not_matter() -> None:
     np.testing.assert_array_equal(first.latent, second.latent)
 
 
-def test_training_stops_when_the_held_out_loss_does_not_fall() -> None:
-    stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=1, flux=(1.0, 1.1))
-    config = dict(stepsPerEpoch=5, maxEpochs=50, minEpochs=2, patience=2, minImprovement=0.05)
-    result = make_task(**config).run(stack, reference_coadd(stack), n_threads=2)
-    assert result.converged
-    assert result.steps < 250
-    assert not make_task(**(config | {"maxEpochs": 1})).run(stack, reference_coadd(stack)).converged
-
-
-def test_the_papers_configuration_runs() -> None:
+def test_the_papers_configuration_runs(caplog: pytest.LogCaptureFixture) -> None:
     from lsst.drp.restore.decoder import FieldDecoder
 
     config = RestoreCoaddConfig()
@@ -126,21 +86,28 @@ def test_the_papers_configuration_runs() -> None:
     config.validate()
     task = config.restorer.value
     assert (task.learningRate, task.learningRateDecay, task.learningRateDecaySteps) == (0.002, 0.95, 1000)
-    assert (task.maxEpochs, task.cropSize, task.batchNormalization) == (450, 0, True)
+    assert (config.restorer.target, task.maxEpochs, task.huberDelta) == (PublishedNetTask, 450, 1.0)
+    assert (config.sky.order, config.refine.steps) == (-1, 0)
     # Its output starts as faint as the noise: bright stars take it thousands
     # of epochs.
     stack, _, stars = star_field(n=4, shape=(64, 64), n_stars=4, flux=(100.0, 300.0))
-    task.maxEpochs = 150
+    task.maxEpochs, task.progressInterval = 150, 0.0
     reference = reference_coadd(stack)
     results = []
     for size in (512, 40):
         task.tileSize = size
-        results.append(AstroClearNetTask(config=task).run(stack, reference, n_threads=2))
+        with caplog.at_level(logging.INFO, logger="lsst"):
+            results.append(PublishedNetTask(config=task).run(stack, reference, n_threads=2))
     whole, tiled = results
     assert whole.steps == 150
+    assert (whole.latent >= 0).all()
+    assert whole.image.shape == stack.shape
     dark = FieldDecoder(stack).huber_loss(np.zeros_like(whole.latent), 1.0)
     assert whole.loss < 0.9 * dark
+    assert whole.history.colnames == ["step", "loss", "validation_loss", "learning_rate", "seconds"]
+    assert whole.history["step"][-1] == whole.steps
     assert np.isnan(whole.history["validation_loss"]).all()
+    assert any("Mpixel/s" in message and "s left" in message for message in caplog.messages)
     # Normalized with the statistics of the field, whatever the tiles.
     np.testing.assert_allclose(tiled.latent, whole.latent, rtol=1e-3, atol=1e-4 * whole.latent.max())
     for y, x, _ in stars:
@@ -187,23 +154,12 @@ def test_diverged_training_is_repeated_from_fresh_weights() -> None:
     """As if it had had the smaller learning rate from the start."""
     stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4)
     reference = reference_coadd(stack)
-    quick = dict(maxEpochs=1, stepsPerEpoch=10)
-    expected = make_task(learningRate=0.004, **quick).run(stack, reference)
+    expected = make_task(learningRate=0.004).run(stack, reference)
     # Neither the learning rate nor the weights of the first try are kept.
-    bad = {name: np.full_like(value, np.nan) for name, value in expected.weights.items()}
-    task = make_task(learningRate=4e30, divergenceRetryFactor=1e-33, **quick)
-    repeated = task.run(stack, reference, initial_weights=bad)
+    repeated = make_task(learningRate=4e30, divergenceRetryFactor=1e-33).run(stack, reference)
     assert repeated.n_retries == 1
-    assert repeated.warm_start == 0.0
     np.testing.assert_array_equal(repeated.latent, expected.latent)
     assert expected.n_retries == 0
-    # No training at all: what is stored of the network is enough.
-    kept = make_task(maxEpochs=0).run(stack, reference, initial_weights=expected.weights)
-    np.testing.assert_array_equal(kept.latent, expected.latent)
-    assert (kept.steps, kept.warm_start, len(kept.history)) == (0, 1.0, 1)
-    assert kept.initial_loss == kept.loss == expected.loss
-    with pytest.raises(RestorationError, match="maxEpochs=0 needs all weights"):
-        make_task(maxEpochs=0).run(stack, reference)
 
 
 def test_no_gpu() -> None:
@@ -214,36 +170,20 @@ def test_no_gpu() -> None:
     stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4)
     with pytest.raises(RestorationError, match="computeDevice.*auto"):
         make_task(computeDevice="gpu").run(stack, reference_coadd(stack))
-    result = make_task(computeDevice="auto", maxEpochs=1, stepsPerEpoch=1).run(stack, reference_coadd(stack))
+    result = make_task(computeDevice="auto", maxEpochs=1).run(stack, reference_coadd(stack))
     assert result.device == "CPU"
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"hiddenFilters": [4]}, "as many entries"),
-        ({"brightnessWindow": 8}, "odd"),
-        ({"batchNormalization": True}, "cropSize=0"),
-        ({"cropSize": 0}, "validationFraction"),
-        ({"brightnessWindow": 0}, "normalizeInput"),
-        ({"kernelSizes": [2]}, "kernelSizes"),
-    ],
-)
-def test_contradictions_in_the_configuration(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises((pexConfig.FieldValidationError, ValueError), match=message):
-        make_task(**fields)
-
-
-def test_crops_are_cut_to_small_patches() -> None:
-    stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=1)
-    result = make_task(cropSize=200, maxEpochs=1, stepsPerEpoch=2).run(stack, reference_coadd(stack))
-    assert result.image.shape == (64, 64)
+@pytest.mark.parametrize("sizes", [[2], [], [3, 3]])
+def test_sizes_that_are_no_kernels(sizes: list[int]) -> None:
+    with pytest.raises((pexConfig.FieldValidationError, ValueError), match="kernelSizes"):
+        make_task(kernelSizes=sizes)
 
 
 def test_nothing_keeps_the_exposures_afterwards() -> None:
     """A process restores many patches, one after the other."""
     stack, _, _ = star_field(n=2, shape=(96, 96), n_stars=4)
-    make_task(maxEpochs=1, stepsPerEpoch=2).run(stack, reference_coadd(stack))
+    make_task(maxEpochs=1).run(stack, reference_coadd(stack))
     reference = weakref.ref(stack)
     del stack
     gc.collect()

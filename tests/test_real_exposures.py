@@ -54,8 +54,7 @@ def restored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Butler, Path]:
         *("run", "--register-dataset-types", "-b", repo, "-i", "ingested,skymaps", "-o", "u/test/restored"),
         *("-p", "resource://lsst.drp.restore/pipelines/restoreCoadd.yaml"),
         *("-d", "skymap='decam' AND tract=0 AND patch=0 AND band='i'"),
-        # The last of the loss takes as long as all before it.
-        *("-c", "restoreCoadd:restorer.maxEpochs=12", "-c", "restoreCoadd:restorer.computeDevice=cpu"),
+        *("-c", "restoreCoadd:restorer.computeDevice=cpu"),
     )
     return Butler.from_config(str(repo), collections="u/test/restored"), files
 

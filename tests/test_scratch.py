@@ -78,8 +78,7 @@ def on_disk(stack: ExposureStack) -> ExposureStack:
 
 def test_streamed_restoration_is_the_same_to_the_bit() -> None:
     config = RestoreCoaddConfig()
-    config.restorer.value.maxEpochs = 2
-    config.restorer.value.stepsPerEpoch = 10
+    config.restorer.value.maxEpochs = 20
     config.characterize.numRealizations = 2
     stacks = []
     for _ in range(2):

@@ -162,7 +162,7 @@ def test_network_makes_small_pixels() -> None:
     stars[:, :2] += rng.uniform(-0.5, 0.5, (9, 2))
     stack = dataclasses.replace(make_stack(stars), factor=2)
     config = RestoreCoaddConfig()
-    config.restorer.maxEpochs, config.restorer.minEpochs, config.restorer.stepsPerEpoch = 2, 0, 60
+    config.restorer.maxEpochs = 120
     config.characterize.numRealizations = 2
     result = RestoreCoaddTask(config=config).restore(stack, n_threads=1)
     assert result.restoration.image.shape == (192, 192)

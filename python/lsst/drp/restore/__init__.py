@@ -11,7 +11,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .astro_clear_net import AstroClearNetConfig, AstroClearNetTask
     from .build_stack import BuildStackConfig, BuildStackTask
+    from .consistency import ConsistencyConfig, ConsistencyTask
     from .detect_sources import (
         DetectRestoredSourcesConfig,
         DetectRestoredSourcesConnections,
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from .measurable import Measurable, MeasurableConfig, MeasurableTask
     from .patch_geometry import PatchGeometry
     from .published_net import PublishedNetConfig, PublishedNetTask
-    from .refine import RefineConfig, RefineTask
     from .restoration import Restoration
     from .restore_arrays import ImageWithPsf, RestoredArrays, restore
     from .restore_coadd import RestoreCoaddConfig, RestoreCoaddConnections, RestoreCoaddTask
@@ -37,8 +38,12 @@ if TYPE_CHECKING:
     from .stack_warps import StackWarpsConfig, StackWarpsTask
 
 __all__ = (
+    "AstroClearNetConfig",
+    "AstroClearNetTask",
     "BuildStackConfig",
     "BuildStackTask",
+    "ConsistencyConfig",
+    "ConsistencyTask",
     "DetectRestoredSourcesConfig",
     "DetectRestoredSourcesConnections",
     "DetectRestoredSourcesTask",
@@ -58,8 +63,6 @@ __all__ = (
     "PatchGeometry",
     "PublishedNetConfig",
     "PublishedNetTask",
-    "RefineConfig",
-    "RefineTask",
     "Restoration",
     "RestorationError",
     "RestoreCoaddConfig",
@@ -75,8 +78,12 @@ __all__ = (
 )
 
 _MODULES = {
+    "AstroClearNetConfig": "astro_clear_net",
+    "AstroClearNetTask": "astro_clear_net",
     "BuildStackConfig": "build_stack",
     "BuildStackTask": "build_stack",
+    "ConsistencyConfig": "consistency",
+    "ConsistencyTask": "consistency",
     "DetectRestoredSourcesConfig": "detect_sources",
     "DetectRestoredSourcesConnections": "detect_sources",
     "DetectRestoredSourcesTask": "detect_sources",
@@ -96,8 +103,6 @@ _MODULES = {
     "PatchGeometry": "patch_geometry",
     "PublishedNetConfig": "published_net",
     "PublishedNetTask": "published_net",
-    "RefineConfig": "refine",
-    "RefineTask": "refine",
     "Restoration": "restoration",
     "RestorationError": "errors",
     "RestoreCoaddConfig": "restore_coadd",

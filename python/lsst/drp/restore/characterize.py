@@ -26,7 +26,10 @@ import lsst.pipe.base as pipeBase
 
 from . import scratch
 from .exposure_stack import ExposureStack
+from .measurable import Measurable
+from .residuals import matched_residual, scale_residuals
 from .restoration import Restoration
+from .target_psf import target_kernel
 
 # Pixels by which regions with a significant signal are grown: the light of a
 # source that is barely significant at its centre.
@@ -74,6 +77,12 @@ class Character:
     pedestal : `float`
         Mean level of the latent image in empty sky due to noise alone, nJy
         per pixel: what non-negativity adds.
+    residuals : `numpy.ndarray`
+        Largest residual of the white-noise coadd by starlet scale, in units of
+        its standard deviation there, shape ``(5,)``.
+    beyond : `numpy.ndarray`
+        Number of pixels with residuals beyond ``residualLimit`` by scale,
+        `int`, shape ``(5,)``.  They are ``inconsistent``.
     """
 
     variance: np.ndarray
@@ -81,6 +90,8 @@ class Character:
     noise_realizations: list[np.ndarray]
     inconsistent: np.ndarray
     pedestal: float
+    residuals: np.ndarray
+    beyond: np.ndarray
 
 
 class CharacterizeConfig(pexConfig.Config):
@@ -137,6 +148,13 @@ class CharacterizeConfig(pexConfig.Config):
         doc="How many injected sources to average for the PSF of a cell: the ones closest to its centre.",
         default=9,
         min=1,
+    )
+    residualLimit = pexConfig.RangeField(
+        dtype=float,
+        doc="Residual of the exposures' white-noise coadd at any starlet scale, in units of its standard "
+        "deviation there, beyond which pixels count as inconsistent.",
+        default=4.0,
+        min=1.0,
     )
     inconsistentProbability = pexConfig.RangeField(
         dtype=float,
@@ -208,7 +226,7 @@ class CharacterizeTask(pipeBase.Task):
     _DefaultName: ClassVar[str] = "characterize"
     config: CharacterizeConfig
 
-    def run(self, stack: ExposureStack, restoration: Restoration) -> Character:
+    def run(self, stack: ExposureStack, restoration: Restoration, measurable: Measurable) -> Character:
         """Measure what a restored image is worth.
 
         Parameters
@@ -218,11 +236,13 @@ class CharacterizeTask(pipeBase.Task):
             array of the size of their pixels is needed.
         restoration : `Restoration`
             The restored image.
+        measurable : `Measurable`
+            White-noise coadd of the exposures.
 
         Returns
         -------
         character : `Character`
-            Its variance, noise, PSF and dubious pixels.
+            Its variance, noise, PSF and flagged pixels.
         """
         start = time.perf_counter()
         signal, depth = _point_signal(stack)
@@ -232,8 +252,15 @@ class CharacterizeTask(pipeBase.Task):
         # One buffer serves all of the exposures that are made up here.
         pixels = scratch.empty_like(stack.image)
         inconsistent = self._inconsistent(stack, restoration, pixels)
-        kernels = self._psf(stack, restoration, depth, pixels)
-        variance, realizations, pedestal = self._noise(stack, restoration, significant, pixels)
+        scales = scale_residuals(matched_residual(stack, restoration, measurable))
+        inconsistent |= (np.abs(scales) > self.config.residualLimit).any(axis=0)
+        if restoration.target_fwhm:
+            has_kernel = stack.has_kernel.any(axis=0)[..., np.newaxis, np.newaxis]
+            psf = target_kernel(restoration.target_fwhm, stack.kernel_size)
+            kernels = np.where(has_kernel, psf, np.float32(0.0))
+        else:
+            kernels = self._psf(stack, restoration, depth, pixels)
+        variance, realizations, pedestal = self._noise(stack, restoration, significant)
         self.log.info(
             "Pedestal %.3g nJy, PSF with %.3f of the flux, %d inconsistent pixels; it took %.1f s.",
             pedestal,
@@ -247,17 +274,21 @@ class CharacterizeTask(pipeBase.Task):
             noise_realizations=realizations,
             inconsistent=inconsistent,
             pedestal=pedestal,
+            residuals=np.abs(scales).max(axis=(1, 2)),
+            beyond=np.count_nonzero(np.abs(scales) > self.config.residualLimit, axis=(1, 2)),
         )
 
     def _noise(
-        self, stack: ExposureStack, restoration: Restoration, significant: np.ndarray, pixels: np.ndarray
+        self, stack: ExposureStack, restoration: Restoration, significant: np.ndarray
     ) -> tuple[np.ndarray, list[np.ndarray], float]:
         """Return the variance, the noise realizations and the pedestal."""
         from .decoder import FieldDecoder
 
         number = self.config.numRealizations
         sky = np.where(significant, restoration.latent, np.float32(0))
-        other = dataclasses.replace(stack, image=pixels)
+        model = restoration.model
+        pixels = scratch.empty_like(model.image)
+        other = dataclasses.replace(model, image=pixels)
         decoder = FieldDecoder(other)
         patch = stack.latent_patch
         mean = np.zeros(sky[patch].shape, np.float64)
@@ -266,9 +297,9 @@ class CharacterizeTask(pipeBase.Task):
         for index in range(number):
             rng = np.random.default_rng((self.config.seed, index))
             for rows, columns, predicted in decoder.predictions(sky):
-                sigma = np.sqrt(stack.noise_variance(rows, columns))
+                sigma = np.sqrt(model.noise_variance(rows, columns))
                 noisy = predicted + sigma * rng.standard_normal(sigma.shape, dtype=np.float32)
-                pixels[:, rows, columns] = np.where(stack.good[:, rows, columns], noisy, 0.0)
+                pixels[:, rows, columns] = np.where(model.good[:, rows, columns], noisy, 0.0)
             latent = restoration.repeat(other)[patch]
             # Differences to the first guess, so that no digits are lost.
             difference = latent - sky[patch]
@@ -286,13 +317,21 @@ class CharacterizeTask(pipeBase.Task):
         empty = ~significant[patch] & stack.latent_seen
         pedestal = float(mean[empty].mean()) if empty.any() else 0.0
         smallest = _SMALLEST_SIGMA * stack.median_sigma / stack.factor**2
-        # The variance follows the brightness, to which it is a smooth ratio.
-        brightness = sky[patch] + max(pedestal, smallest)
+        # The variance follows what the network states of its error, or the
+        # brightness: it is a smooth ratio to it.
+        shape = (
+            sky[patch] + max(pedestal, smallest)
+            if restoration.error is None
+            else restoration.error[patch].astype(np.float64) ** 2 + smallest**2
+        )
         on_sources, in_sky = self.config.sourceScale * stack.factor, self.config.skyScale * stack.factor
-        variance = brightness * _smooth(scatter, on_sources)
-        variance /= _smooth(brightness, on_sources)
-        weight = _smooth(empty.astype(np.float64), in_sky)
-        of_sky = _smooth(np.where(empty, scatter, 0.0), in_sky)
+        variance = shape * _smooth(scatter, on_sources)
+        variance /= _smooth(shape, on_sources)
+        # Of points, the sky's variance is the same everywhere.
+        if restoration.error is None:
+            shape = np.ones_like(shape)
+        weight = _smooth(np.where(empty, shape, 0.0), in_sky)
+        of_sky = shape * _smooth(np.where(empty, scatter, 0.0), in_sky)
         np.divide(of_sky, weight, out=variance, where=empty)
         return np.maximum(variance, smallest**2).astype(np.float32), realizations, pedestal
 
@@ -363,7 +402,8 @@ class CharacterizeTask(pipeBase.Task):
         from .decoder import FieldDecoder
 
         other = dataclasses.replace(stack, image=pixels)
-        for rows, columns, predicted in FieldDecoder(other).predictions(restoration.latent):
+        decoder = FieldDecoder(other, kernels=restoration.kernels)
+        for rows, columns, predicted in decoder.predictions(restoration.latent):
             variance = stack.noise_variance(rows, columns)
             residual = stack.image[:, rows, columns] - predicted
             pixels[:, rows, columns] = np.divide(

@@ -44,6 +44,10 @@ def _rfft2(a: Any, shape: tuple[int, int]) -> Any:
         import tensorflow as tf
 
         return tf.signal.rfft2d(a, fft_length=shape)
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.fft.rfft2(a, s=shape)
     import jax.numpy as jnp
 
     return jnp.fft.rfft2(a, s=shape)
@@ -55,6 +59,10 @@ def _irfft2(a: Any, shape: tuple[int, int]) -> Any:
         import tensorflow as tf
 
         return tf.signal.irfft2d(a, fft_length=shape)
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.fft.irfft2(a, s=shape)
     import jax.numpy as jnp
 
     return jnp.fft.irfft2(a, s=shape)

@@ -23,7 +23,7 @@ import lsst.pipe.base as pipeBase
 from .compute import COMPUTE_DEVICES, prepare_backend
 from .exposure_stack import ExposureStack
 from .reference_coadd import ReferenceCoadd
-from .restoration import Restoration, make_history
+from .restoration import Restoration, StartingPoint, make_history
 
 # Steps over which the fall of the loss tells whether there is more to come.
 _CONVERGENCE_STEPS = 10
@@ -37,9 +37,9 @@ class ImageMMConfig(pexConfig.Config):
 
     maxSteps = pexConfig.RangeField(
         dtype=int,
-        doc="Steps to take; 0 leaves them all to the refinement, which then begins with a constant image.",
+        doc="Steps to take.",
         default=100,
-        min=0,
+        min=1,
     )
     huberDelta = pexConfig.RangeField(
         dtype=float,
@@ -96,6 +96,7 @@ class ImageMMTask(pipeBase.Task):
         stack: ExposureStack,
         reference: ReferenceCoadd,
         *,
+        start: StartingPoint | None = None,
         n_threads: int = 1,
         guides: np.ndarray | None = None,
     ) -> Restoration:
@@ -107,6 +108,8 @@ class ImageMMTask(pipeBase.Task):
             The exposures.
         reference : `ReferenceCoadd`
             Coadd of the same exposures; not used.
+        start : `StartingPoint`, optional
+            Not used.
         n_threads : `int`, optional
             CPU threads to use.
         guides : `numpy.ndarray`, optional
@@ -122,7 +125,7 @@ class ImageMMTask(pipeBase.Task):
         RestorationError
             Raised if a GPU is asked for and there is none.
         """
-        start = time.perf_counter()
+        began = time.perf_counter()
         device = prepare_backend(self.config.computeDevice, n_threads, seed=0)
         from .decoder import FieldDecoder
         from .majorize_minimize import coverage, majorize_minimize
@@ -154,11 +157,11 @@ class ImageMMTask(pipeBase.Task):
             *stack.shape,
             device,
         )
-        rows, reported = [], start
+        rows, reported = [], began
         latent = first.copy()
         for step, loss in enumerate(take_steps(decoder, latent), start=1):
             now = time.perf_counter()
-            rows.append((step, loss, np.nan, np.nan, now - start))
+            rows.append((step, loss, np.nan, np.nan, now - began))
             if now - reported >= self.config.progressInterval:
                 reported = now
                 self.log.info(
@@ -166,24 +169,23 @@ class ImageMMTask(pipeBase.Task):
                     step,
                     self.config.maxSteps,
                     loss,
-                    step * stack.image.size / (now - start) / 1e6,
-                    (self.config.maxSteps - step) * (now - start) / step,
+                    step * stack.image.size / (now - began) / 1e6,
+                    (self.config.maxSteps - step) * (now - began) / step,
                 )
         loss = decoder.huber_loss(latent, self.config.huberDelta)
         self.log.info("Loss per good pixel: %.5f.", loss)
         before = rows[-_CONVERGENCE_STEPS][1] if len(rows) >= _CONVERGENCE_STEPS else np.inf
-        if not rows:
-            rows.append((0, loss, np.nan, np.nan, time.perf_counter() - start))
         return Restoration(
             latent=latent,
             padding=stack.padding * stack.factor,
-            # Without a step there was nothing that could have run out of them.
-            converged=self.config.maxSteps == 0 or bool(before - loss < self.config.minImprovement),
+            converged=bool(before - loss < self.config.minImprovement),
             history=make_history(rows),
             weights={},
             steps=self.config.maxSteps,
             loss=loss,
             device=device,
-            seconds=time.perf_counter() - start,
+            seconds=time.perf_counter() - began,
             repeat=repeat,
+            model=stack,
+            kernels=stack.kernels,
         )

@@ -9,7 +9,7 @@ what the exposures have and it has not.
 
 from __future__ import annotations
 
-__all__ = ("Measurable", "MeasurableConfig", "MeasurableTask", "coadd_filters")
+__all__ = ("Measurable", "MeasurableConfig", "MeasurableTask", "coadd_filters", "matched_stack")
 
 import dataclasses
 from typing import ClassVar
@@ -22,13 +22,17 @@ import lsst.pipe.base as pipeBase
 
 from .exposure_stack import ExposureStack
 from .reference_coadd import ReferenceCoadd, constrained_pixels
-from .restoration import Restoration
 
 # Transfer function of a point added to every kernel: where all PSFs have
 # nothing left but rounding errors, the filters become those of a plain
 # weighted mean instead of following the errors.  Signal to noise falls by
 # 2e-4.
 _FLOOR = 0.01
+
+
+# Fraction of the exposures' weight under a PSF, below which the matched coadd
+# counts as missing.
+_MIN_COVERAGE = 0.2
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -179,12 +183,40 @@ def _central(transfer: np.ndarray, grid: int, size: int) -> np.ndarray:
     return np.roll(stamps, (size // 2, size // 2), axis=(-2, -1))[..., :size, :size]
 
 
+def matched_stack(stack: ExposureStack, measurable: Measurable) -> ExposureStack:
+    """Make a stack of one exposure that says what all exposures say.
+
+    Parameters
+    ----------
+    stack : `ExposureStack`
+        The exposures.
+    measurable : `Measurable`
+        Their white-noise coadd.
+
+    Returns
+    -------
+    matched : `ExposureStack`
+        The coadd, its variance, and its PSF by cell.
+    """
+    good = np.isfinite(measurable.image) & (measurable.coverage >= _MIN_COVERAGE)
+    return ExposureStack(
+        image=np.where(good, measurable.image, np.float32(0.0))[np.newaxis],
+        variance=np.where(good, measurable.variance, np.float32(np.inf))[np.newaxis],
+        good=good[np.newaxis],
+        kernels=measurable.kernels[np.newaxis],
+        correlation=np.ones((1, *stack.kernels.shape[1:3]), np.float32),
+        cell_shape=stack.cell_shape,
+        names=("white-noise coadd",),
+        factor=stack.factor,
+    )
+
+
 class MeasurableTask(pipeBase.Task):
     """Make the image to measure on.
 
     Notes
     -----
-    With the latent image ``x`` of the restoration, exposures ``y``, good
+    With an estimate ``x`` of the latent image, exposures ``y``, good
     pixels ``m`` and PSF kernels ``K`` (equation 1), it is
 
     ``M = g * x + sum_t R[t] * (m (y - K * x))[t] / c``
@@ -193,7 +225,7 @@ class MeasurableTask(pipeBase.Task):
     fraction ``c`` of the weight that is on good pixels.  Where no pixel is
     missing ``M = sum_t R[t] * y[t]``: linear in the exposures, so that no flux
     is lost, no level is added and the noise is known, whatever the
-    restoration did.  The restored image stands in for missing pixels (and for
+    estimate is.  It stands in for missing pixels (and for
     what a PSF narrower than the exposures' needs beyond what they pass).
 
     The weights are constant by exposure and cell: those of each pixel contain
@@ -204,17 +236,27 @@ class MeasurableTask(pipeBase.Task):
     _DefaultName: ClassVar[str] = "measurable"
     config: MeasurableConfig
 
-    def run(self, stack: ExposureStack, reference: ReferenceCoadd, restoration: Restoration) -> Measurable:
+    def run(
+        self,
+        stack: ExposureStack,
+        reference: ReferenceCoadd,
+        latent: np.ndarray,
+        *,
+        target_fwhm: float | None = None,
+    ) -> Measurable:
         """Make the image.
 
         Parameters
         ----------
         stack : `ExposureStack`
-            The exposures that were restored.
+            The exposures.
         reference : `ReferenceCoadd`
             Coadd of the same exposures; its weights are used.
-        restoration : `Restoration`
-            The restored image.
+        latent : `numpy.ndarray`
+            An estimate of the latent image, nJy, which stands in for missing
+            pixels.
+        target_fwhm : `float`, optional
+            Instead of that of the configuration.
 
         Returns
         -------
@@ -223,7 +265,9 @@ class MeasurableTask(pipeBase.Task):
         """
         from .decoder import FieldDecoder
 
-        filters, psf, footprints = self._filters(stack, reference.weights)
+        if target_fwhm is None:
+            target_fwhm = self.config.targetFwhm
+        filters, psf, footprints = self._filters(stack, reference.weights, target_fwhm)
         model = FieldDecoder(stack)
         # To pixels of the exposures, whatever those of the restored image are.
         adder = FieldDecoder(stack, kernels=filters, factor=1)
@@ -232,10 +276,10 @@ class MeasurableTask(pipeBase.Task):
 
         coverage = FieldDecoder(stack, kernels=footprints, factor=1).adjoint(stack.good)[patch]
         scale = 1.0 / np.maximum(coverage, np.float32(self.config.minCoverage))
-        image = FieldDecoder(stack, kernels=psf[np.newaxis]).forward(restoration.latent)[0]
+        image = FieldDecoder(stack, kernels=psf[np.newaxis]).forward(latent)[0]
 
         def residual(rows: slice, columns: slice) -> np.ndarray:
-            predicted = model.predict(restoration.latent, rows, columns)
+            predicted = model.predict(latent, rows, columns)
             return np.where(stack.good[:, rows, columns], stack.image[:, rows, columns] - predicted, 0.0)
 
         image += adder.adjoint(residual)[patch] * scale
@@ -260,7 +304,7 @@ class MeasurableTask(pipeBase.Task):
         )
 
     def _filters(
-        self, stack: ExposureStack, weights: np.ndarray
+        self, stack: ExposureStack, weights: np.ndarray, target_fwhm: float
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Compute the filters of each cell, turned around as the adjoint of
         the forward model wants them, ``(n, cells_y, cells_x, k, k)``; the PSF,
@@ -273,7 +317,7 @@ class MeasurableTask(pipeBase.Task):
         for i, j in np.argwhere(weights.any(axis=0)):
             kernels = stack.kernels[:, i, j]
             of_cell, psf[i, j] = coadd_filters(
-                kernels, weights[:, i, j], target_fwhm=self.config.targetFwhm, ridge=self.config.ridge
+                kernels, weights[:, i, j], target_fwhm=target_fwhm, ridge=self.config.ridge
             )
             filters[:, i, j] = of_cell[:, ::-1, ::-1]
             sums = kernels.sum(axis=(1, 2))

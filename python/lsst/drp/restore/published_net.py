@@ -25,7 +25,7 @@ from .divergence import describe_extreme, retry_diverged
 from .errors import DivergedError
 from .exposure_stack import ExposureStack
 from .reference_coadd import ReferenceCoadd, weighted_mean
-from .restoration import Restoration
+from .restoration import Restoration, StartingPoint
 
 if TYPE_CHECKING:
     from .crops import FieldInput
@@ -112,6 +112,7 @@ class PublishedNetTask(pipeBase.Task):
         stack: ExposureStack,
         reference: ReferenceCoadd,
         *,
+        start: StartingPoint | None = None,
         n_threads: int = 1,
         guides: np.ndarray | None = None,
     ) -> Restoration:
@@ -124,6 +125,8 @@ class PublishedNetTask(pipeBase.Task):
         reference : `ReferenceCoadd`
             Coadd of the same exposures.  The mean with its weights stands in
             where an exposure has no good pixel in the encoder's input.
+        start : `StartingPoint`, optional
+            Not used.
         n_threads : `int`, optional
             CPU threads to use.
         guides : `numpy.ndarray`, optional
@@ -143,7 +146,7 @@ class PublishedNetTask(pipeBase.Task):
             Raised if the training diverges, also when it is repeated with a
             smaller learning rate.
         """
-        start = time.perf_counter()
+        began = time.perf_counter()
         device = prepare_backend(self.config.computeDevice, n_threads, self.config.seed)
         from .crops import FieldInput
         from .decoder import FieldDecoder
@@ -182,8 +185,10 @@ class PublishedNetTask(pipeBase.Task):
             n_retries=n_retries,
             loss=loss,
             device=device,
-            seconds=time.perf_counter() - start,
+            seconds=time.perf_counter() - began,
             repeat=repeat,
+            model=stack,
+            kernels=stack.kernels,
         )
 
     def _fit(self, field: FieldInput, device: str, factor: float) -> tuple[Any, astropy.table.Table]:

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Restoration", "make_history")
+__all__ = ("Restoration", "StartingPoint", "make_history")
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -16,6 +16,28 @@ import astropy.table
 import numpy as np
 
 from .exposure_stack import ExposureStack
+from .measurable import Measurable
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class StartingPoint:
+    """What is known of the sky before it is restored.
+
+    Parameters
+    ----------
+    latent : `numpy.ndarray`
+        The first estimate, an image of points (`first_estimate`), nJy per
+        latent pixel, shape of the stack's latent image.
+    measurable : `Measurable`
+        The white-noise coadd of the exposures.
+    target_fwhm : `float`
+        FWHM of the Gaussian PSF that the restored image is to have, latent
+        pixels.
+    """
+
+    latent: np.ndarray
+    measurable: Measurable
+    target_fwhm: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -49,10 +71,23 @@ class Restoration:
         Wall time of the restoration, s.
     repeat : `~collections.abc.Callable`
         Takes an `ExposureStack` and returns the latent image, shape of
-        ``latent``, that the fitted restorer makes of it, refinement included:
-        nothing is fitted again.  The stack has the kernels, mask and variance
-        of the one that was restored, and other pixels: noise, or sources
-        added to them, show what the restoration does to noise and sources.
+        ``latent``, that the restorer makes of it: nothing is fitted again.
+        The stack is ``model`` with other pixels: noise, or sources added to
+        them, show what the restoration does to noise and sources.
+    model : `ExposureStack`
+        Exposures that say what the restored ones say, with kernels from the
+        latent image to their PSFs: those that were restored, or their
+        white-noise coadd.
+    kernels : `numpy.ndarray`
+        Kernels from the latent image to the PSFs of the exposures that were
+        restored, shape of their kernels; these kernels themselves if the
+        latent image is one of points.
+    target_fwhm : `float`
+        FWHM of the Gaussian that is the latent image's PSF, latent pixels; 0
+        if it is an image of points.
+    error : `numpy.ndarray` or `None`
+        Standard deviation of the latent image's error as a network states it,
+        nJy, shape of ``latent``.
     n_retries : `int`
         Trainings that diverged and were repeated with a smaller learning rate.
     """
@@ -67,6 +102,10 @@ class Restoration:
     device: str
     seconds: float
     repeat: Callable[[ExposureStack], np.ndarray]
+    model: ExposureStack
+    kernels: np.ndarray
+    target_fwhm: float = 0.0
+    error: np.ndarray | None = None
     n_retries: int = 0
 
     @property

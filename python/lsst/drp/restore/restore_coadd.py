@@ -27,13 +27,15 @@ import lsst.pipe.base.connectionTypes as cT
 from lsst.daf.butler import Butler
 from lsst.images import Image, MaskedImage
 
+from .astro_clear_net import AstroClearNetTask
 from .build_stack import BuildStackTask
 from .cell_kernels import describe_error
 from .characterize import CharacterizeTask
+from .compute import prepare_backend
 from .divergence import require_finite
 from .exposure_stack import ExposureStack
 from .fit_kernels import FitKernelsTask
-from .image_mm import ImageMMConfig, ImageMMTask
+from .image_mm import ImageMMTask
 from .kernel_fit_plot import plot_kernel_fit
 from .kernel_plot import plot_kernels
 from .measurable import MeasurableTask
@@ -44,11 +46,11 @@ from .plots import plot_history, plot_restoration
 from .provenance import describe_computation
 from .published_net import PublishedNetTask
 from .read_input import find_environment_error
-from .reference_coadd import ReferenceCoadd, naive_mean, reference_coadd
-from .refine import RefineTask
-from .restoration import Restoration
+from .reference_coadd import naive_mean, reference_coadd
+from .restoration import StartingPoint
 from .stack_warps import StackWarpsTask
 from .subtract_sky import SubtractSkyTask
+from .target_psf import TARGET_FWHM
 from .warp_input import coadd_from_afw
 
 _LOG = logging.getLogger(__name__)
@@ -273,10 +275,17 @@ class RestoreCoaddConfig(pipeBase.PipelineTaskConfig, pipelineConnections=Restor
         max=4,
     )
     restorer: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
-        target=PublishedNetTask, doc="Restores the latent image."
+        target=AstroClearNetTask, doc="Restores the latent image."
     )
-    refine: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
-        target=RefineTask, doc="Takes data-consistency steps after the restorer."
+    targetFwhm = pexConfig.RangeField(
+        dtype=float,
+        doc="Full width at half maximum of the restored coadd's PSF, a Gaussian, pixels of the restored "
+        "coadd. The default is a standard deviation of 0.8 pixels, the model PSF of the Rubin deblender; "
+        "the network is trained at it, and larger ones are smoothed. ImageMMTask and PublishedNetTask end in "
+        "pixels instead, as published.",
+        default=TARGET_FWHM,
+        min=TARGET_FWHM,
+        max=8.0,
     )
     measurable: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
         target=MeasurableTask, doc="Makes the image that one measures on."
@@ -297,11 +306,6 @@ class RestoreCoaddConfig(pipeBase.PipelineTaskConfig, pipelineConnections=Restor
         if self.patchGeometry == "coadd" and self.coaddStorageClass != "CellCoadd":
             raise pexConfig.FieldValidationError(
                 RestoreCoaddConfig.coaddStorageClass, self, "must be 'CellCoadd' if patchGeometry='coadd'"
-            )
-        restorer = self.restorer.value
-        if isinstance(restorer, ImageMMConfig) and restorer.maxSteps == 0 and self.refine.value.steps == 0:
-            raise pexConfig.FieldValidationError(
-                RestoreCoaddConfig.refine, self, "must take steps if restorer.maxSteps=0 leaves all to it"
             )
 
 
@@ -340,8 +344,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
     stackWarps: StackWarpsTask
     sky: SubtractSkyTask
     fitKernels: FitKernelsTask
-    restorer: PublishedNetTask | ImageMMTask
-    refine: RefineTask
+    restorer: AstroClearNetTask | ImageMMTask | PublishedNetTask
     measurable: MeasurableTask
     characterize: CharacterizeTask
 
@@ -352,7 +355,6 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         self.makeSubtask("sky")
         self.makeSubtask("fitKernels")
         self.makeSubtask("restorer")
-        self.makeSubtask("refine")
         self.makeSubtask("measurable")
         self.makeSubtask("characterize")
 
@@ -576,26 +578,24 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             stack.restore(reference.clipped, *clipped)
             reference = reference_coadd(stack, clip_sigma=self.config.clipSigma)
             stack.reject(reference.clipped)
-        restoration = self._fit(stack, reference, n_threads, guides)
-        measurable = self.measurable.run(stack, reference, restoration)
+        prepare_backend(self.restorer.config.computeDevice, n_threads, seed=0)
+        from .first_estimate import first_estimate
+
+        latent = first_estimate(stack)
+        white = self.measurable.run(stack, reference, latent, target_fwhm=0.0)
+        measurable = white
+        if self.measurable.config.targetFwhm:
+            measurable = self.measurable.run(stack, reference, latent)
+        start = StartingPoint(latent=latent, measurable=white, target_fwhm=self.config.targetFwhm)
+        restoration = require_finite(
+            self.restorer.run(stack, reference, start=start, n_threads=n_threads, guides=guides), stack
+        )
+        self.metadata["n_retries"] = restoration.n_retries
         return pipeBase.Struct(
             naive=naive,
             reference=reference,
             kernel_fit=kernel_fit,
             restoration=restoration,
             measurable=measurable,
-            character=self.characterize.run(stack, restoration),
+            character=self.characterize.run(stack, restoration, white),
         )
-
-    def _fit(
-        self,
-        stack: ExposureStack,
-        reference: ReferenceCoadd,
-        n_threads: int,
-        guides: np.ndarray | None,
-    ) -> Restoration:
-        """Find the latent image: what the restorer finds, refined."""
-        restoration = self.restorer.run(stack, reference, n_threads=n_threads, guides=guides)
-        restoration = require_finite(self.refine.run(stack, restoration), stack)
-        self.metadata["n_retries"] = restoration.n_retries
-        return restoration

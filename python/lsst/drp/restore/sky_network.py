@@ -144,9 +144,7 @@ class Unrolled(layers.Layer):
         results = []
         for _ in range(self._passes):
             residual = valid[:, None] * (coadd[:, None] - blur.forward(image))
-            seen = ops.stack(
-                [image, deconvolution.adjoint(residual), blur.adjoint(residual), noise], axis=-1
-            )
+            seen = ops.stack([image, deconvolution.adjoint(residual), blur.adjoint(residual), noise], axis=-1)
             results.append(self.network(seen))
             image = results[-1][..., 0]
         return ops.concatenate(results, axis=-1)

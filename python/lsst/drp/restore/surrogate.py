@@ -3,8 +3,8 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""One exposure that stands for all of them: steps on it cost as many times
-less as there are exposures.
+"""A single-exposure surrogate of a stack: steps on it cost as many times less
+as there are exposures.
 
 This module imports Keras; import it inside of the function that needs it.
 """
@@ -40,8 +40,8 @@ class Surrogate:
     cell, it would be that of one exposure with the weight ``sum_t w[t]`` and
     the kernel ``g = sqrt(sum_t w[t] |f[t]|^2 / sum_t w[t])`` (in Fourier
     space), the PSF of a coadd with white noise (`coadd_filters`).  Holes in
-    single exposures make it an approximation: good enough to lead the way
-    between two looks at the exposures, not to say where it ends.
+    single exposures make it an approximation: good enough for the steps between
+    two exact gradients, which decide where they end.
     """
 
     def __init__(self, stack: ExposureStack, *, signed: bool = False) -> None:
@@ -99,7 +99,7 @@ class Surrogate:
         movable: np.ndarray,
         *,
         steps: int,
-        steps_per_look: int,
+        steps_per_gradient: int,
         delta: float,
         max_factor: float,
         penalty: np.ndarray | float = 0.0,
@@ -118,19 +118,19 @@ class Surrogate:
             `bool`, same shape: the pixels to change.
         steps : `int`
             Number of steps.
-        steps_per_look : `int`
-            Steps after which the exposures are looked at again.
+        steps_per_gradient : `int`
+            Steps after which the gradient of all exposures is computed again.
         delta : `float`
             Residual in units of sigma beyond which the loss is linear.
         max_factor : `float`
             ``kappa``, the largest factor of one step.
         penalty : `numpy.ndarray` or `float`, optional
-            ``p``, nJy**-1, shape of ``latent``: what light costs.
+            ``p``, nJy**-1, shape of ``latent``: the L1 penalty.
 
         Notes
         -----
-        A look yields the gradient ``d`` of the Huber loss at the image ``z``
-        and the weights ``w = m / v * min(1, delta / |r|)``.  With ``A = g^T
+        The exposures yield the gradient ``d`` of the Huber loss at the image
+        ``z`` and the weights ``w = m / v * min(1, delta / |r|)``.  With ``A = g^T
         (sum_t w[t]) g``, a step to the minimum of ``d (x - z) + (x - z)^T A (x
         - z) / 2 + p x`` is
 
@@ -143,7 +143,7 @@ class Surrogate:
         """
         previous = latent.copy()
         for step in range(steps):
-            if step % steps_per_look == 0:
+            if step % steps_per_gradient == 0:
                 gradient, weight = decoder.gradient(latent, delta)
                 constant = np.maximum(
                     self._decoder.second_derivative(weight, latent) - gradient, np.float32(0.0)

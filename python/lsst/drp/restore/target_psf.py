@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = ("NO_DATA_NOISE", "TARGET_FWHM", "convolution_kernels", "deconvolution_kernels", "target_kernel")
+__all__ = ("TARGET_FWHM", "convolution_kernels", "deconvolution_kernels", "target_kernel")
 
 import numpy as np
 import scipy.fft
@@ -17,11 +17,6 @@ from .psf_kernels import gaussian_kernel
 TARGET_FWHM = 1.884
 """FWHM of the restored image's PSF by default, pixels: a Gaussian with a
 standard deviation of 0.8 pixels, the model PSF of the Rubin deblender.
-"""
-
-NO_DATA_NOISE = 10.0
-"""Noise that the network is told where there are no data, in units of the
-sky's; no pixel has more.
 """
 
 # Squared transfer function below which a spatial frequency of the target is

@@ -22,16 +22,18 @@ import scipy.fft
 import scipy.ndimage
 
 from ..measurable import coadd_filters
-from ..target_psf import NO_DATA_NOISE, TARGET_FWHM, convolution_kernels, deconvolution_kernels, target_kernel
+from ..network_input import MAX_FACTOR, NO_DATA_NOISE, PENALTY, STEPS
+from ..target_psf import TARGET_FWHM, convolution_kernels, deconvolution_kernels, target_kernel
 from .skies import draw_sky
 
 _KERNEL_SIZE = 25
+
+# Brightness in units of the noise below which nothing saturates.
+_FAINTEST_SATURATED = 300.0
+
+# Stamp of the true PSF: bright stars have wings beyond the kernels.
+_TRUE_SIZE = 65
 _FWHM_PER_SIGMA = 2.3548
-
-# The steps of `Surrogate.minimize`, as `StartTask` takes them.
-_STEPS = 30
-_MAX_FACTOR = 4.0
-
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -80,8 +82,10 @@ def draw_sample(rng: np.random.Generator, size: int) -> Sample:
         # Exposures that were resampled: less noise at high frequencies.
         noise = scipy.ndimage.gaussian_filter(noise, rng.uniform(0.2, 0.5))
     observed = clean + np.where(share > 0.0, np.sqrt(variance), 0.0) * noise
-    saturation = 10 ** rng.uniform(2.5, 5.0)
-    share = np.where(scipy.ndimage.binary_dilation(clean > saturation, iterations=2), 0.0, share)
+    if clean.max() > _FAINTEST_SATURATED and rng.random() < 0.5:
+        saturation = max(_FAINTEST_SATURATED, clean.max() * 10 ** rng.uniform(-1.5, 0.0))
+        grown = scipy.ndimage.binary_dilation(clean > saturation, iterations=int(rng.integers(0, 3)))
+        share = np.where(grown, 0.0, share)
 
     valid = share > 0.0
     # What photon noise is taken to be: the exposures', not the true one.
@@ -150,30 +154,34 @@ def _draw_psf(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float]:
     number = rng.integers(1, 9)
     widths = np.maximum(seeing * np.exp(rng.normal(0, rng.uniform(0, 0.2), number)), 1.9)
     beta, ellipticity = rng.uniform(2.3, 5.0), rng.normal(0, 0.03, (number, 2))
-    kernels = np.array([_moffat(w, beta, *e) for w, e in zip(widths, ellipticity, strict=True)])
+    kernels = np.array([_moffat(w, beta, e, _KERNEL_SIZE) for w, e in zip(widths, ellipticity, strict=True)])
     weights = rng.uniform(0.3, 1.0, number)
     filters, psf = coadd_filters(kernels, weights)
     # Errors of PSF models, in common to all exposures; without them bright
     # stars would get rings on real ones.
     error = 1 + rng.choice((0.0, 0.008, 0.015)) * rng.normal()
     shift = rng.normal(0, 0.006, 2)
-    true = np.array([_moffat(error * w, beta, *(e + shift)) for w, e in zip(widths, ellipticity, strict=True)])
-    true_psf = sum(_convolve_stamps(a, b) for a, b in zip(filters, true, strict=True))
+    true_psf = np.sum(
+        [
+            _convolve(kernel, _moffat(error * width, beta, e + shift, _TRUE_SIZE))
+            for kernel, width, e in zip(filters, widths, ellipticity, strict=True)
+        ],
+        axis=0,
+    )
     return psf, true_psf, float(np.median(widths))
 
 
-def _moffat(fwhm: float, beta: float, e1: float, e2: float) -> np.ndarray:
+def _moffat(fwhm: float, beta: float, ellipticity: np.ndarray, size: int) -> np.ndarray:
     """Draw a Moffat PSF, pixel response included, normalized to its total
-    flux, shape ``(k, k)``.
+    flux, shape ``(size, size)``.
     """
     import galsim
 
     # The pixel's part of the width.
     before = np.sqrt(max(fwhm**2 - 0.9, 0.8))
-    profile = galsim.Moffat(beta=beta, fwhm=before).shear(
-        e1=float(np.clip(e1, -0.3, 0.3)), e2=float(np.clip(e2, -0.3, 0.3))
-    )
-    stamp = galsim.ImageD(_KERNEL_SIZE, _KERNEL_SIZE)
+    e1, e2 = np.clip(ellipticity, -0.3, 0.3)
+    profile = galsim.Moffat(beta=beta, fwhm=before).shear(e1=e1, e2=e2)
+    stamp = galsim.ImageD(size, size)
     profile.drawImage(stamp, scale=1.0)
     return stamp.array.astype(np.float32)
 
@@ -203,21 +211,21 @@ def _draw_coverage(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _majorize_minimize(image: np.ndarray, weight: np.ndarray, psf: np.ndarray) -> np.ndarray:
-    """Restore one image with the steps of `Surrogate.minimize`."""
+    """Restore one image as `first_estimate` does."""
     kernel = np.maximum(psf, 0.0)
     blur, adjoint = _operator(kernel, image.shape), _operator(kernel[::-1, ::-1], image.shape)
-    penalty = np.sqrt(np.maximum(_convolve(kernel[::-1, ::-1] ** 2, weight), 0.0))
+    penalty = PENALTY * np.sqrt(np.maximum(_convolve(kernel[::-1, ::-1] ** 2, weight), 0.0))
     observed = np.maximum(adjoint(weight * image), 0.0)
     latent = np.full(image.shape, 0.03)
     previous = latent.copy()
     covered = adjoint(weight) > 0.01
-    for step in range(_STEPS):
+    for step in range(STEPS):
         ahead = latent + step / (step + 3) * (latent - previous)
         previous = latent
-        latent = np.maximum(ahead, latent / _MAX_FACTOR)
+        latent = np.maximum(ahead, latent / MAX_FACTOR)
         predicted = adjoint(weight * blur(latent)) + penalty
         factor = np.divide(observed, predicted, out=np.ones_like(latent), where=covered & (predicted > 0))
-        latent = latent * np.clip(factor, 1 / _MAX_FACTOR, _MAX_FACTOR)
+        latent = latent * np.clip(factor, 1 / MAX_FACTOR, MAX_FACTOR)
     return latent
 
 
@@ -238,7 +246,3 @@ def _operator(kernel: np.ndarray, shape: tuple[int, ...]) -> Callable[[np.ndarra
 
 def _convolve(kernel: np.ndarray, image: np.ndarray) -> np.ndarray:
     return _operator(kernel, image.shape)(image)
-
-
-def _convolve_stamps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return _convolve(a, b.astype(np.float64))

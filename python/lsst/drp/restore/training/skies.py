@@ -76,7 +76,7 @@ def draw_sky(rng: np.random.Generator, size: int, target_fwhm: float, seeing: fl
     _add_points(sky, rng.uniform(-3, size + 3, (number, 2)), snr * unit, sigma)
     # Bright ones, up to saturation.
     if rng.random() < 0.6:
-        number = rng.integers(1, 5)
+        number = int(rng.integers(1, 5))
         flux = 10 ** rng.uniform(2, 4.3, number) * unit
         _add_points(sky, rng.uniform(0, size, (number, 2)), flux, sigma)
     # Close pairs and groups.
@@ -205,7 +205,8 @@ def _sersic(index: float) -> galsim.GSObject:
 
     # An image to train on may be off by some thousandths.
     params = galsim.GSParams(folding_threshold=0.02, maxk_threshold=0.01, maximum_fft_size=16384)
-    return galsim.Sersic(index, half_light_radius=1.0, trunc=_TRUNCATION if index > 2 else 0.0, gsparams=params)
+    end = _TRUNCATION if index > 2 else 0.0
+    return galsim.Sersic(index, half_light_radius=1.0, trunc=end, gsparams=params)
 
 
 def _add_sersic(

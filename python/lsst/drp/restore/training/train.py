@@ -3,152 +3,213 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Training of the network on simulated observations.
+"""The training, from seeds to weights, in steps that can be resumed.
 
 This module imports Keras; import it inside of the function that needs it.
 """
 
 from __future__ import annotations
 
-__all__ = ("Crops", "SkyLoss", "build_trainer")
+__all__ = ("Plan", "plot_losses", "train")
 
-from typing import Any
+import dataclasses
+import json
+import logging
+import time
+from pathlib import Path
 
 import keras
 import numpy as np
-import scipy.ndimage
-from keras import ops
 
-from ..sky_network import Unrolled
-from ..target_psf import NO_DATA_NOISE
+from ..sky_network import build_network
+from .objective import Crops, SkyLoss, build_trainer
+from .samples import write_samples
 
-# The squared error counts relative to this variance, of the noise and the
-# local brightness b of the start: a n**2 + b * c + (d * b)**2.
-_VARIANCE = (0.3, 0.2, 0.05)
-_BRIGHTNESS_WINDOW = 5
+_LOG = logging.getLogger(__name__)
 
-# Squared error, relative to that, below which a crop counts less.
-_EASY = 0.05
+_KERNEL_SIZE = 25
+_MAX_GRADIENT_NORM = 1.0
 
-# Weight of the stated error's likelihood beside the image's error.
-_ERROR_WEIGHT = 0.02
-
-# Weight of the passes before the last one.
-_EARLY_WEIGHT = 0.5
+# Learning rate at the end of the first stage, as a fraction of that at its
+# start; the second one begins there and ends at zero.
+_LAST_RATE = 0.4
 
 
-class Crops(keras.utils.PyDataset):
-    """Random crops of samples, turned and mirrored.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to train on, and how long.
 
     Parameters
     ----------
-    planes, kernels : `numpy.ndarray`
-        From `write_samples`.
-    size : `int`
-        Height and width of a crop, pixels, half of a kernel on each side
-        included.
+    samples : `int`
+        Simulated observations.
+    sample_size : `int`
+        Their height and width, pixels.
+    stages : `tuple` [`tuple` [`int`, `int`], ...]
+        Passes of the network and epochs of each stage of the training.
+    steps : `int`
+        Steps of an epoch.
     batch : `int`
-        Crops in a batch.
-    number : `int`
-        Batches in an epoch.
+        Crops in a step.
+    crop_size : `int`
+        Their height and width, pixels.
+    learning_rate : `float`
+        Adam's learning rate at the start.
     seed : `int`
-        Seed of the crops.  Each batch has random numbers of its own, so that
-        a training that is resumed goes on with the same ones.
+        Seed of everything random.
     """
 
-    def __init__(
-        self, planes: np.ndarray, kernels: np.ndarray, *, size: int, batch: int, number: int, seed: int
-    ) -> None:
-        super().__init__(workers=1, use_multiprocessing=False)
-        self._planes, self._kernels = planes, kernels
-        self._size, self._batch, self._number, self._seed = size, batch, number, seed
-
-    def __len__(self) -> int:
-        return self._number
-
-    def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        rng = np.random.default_rng((self._seed, index))
-        size = self._size
-        planes, kernels = [], []
-        for number in rng.integers(len(self._planes), size=self._batch):
-            row, column = (rng.integers(extent - size + 1) for extent in self._planes.shape[2:])
-            crop = self._planes[number, :, row : row + size, column : column + size]
-            turns, mirrored = rng.integers(4), rng.random() < 0.5
-            for images, many in ((planes, crop), (kernels, self._kernels[number])):
-                many = np.rot90(many, turns, axes=(1, 2))
-                images.append(many[:, :, ::-1] if mirrored else many)
-        stacked = np.moveaxis(np.array(planes), 1, -1)
-        inputs, truth = stacked[..., :4], stacked[..., 4:]
-        reach = self._kernels.shape[-1] // 2
-        frame = np.ones((size, size), bool)
-        frame[reach:-reach, reach:-reach] = False
-        # Light from the frame is seen, but there are no data on it.
-        noise = inputs[..., 2]
-        noise[:, frame] = NO_DATA_NOISE
-        start = inputs[..., 1]
-        brightness = scipy.ndimage.uniform_filter(start, (0, _BRIGHTNESS_WINDOW, _BRIGHTNESS_WINDOW))
-        variance = _VARIANCE[0] * noise**2 + _VARIANCE[1] * brightness + (_VARIANCE[2] * brightness) ** 2
-        weight = np.where(frame, 0.0, 1.0 / variance)
-        weight /= weight.sum(axis=(1, 2), keepdims=True)
-        easy = _EASY + (weight * (start - truth[..., 0]) ** 2).sum(axis=(1, 2), keepdims=True)
-        target = np.stack([truth[..., 0], weight, np.broadcast_to(easy, weight.shape)], axis=-1)
-        return (
-            {"planes": inputs.astype(np.float32), "kernels": np.array(kernels, np.float32)},
-            target.astype(np.float32),
-        )
+    samples: int = 1000
+    sample_size: int = 256
+    stages: tuple[tuple[int, int], ...] = ((1, 16), (2, 8))
+    steps: int = 250
+    batch: int = 8
+    crop_size: int = 128
+    learning_rate: float = 2e-3
+    seed: int = 1
 
 
-class SkyLoss(keras.losses.Loss):
-    """What the network is trained to make small.
-
-    Notes
-    -----
-    For each pass, the square root of the crop's weighted squared error,
-    relative to that of the start: crowded crops, whose error is large and
-    stays so, would own the gradient otherwise.  To this is added minus the
-    logarithm of the likelihood of the error that the network states.
-    """
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Return the loss of each crop."""
-        truth, weight, easy = (y_true[..., k] for k in range(3))
-        total: Any = 0.0
-        passes = y_pred.shape[-1] // 2
-        for k in range(passes):
-            image, stated = y_pred[..., 2 * k], y_pred[..., 2 * k + 1]
-            squared = (image - truth) ** 2
-            error = ops.sum(weight * squared, axis=(1, 2)) / easy[:, 0, 0]
-            pull = ops.stop_gradient(squared) / stated**2
-            inside = ops.cast(weight > 0.0, stated.dtype)
-            likelihood = ops.sum(inside * (ops.log(stated) + 0.5 * ops.minimum(pull, 100.0)), axis=(1, 2))
-            likelihood /= ops.sum(inside, axis=(1, 2))
-            total += (1.0 if k == passes - 1 else _EARLY_WEIGHT) * (
-                ops.sqrt(error + 1e-6) + _ERROR_WEIGHT * likelihood
-            )
-        return total
-
-
-def build_trainer(network: keras.Model, size: int, kernel_size: int, passes: int) -> keras.Model:
-    """Join the network and what it sees between its passes to a model that
-    can be fitted.
+def train(plan: Plan, folder: Path, workers: int) -> list[np.ndarray]:
+    """Train a network.
 
     Parameters
     ----------
-    network : `keras.Model`
-        From `build_network`.
-    size : `int`
-        Height and width of the crops, pixels.
-    kernel_size : `int`
-        Height and width of their kernels, pixels.
-    passes : `int`
-        Passes of the network.
+    plan : `Plan`
+        What to do.
+    folder : `pathlib.Path`
+        Where samples and checkpoints are kept.  A training that was
+        interrupted is resumed from what is there, if it has the same plan.
+    workers : `int`
+        Processes that simulate.
 
     Returns
     -------
-    trainer : `keras.Model`
-        Takes what `Crops` makes.
+    weights : `list` [`numpy.ndarray`]
+        The weights of the network.
+
+    Raises
+    ------
+    ValueError
+        Raised if the folder is that of another plan.
     """
-    planes = keras.Input((size, size, 4), name="planes")
-    kernels = keras.Input((2, kernel_size, kernel_size), name="kernels")
-    images = Unrolled(network, passes, name="unrolled")(planes, kernels)
-    return keras.Model({"planes": planes, "kernels": kernels}, images, name="trainer")
+    folder.mkdir(parents=True, exist_ok=True)
+    description = json.dumps(dataclasses.asdict(plan), indent=1)
+    if (folder / "plan.json").exists() and (folder / "plan.json").read_text() != description:
+        raise ValueError(f"{folder} has a training with another plan: remove it, or choose another folder.")
+    (folder / "plan.json").write_text(description)
+    planes, kernels = _samples(plan, folder, workers)
+
+    keras.utils.set_random_seed(plan.seed)
+    network = build_network()
+    checkpoint = folder / "checkpoint.npz"
+    start = time.perf_counter()
+    total, done = sum(epochs for _, epochs in plan.stages), 0
+    for passes, epochs in plan.stages:
+        first, rate = done, plan.learning_rate * (1.0 if done == 0 else _LAST_RATE)
+        done += epochs
+        if _epochs(checkpoint) >= done:
+            continue
+        trainer = build_trainer(network, plan.crop_size, _KERNEL_SIZE, passes)
+        schedule = keras.optimizers.schedules.CosineDecay(
+            rate, epochs * plan.steps, alpha=0.0 if done == total else _LAST_RATE
+        )
+        optimizer = keras.optimizers.Adam(schedule, global_clipnorm=_MAX_GRADIENT_NORM)
+        trainer.compile(optimizer=optimizer, loss=SkyLoss())
+        optimizer.build(trainer.trainable_variables)
+        if (begin := _epochs(checkpoint)) >= first:
+            _restore(checkpoint, network, optimizer if begin > first else None)
+        for epoch in range(max(first, begin), done):
+            crops = Crops(
+                planes,
+                kernels,
+                size=plan.crop_size,
+                batch=plan.batch,
+                number=plan.steps,
+                seed=(plan.seed, epoch),
+            )
+            loss = trainer.fit(crops, verbose=0).history["loss"][0]
+            _save(checkpoint, network, optimizer, loss)
+            elapsed = time.perf_counter() - start
+            _LOG.info(
+                "Epoch %d of %d, %d passes: loss %.4f, %.0f s.", epoch + 1, total, passes, loss, elapsed
+            )
+    if _epochs(checkpoint):
+        _restore(checkpoint, network, None)
+    return network.get_weights()
+
+
+def plot_losses(folder: Path, path: Path) -> None:
+    """Draw the loss of each epoch.
+
+    Parameters
+    ----------
+    folder : `pathlib.Path`
+        That of `train`.
+    path : `pathlib.Path`
+        Picture to write.
+    """
+    from matplotlib.figure import Figure
+
+    with np.load(folder / "checkpoint.npz") as stored:
+        losses = stored["losses"]
+    plan = json.loads((folder / "plan.json").read_text())
+    figure = Figure(figsize=(7.0, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    first = 0
+    for passes, epochs in plan["stages"]:
+        shown = np.arange(first, min(first + epochs, len(losses)))
+        label = f"{passes} pass" + ("es" if passes > 1 else "")
+        axes.plot((shown + 1) * plan["steps"], losses[shown], ".-", label=label)
+        first += epochs
+    axes.set(xlabel="Step", ylabel="Loss (mean of an epoch; that of two passes counts 1.5 times)")
+    axes.legend()
+    figure.savefig(path, dpi=100)
+
+
+def _samples(plan: Plan, folder: Path, workers: int) -> tuple[np.ndarray, np.ndarray]:
+    """Simulate the observations, or read them if they are there."""
+    paths = folder / "planes.npy", folder / "kernels.npy"
+    if not paths[1].exists():
+        start = time.perf_counter()
+
+        def report(number: int) -> None:
+            if number % max(1, plan.samples // 10) == 0:
+                _LOG.info("%d of %d samples, %.0f s.", number, plan.samples, time.perf_counter() - start)
+
+        _, kernels = write_samples(paths[0], plan.samples, plan.sample_size, plan.seed, workers, report)
+        # Written last: where it is, the other file is complete.
+        np.save(paths[1], kernels)
+    return np.load(paths[0], mmap_mode="r"), np.load(paths[1])
+
+
+def _epochs(checkpoint: Path) -> int:
+    """Return how many epochs have been trained."""
+    if not checkpoint.exists():
+        return 0
+    with np.load(checkpoint) as stored:
+        return len(stored["losses"])
+
+
+def _save(checkpoint: Path, network: keras.Model, optimizer: keras.optimizers.Optimizer, loss: float) -> None:
+    """Write a checkpoint; the last one stays if this is interrupted."""
+    losses = np.zeros(0)
+    if checkpoint.exists():
+        with np.load(checkpoint) as stored:
+            losses = stored["losses"]
+    arrays = {f"network_{k:03d}": array for k, array in enumerate(network.get_weights())}
+    states = [keras.ops.convert_to_numpy(variable) for variable in optimizer.variables]
+    arrays |= {f"optimizer_{k:03d}": array for k, array in enumerate(states)}
+    unfinished = checkpoint.with_suffix(".part.npz")
+    np.savez(unfinished, losses=np.append(losses, loss), **arrays)
+    unfinished.replace(checkpoint)
+
+
+def _restore(checkpoint: Path, network: keras.Model, optimizer: keras.optimizers.Optimizer | None) -> None:
+    """Go on from a checkpoint, if there is one."""
+    if not checkpoint.exists():
+        return
+    with np.load(checkpoint) as stored:
+        network.set_weights([stored[name] for name in sorted(stored.files) if name.startswith("network_")])
+        if optimizer is not None:
+            for k, variable in enumerate(optimizer.variables):
+                variable.assign(stored[f"optimizer_{k:03d}"])

@@ -1,0 +1,181 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""AstroClearNet: restore the sky at a stated resolution with a network that
+was trained on simulated skies, and bring it back to the exposures.
+"""
+
+from __future__ import annotations
+
+__all__ = ("AstroClearNetConfig", "AstroClearNetTask")
+
+import dataclasses
+import time
+from typing import Any, ClassVar
+
+import numpy as np
+import scipy.ndimage
+
+import lsst.pex.config as pexConfig
+import lsst.pipe.base as pipeBase
+
+from .compute import COMPUTE_DEVICES, prepare_backend
+from .consistency import ConsistencyTask
+from .exposure_stack import ExposureStack
+from .measurable import matched_stack
+from .reference_coadd import ReferenceCoadd
+from .restoration import Restoration, StartingPoint, make_history
+from .target_psf import TARGET_FWHM, convolution_kernels
+
+# FWHM of a Gaussian over its standard deviation.
+_FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
+
+
+class AstroClearNetConfig(pexConfig.Config):
+    """Configuration of `AstroClearNetTask`."""
+
+    fits_weights: ClassVar[bool] = False
+    """Whether the restorer fits weights to each patch."""
+
+    passes = pexConfig.RangeField(
+        dtype=int,
+        doc="Passes of the network; between two of them it is shown what the exposures have beyond its "
+        "image. It is trained with the default.",
+        default=2,
+        min=1,
+    )
+    consistency: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
+        target=ConsistencyTask, doc="Brings the network's image back to the exposures."
+    )
+    tileSize = pexConfig.RangeField(
+        dtype=int,
+        doc="Height and width of the tiles of a pass, pixels: bounds its memory. The result does not depend "
+        "on it.",
+        default=256,
+        min=64,
+    )
+    computeDevice = pexConfig.ChoiceField[str](
+        doc="Where to compute.", default="auto", allowed=dict(COMPUTE_DEVICES), optional=False
+    )
+
+
+class AstroClearNetTask(pipeBase.Task):
+    """Restore a stack of exposures with a trained network.
+
+    Notes
+    -----
+    The network sees the white-noise coadd of all exposures, which is all that
+    they say together (B. Zackay and E. O. Ofek 2017), whatever their number:
+    what it has beyond the first estimate, at the target resolution and as the
+    PSF sees it.  Its output is an image and the error of this image, with which
+    the exposures correct it (`ConsistencyTask`).
+    """
+
+    ConfigClass = AstroClearNetConfig
+    _DefaultName: ClassVar[str] = "astroClearNet"
+    config: AstroClearNetConfig
+    consistency: ConsistencyTask
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.makeSubtask("consistency")
+
+    def run(
+        self,
+        stack: ExposureStack,
+        reference: ReferenceCoadd,
+        *,
+        start: StartingPoint,
+        n_threads: int = 1,
+        guides: np.ndarray | None = None,
+    ) -> Restoration:
+        """Restore the patch.
+
+        Parameters
+        ----------
+        stack : `ExposureStack`
+            The exposures.
+        reference : `ReferenceCoadd`
+            Coadd of the same exposures; not used.
+        start : `StartingPoint`
+            First estimate and white-noise coadd; the target's FWHM is at least
+            `TARGET_FWHM`.
+        n_threads : `int`, optional
+            CPU threads to use.
+        guides : `numpy.ndarray`, optional
+            Not used.
+
+        Returns
+        -------
+        restoration : `Restoration`
+            The latent image at the target resolution.
+
+        Raises
+        ------
+        RestorationError
+            Raised if a GPU is asked for and there is none.
+        """
+        began = time.perf_counter()
+        device = prepare_backend(self.config.computeDevice, n_threads, seed=0)
+        from .decoder import FieldDecoder
+        from .first_estimate import first_estimate
+        from .trained_network import load_network
+
+        network = load_network()
+        # The network has one resolution; coarser ones are made from it.
+        fwhm = TARGET_FWHM / stack.factor
+        kernels = convolution_kernels(stack.kernels, fwhm)
+        sharp = dataclasses.replace(stack, kernels=kernels)
+        matched = matched_stack(stack, start.measurable)
+        blur = np.sqrt(max(start.target_fwhm**2 - TARGET_FWHM**2, 0.0)) / _FWHM_PER_SIGMA
+
+        def restore(exposures: ExposureStack, coadd: ExposureStack, latent: np.ndarray) -> tuple:
+            begin = _smooth(latent, TARGET_FWHM / _FWHM_PER_SIGMA)
+            image, error = network.apply(coadd, begin, self.config.passes, self.config.tileSize)
+            return image, error, _smooth(self.consistency.run(exposures, image, error), blur)
+
+        def repeat(other: ExposureStack) -> np.ndarray:
+            # The kernels of a matched coadd's model are those to its PSF.
+            coadd = dataclasses.replace(matched, image=other.image)
+            return restore(other, coadd, first_estimate(coadd))[2]
+
+        predicted, error, latent = restore(sharp, matched, start.latent)
+        final = kernels if not blur else convolution_kernels(stack.kernels, start.target_fwhm / stack.factor)
+        decoder, coarse = FieldDecoder(sharp), FieldDecoder(dataclasses.replace(stack, kernels=final))
+        delta = self.consistency.config.huberDelta
+        rows = [
+            (step, loss, np.nan, np.nan, time.perf_counter() - began)
+            for step, loss in (
+                (0, FieldDecoder(stack).huber_loss(start.latent, delta)),
+                (self.config.passes, decoder.huber_loss(predicted, delta)),
+                (self.config.passes + self.consistency.config.gradients, coarse.huber_loss(latent, delta)),
+            )
+        ]
+        self.log.info(
+            "Loss per good pixel: %.5f of the first estimate, %.5f of the network, %.5f after consistency.",
+            *(row[1] for row in rows),
+        )
+        model = dataclasses.replace(matched, kernels=convolution_kernels(matched.kernels, fwhm))
+        return Restoration(
+            latent=latent,
+            padding=stack.padding * stack.factor,
+            converged=rows[2][1] <= rows[1][1],
+            history=make_history(rows),
+            weights={},
+            steps=rows[-1][0],
+            loss=rows[-1][1],
+            device=device,
+            seconds=time.perf_counter() - began,
+            repeat=repeat,
+            model=model,
+            kernels=final,
+            target_fwhm=start.target_fwhm,
+            error=error,
+        )
+
+
+def _smooth(image: np.ndarray, sigma: float) -> np.ndarray:
+    """Convolve with a Gaussian; outside of the image there is nothing."""
+    return scipy.ndimage.gaussian_filter(image, sigma, mode="constant", truncate=6.0) if sigma else image

@@ -1,0 +1,63 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The weights that the package ships, and their identity."""
+
+from __future__ import annotations
+
+__all__ = ("describe_weights", "read_weights", "write_weights")
+
+import functools
+import hashlib
+import importlib.resources
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+_FILE = "sky_network.npz"
+
+
+def read_weights() -> list[np.ndarray]:
+    """Read the weights of the network.
+
+    Returns
+    -------
+    weights : `list` [`numpy.ndarray`]
+        What `keras.Model.set_weights` takes, `numpy.float32`.
+    """
+    with importlib.resources.files(__package__).joinpath(_FILE).open("rb") as file, np.load(file) as stored:
+        return [stored[f"weights_{k:03d}"] for k in range(len(stored.files) - 1)]
+
+
+def write_weights(path: Path, weights: Sequence[np.ndarray], version: str) -> None:
+    """Write weights as the package ships them.
+
+    Parameters
+    ----------
+    path : `pathlib.Path`
+        File to write.
+    weights : `~collections.abc.Sequence` [`numpy.ndarray`]
+        From `keras.Model.get_weights`.
+    version : `str`
+        Their name.
+    """
+    arrays = {f"weights_{k:03d}": np.asarray(array, np.float32) for k, array in enumerate(weights)}
+    np.savez(path, version=np.array(version), **arrays)  # type: ignore[arg-type]
+
+
+@functools.cache
+def describe_weights() -> dict[str, str]:
+    """Identify the shipped weights, for provenance.
+
+    Returns
+    -------
+    facts : `dict` [`str`, `str`]
+        ``version``, and ``sha256`` of the file.
+    """
+    source = importlib.resources.files(__package__).joinpath(_FILE)
+    with source.open("rb") as file, np.load(file) as stored:
+        version = str(stored["version"])
+    return {"version": version, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}
