@@ -65,7 +65,7 @@ from lsst.drp.restore.reference_coadd import ReferenceCoadd, reference_coadd, we
 from lsst.drp.restore.target_psf import convolution_kernels
 
 from .jobs import quiet
-from .methods import default_task, restored_image
+from .methods import default_task
 
 DATA_VARIABLE = "DRP_RESTORE_DECAM"
 """Environment variable that names the folder of the exposures."""
@@ -166,7 +166,8 @@ def predict(latent: np.ndarray, stack: ExposureStack) -> np.ndarray:
         Restored image with its padding, shape ``(height + k - 1, width + k -
         1)``.
     stack : `ExposureStack`
-        The exposures, of which only the PSFs are used.
+        The exposures, of which only the kernels are used: from the latent
+        image to their PSFs.
 
     Returns
     -------
@@ -281,12 +282,13 @@ def measure_half(folder: Path, half: str) -> dict[str, HeldOut]:
     result = task.restore(load_stack(folder, fitted), n_threads=1)
     seconds = time.perf_counter()
     task.sky.run(others)
-    sky = restored_image(result)
-    kernels = others.kernels[:, 0, 0]
-    if sky.at_target:
-        kernels = convolution_kernels(kernels)
-    predicted = np.stack([fftconvolve(sky.image, kernel, mode="same") for kernel in kernels])
-    add("restored_coadd", others, predicted, start + time.perf_counter() - seconds)
+    restoration = result.restoration
+    if restoration.target_fwhm:
+        others = dataclasses.replace(
+            others, kernels=convolution_kernels(others.kernels, restoration.target_fwhm)
+        )
+    prediction = predict(restoration.latent, others)
+    add("restored_coadd", others, prediction, start + time.perf_counter() - seconds)
     return figures
 
 

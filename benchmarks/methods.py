@@ -150,8 +150,7 @@ def _configured(name: str, stack: ExposureStack) -> SkyImage:
     config = RestoreCoaddConfig()
     config.load(str(_TOP / "config" / f"{name}.py"))
     coadd = _clip(stack)
-    restoration = config.restorer.apply(name="restorer").run(stack, coadd, n_threads=1)
-    return SkyImage(image=config.refine.apply(name="refine").run(stack, restoration).image)
+    return SkyImage(image=config.restorer.apply(name="restorer").run(stack, coadd, n_threads=1).image)
 
 
 def _clip(stack: ExposureStack) -> ReferenceCoadd:

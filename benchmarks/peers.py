@@ -28,7 +28,6 @@ from lsst.drp.restore.compute import prepare_backend
 from lsst.drp.restore.exposure_stack import ExposureStack
 from lsst.drp.restore.measurable import MeasurableTask
 from lsst.drp.restore.reference_coadd import ReferenceCoadd
-from lsst.drp.restore.restoration import Restoration, make_history
 
 from .sky_image import SkyImage
 
@@ -71,26 +70,13 @@ def proper_coadd(stack: ExposureStack, reference: ReferenceCoadd) -> SkyImage:
 
     Notes
     -----
-    `MeasurableTask` adds the residuals of a restored image to it in this
-    manner: those of a restored image of zero are the exposures.
+    `MeasurableTask` makes it; its stand-in for missing pixels is zero here.
     """
-    latent = np.zeros(stack.latent_shape, np.float32)
-    nothing = Restoration(
-        latent=latent,
-        padding=stack.padding * stack.factor,
-        converged=True,
-        history=make_history([]),
-        weights={},
-        steps=0,
-        loss=np.nan,
-        device="CPU",
-        seconds=0.0,
-        repeat=lambda _: latent,
-    )
     prepare_backend("cpu", 1, seed=0)
     config = MeasurableTask.ConfigClass()
     config.numNoiseRealizations = 0
-    result = MeasurableTask(config=config).run(stack, reference, nothing)
+    latent = np.zeros(stack.latent_shape, np.float32)
+    result = MeasurableTask(config=config).run(stack, reference, latent, target_fwhm=0.0)
     return SkyImage(image=result.image, variance=result.variance, kernels=result.kernels)
 
 

@@ -351,7 +351,7 @@ def test_measure_reference(truth: Truth) -> None:
     assert np.isfinite([results["psnr"], results["cutout psnr"], results["S_F"]]).all()
     # Against the truth at its own PSF.
     sizes = [results[f"shape {low}"]["size"] for low in (20, 50)]
-    assert np.isfinite(sizes).any() and np.nanmax(np.abs(sizes)) < 0.05
+    assert np.isfinite(sizes).any() and np.nanmax(np.abs(sizes)) < 0.2
     assert results["stars split"] == 0.0 and results["entries"] > 20
 
 
