@@ -66,6 +66,7 @@ from lsst.drp.restore.target_psf import convolution_kernels
 
 from .jobs import quiet
 from .methods import default_task
+from .robust import GAUSSIAN_MEDIAN
 
 DATA_VARIABLE = "DRP_RESTORE_DECAM"
 """Environment variable that names the folder of the exposures."""
@@ -88,9 +89,6 @@ _SOURCE_SNR = 3.0
 _LARGEST = 25.0
 _MOVING_STAR = (57.6, 180.4)
 _STAR_RADIUS = 12.0
-
-# Median of the square of a standard normal variate.
-_GAUSSIAN_MEDIAN = 0.454936
 
 _CELL_SIZE = 64
 
@@ -196,7 +194,7 @@ def median_chi2(stack: ExposureStack, prediction: np.ndarray) -> float:
     inside = np.s_[:, EDGE:-EDGE, EDGE:-EDGE]
     good = (stack.good & np.isfinite(prediction))[inside]
     residual = (stack.image - prediction)[inside][good]
-    return float(np.median(residual**2 / stack.variance[inside][good]) / _GAUSSIAN_MEDIAN)
+    return float(np.median(residual**2 / stack.variance[inside][good]) / GAUSSIAN_MEDIAN)
 
 
 def source_pixels(coadd: ReferenceCoadd) -> np.ndarray:

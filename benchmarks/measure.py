@@ -22,7 +22,7 @@ from lsst.drp.restore.target_psf import TARGET_FWHM
 from .detection import detect, match_sources, pairs_split
 from .fields import SNR_BINS
 from .photometry import aperture_flux, psf_flux, psf_stamp
-from .robust import median, robust_scatter
+from .robust import GAUSSIAN_MEDIAN, median, robust_scatter
 from .shapes import COMMON_FWHM, count_splits, measure_galaxies, measure_shapes
 from .sky_image import Cutout, SkyImage
 from .true_images import blur, bring_to, truth_at
@@ -34,8 +34,6 @@ GALAXY_APERTURE = 6.0
 # A Gaussian of sigma 0.8 pixels has 1.88.
 _SAMPLED_FWHM = 1.85
 _FWHMS = (TARGET_FWHM, COMMON_FWHM)
-# Median of the square of a standard normal variate.
-_GAUSSIAN_MEDIAN = 0.454936
 _FALSE_PER_PIXEL = 5 / 512**2
 # Of the local background in empty sky, pixels: inside of what is empty.
 _EMPTY_RING = (6.5, 10.5)
@@ -371,7 +369,7 @@ def _measure_errors(truth: Truth, sky: SkyImage) -> dict[str, float]:
     with np.errstate(invalid="ignore", divide="ignore"):
         pull = (sky.image - truth_at(truth.field, TARGET_FWHM)) ** 2 / sky.variance
     return {
-        f"sigma / error, {name}": float(np.sqrt(_GAUSSIAN_MEDIAN / median(pull[pixels])))
+        f"sigma / error, {name}": float(np.sqrt(GAUSSIAN_MEDIAN / median(pull[pixels])))
         for name, pixels in truth.regions().items()
     }
 

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = ("IMAGEMM_STEPS", "METHODS", "default_task", "restored_image")
+__all__ = ("IMAGEMM_STEPS", "METHODS", "default_task")
 
 from collections import deque
 from collections.abc import Callable
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-import lsst.pipe.base as pipeBase
 from lsst.drp.restore.exposure_stack import ExposureStack
 from lsst.drp.restore.image_mm import ImageMMTask
 from lsst.drp.restore.reference_coadd import ReferenceCoadd, naive_mean, reference_coadd
@@ -88,30 +87,14 @@ def default_task() -> RestoreCoaddTask:
     return RestoreCoaddTask(config=RestoreCoaddConfig())
 
 
-def restored_image(result: pipeBase.Struct) -> SkyImage:
-    """Return the restored coadd of `default_task`.
-
-    Parameters
-    ----------
-    result : `lsst.pipe.base.Struct`
-        What its ``restore`` returned.
-
-    Returns
-    -------
-    image : `SkyImage`
-        The image, its variance and its PSF.
-    """
-    return SkyImage(
-        image=result.restoration.image, variance=result.character.variance, kernels=result.character.kernels
-    )
-
-
 def default(stack: ExposureStack, cutout: Cutout | None) -> dict[str, SkyImage]:
     """Restore with this project's default configuration."""
     result = default_task().restore(stack, n_threads=1)
-    measurable = result.measurable
+    character, measurable = result.character, result.measurable
     return {
-        "restored_coadd": restored_image(result),
+        "restored_coadd": SkyImage(
+            image=result.restoration.image, variance=character.variance, kernels=character.kernels
+        ),
         "restored_coadd_measurable": SkyImage(
             image=measurable.image, variance=measurable.variance, kernels=measurable.kernels
         ),
