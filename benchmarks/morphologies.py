@@ -39,12 +39,16 @@ _BINNING = 2  # JWST pixels along each axis in one of ours
 _JWST_SIZE = 448
 # Percentile of the pixels of a JWST image that counts as empty sky.
 _SKY_PERCENTILE = 25.0
-# Of COSMOS galaxies: pixels of HST in one of ours, and number on a field.
-_COSMOS_BINNING = 2
+# Of COSMOS galaxies: pixels of HST in one of ours, how many of the least noisy
+# ones are used, and number on a field.
+_COSMOS_BINNING = 3
 _COSMOS_SIZE = 384
+_COSMOS_USED = 40
 _COSMOS_NUMBER = 90
 _MARGIN = 24
-# Pixels of a galaxy's smoothed image above this many sigma belong to it.
+# Pixels of a galaxy's image, smoothed with a Gaussian of this sigma (pixels),
+# that are above this many sigma of its border belong to it.
+_SEGMENT_SMOOTHING = 2.0
 _SEGMENT_SIGMA = 2.0
 
 
@@ -82,7 +86,6 @@ def jwst_scene(folder: Path, brightest: float) -> Scene:
     image = np.where(np.isfinite(image), image, np.nanmedian(image))
     sky = np.maximum(_bin(image, _BINNING)[:_JWST_SIZE, :_JWST_SIZE], 0.0)
     sky = np.maximum(sky - np.percentile(sky, _SKY_PERCENTILE), 0.0)
-    # Noise of the image's own empty sky is no source.
     return make_scene(_scaled(sky, brightest), seed=1)
 
 
@@ -100,9 +103,9 @@ def cosmos_scene(folder: Path, brightest: float) -> Scene:
     Returns
     -------
     scene : `Scene`
-        384x384 pixels with 90 of HST's images at random places, orientations
-        and fluxes; each pixel has 2x2 of HST's.  Of a stamp the pixels that
-        belong to its galaxy are used.
+        384x384 pixels with 90 images of the 40 galaxies with the least noise
+        at random places, orientations and fluxes; each pixel has 3x3 of HST's.
+        Of a stamp the pixels that belong to its galaxy are used.
 
     Raises
     ------
@@ -117,12 +120,13 @@ def cosmos_scene(folder: Path, brightest: float) -> Scene:
     catalog = galsim.RealGalaxyCatalog(_COSMOS_CATALOG, dir=str(path))
     rng = np.random.default_rng(2)
     sky = np.zeros((_COSMOS_SIZE, _COSMOS_SIZE))
-    for index in rng.choice(catalog.nobjects, _COSMOS_NUMBER, replace=_COSMOS_NUMBER > catalog.nobjects):
-        stamp = _segment(catalog.getGalImage(int(index)).array.astype(float))
-        stamp = np.rot90(_bin(stamp, _COSMOS_BINNING), rng.integers(4))
+    stamps = [_segment(catalog.getGalImage(n).array.astype(float)) for n in range(catalog.nobjects)]
+    stamps.sort(key=lambda one: one[1])
+    for index in rng.integers(len(stamps[-_COSMOS_USED:]), size=_COSMOS_NUMBER):
+        stamp = np.rot90(_bin(stamps[-1 - index][0], _COSMOS_BINNING), rng.integers(4))
         stamp = stamp[:: rng.choice((-1, 1))]
         # A range of brightness as on a sky.
-        stamp = stamp / max(stamp.max(), 1e-12) * np.exp(rng.uniform(np.log(0.03), 0.0))
+        stamp = stamp / stamp.max() * np.exp(rng.uniform(np.log(0.03), 0.0))
         row, column = rng.integers(_MARGIN, _COSMOS_SIZE - _MARGIN, 2) - np.array(stamp.shape) // 2
         _add(sky, stamp, int(row), int(column))
     return make_scene(_scaled(sky, brightest), seed=2)
@@ -150,19 +154,18 @@ def _scaled(sky: np.ndarray, brightest: float) -> np.ndarray:
     return truth * (brightest / truth.max())
 
 
-def _segment(stamp: np.ndarray) -> np.ndarray:
+def _segment(stamp: np.ndarray) -> tuple[np.ndarray, float]:
     """Keep the pixels of a stamp that belong to the source in its middle,
-    above its background.
+    above its background; return also its signal-to-noise ratio, that of the
+    brightest pixel of the smoothed stamp.
     """
-    border = np.concatenate([stamp[0], stamp[-1], stamp[:, 0], stamp[:, -1]])
-    stamp = stamp - np.median(border)
-    smooth = scipy.ndimage.gaussian_filter(stamp, 2.0)
-    # The stamps' noise is that of their border.
-    edge = np.concatenate([smooth[0], smooth[-1], smooth[:, 0], smooth[:, -1]])
-    labels, _ = scipy.ndimage.label(smooth > _SEGMENT_SIGMA * edge.std())
-    middle = labels[labels.shape[0] // 2, labels.shape[1] // 2]
-    inside = labels == middle if middle else smooth > _SEGMENT_SIGMA * edge.std()
-    return np.where(scipy.ndimage.binary_dilation(inside, iterations=2), np.maximum(stamp, 0.0), 0.0)
+    smooth = scipy.ndimage.gaussian_filter(stamp, _SEGMENT_SMOOTHING)
+    border = np.concatenate([smooth[0], smooth[-1], smooth[:, 0], smooth[:, -1]])
+    sky, sigma = float(np.median(border)), float(border.std())
+    labels, _ = scipy.ndimage.label(smooth > sky + _SEGMENT_SIGMA * sigma)
+    middle = tuple(n // 2 for n in stamp.shape)
+    inside = scipy.ndimage.binary_dilation((labels == labels[middle]) & (labels > 0), iterations=2)
+    return np.where(inside, np.maximum(stamp - sky, 0.0), 0.0), float((smooth[middle] - sky) / sigma)
 
 
 def _add(sky: np.ndarray, stamp: np.ndarray, row: int, column: int) -> None:
