@@ -37,8 +37,6 @@ _COSMOS = "cosmos_real_galaxies"
 _COSMOS_CATALOG = "real_galaxy_catalog_26_extension_example.fits"
 _BINNING = 2  # JWST pixels along each axis in one of ours
 _JWST_SIZE = 448
-# Percentile of the pixels of a JWST image that counts as empty sky.
-_SKY_PERCENTILE = 25.0
 # Of COSMOS galaxies: pixels of HST in one of ours, how many of the least noisy
 # ones are used, and number on a field.
 _COSMOS_BINNING = 3
@@ -74,8 +72,8 @@ def jwst_scene(folder: Path, brightest: float) -> Scene:
     -------
     scene : `Scene`
         448x448 pixels, each of 2x2 pixels of NIRCam's F200W image of Abell
-        2744; its background, the 25th percentile, is subtracted and negative
-        pixels are zero.
+        2744; its background, the median, is subtracted and negative pixels
+        are zero.
 
     Raises
     ------
@@ -85,7 +83,9 @@ def jwst_scene(folder: Path, brightest: float) -> Scene:
     image = _read(folder / _JWST)
     image = np.where(np.isfinite(image), image, np.nanmedian(image))
     sky = np.maximum(_bin(image, _BINNING)[:_JWST_SIZE, :_JWST_SIZE], 0.0)
-    sky = np.maximum(sky - np.percentile(sky, _SKY_PERCENTILE), 0.0)
+    # A level that is left would be sky, which is subtracted before exposures
+    # are restored.
+    sky = np.maximum(sky - np.median(sky), 0.0)
     return make_scene(_scaled(sky, brightest), seed=1)
 
 
