@@ -131,13 +131,14 @@ def test_gradient_of_the_trainer_is_the_derivative() -> None:
     assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(np.vdot(gradient, direction), rel=0.02)
 
 
-def test_statistics_of_the_field_do_not_depend_on_the_tiles() -> None:
+@pytest.mark.parametrize("sizes", [SIZES, (5,)])
+def test_statistics_of_the_field_do_not_depend_on_the_tiles(sizes: tuple[int, ...]) -> None:
     stack, _, _ = star_field(n=2, shape=(64, 64))
     results = []
     for size in (1000, 17):
-        encoder = build_encoder(2, SIZES, seed=3)
-        field = FieldInput(stack, np.zeros(stack.shape), encoder_margin(SIZES))
-        set_field_statistics(encoder, SIZES, (tile for _, _, tile in field.tiles(size)))
+        encoder = build_encoder(2, sizes, seed=3)
+        field = FieldInput(stack, np.zeros(stack.shape), encoder_margin(sizes))
+        set_field_statistics(encoder, sizes, (tile for _, _, tile in field.tiles(size)))
         results.append(encoder.get_layer("normalization_5").moving_variance.numpy())
     np.testing.assert_allclose(results[0], results[1], rtol=1e-5)
     # They are those of the maps, as batch normalization uses them in training.

@@ -202,12 +202,14 @@ def set_field_statistics(
         Inputs of the encoder, ``(1, height, width, n)``, whose outputs cover
         the patch once.
     """
-    probe = keras.Model(encoder.input, [encoder.get_layer(f"maps_{k}").output for k in kernel_sizes])
+    # A model with a list of one output returns no list.
+    probe = keras.Model(encoder.input, {f"{k}": encoder.get_layer(f"maps_{k}").output for k in kernel_sizes})
     count = 0
     sums: Any = 0.0
     squares: Any = 0.0
     for tile in tiles:
-        maps = [ops.convert_to_numpy(m)[0].astype(np.float64) for m in probe(tile, training=False)]
+        outputs = probe(tile, training=False)
+        maps = [ops.convert_to_numpy(outputs[f"{k}"])[0].astype(np.float64) for k in kernel_sizes]
         count += maps[0].shape[0] * maps[0].shape[1]
         sums = sums + np.array([m.sum(axis=(0, 1)) for m in maps])
         squares = squares + np.array([(m**2).sum(axis=(0, 1)) for m in maps])
