@@ -17,13 +17,16 @@ BENCHMARKS_INSTALLED := $(VENV)/benchmarks-installed
 TEST_JOBS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
 
-.PHONY: help demo test lint docs bench-quality bench-scale clean
+.PHONY: help demo test lint docs train bench-quality bench-scale clean
 
 help:
 	@echo "make demo   simulate 8 visits, restore the patch they cover, show the result in demo/"
 	@echo "make test   check style and types, run the tests"
 	@echo "make lint   check style and types only"
 	@echo "make docs   make the documentation: doc/_build/html/index.html"
+	@echo "make train  train the network on simulated skies and write the weights that the package ships; it goes"
+	@echo "            on where it was interrupted (an hour on 2 cores; TRAIN='--version NAME --folder DIR' and"
+	@echo "            other options of python -m lsst.drp.restore.training)"
 	@echo "make bench-quality  measure on simulated fields what is true of the restored coadds, beside other"
 	@echo "            methods, and on real exposures: a table, and figures in benchmarks/results/ (30 minutes)"
 	@echo "make bench-scale  time and memory of a patch of 33 exposures of 4200x4200 pixels by stage, how they"
@@ -45,6 +48,10 @@ lint: $(INSTALLED)
 docs: $(INSTALLED)
 	$(RUN) -m sphinx -W --keep-going -q -b html doc doc/_build/html
 	@echo "doc/_build/html/index.html"
+
+# The weights that the package ships, from seeds.
+train: $(INSTALLED)
+	$(RUN) -m lsst.drp.restore.training $(TRAIN)
 
 bench-quality: $(BENCHMARKS_INSTALLED)
 	$(RUN) -m benchmarks.quality

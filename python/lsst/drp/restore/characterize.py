@@ -52,6 +52,12 @@ _MIN_DEPTH = 0.1
 _POINT_TAPS = 5
 
 
+# Ratios of a pixel to its stated error between which errors are calibrated
+# together, and the number of pixels that this takes.
+_SIGNAL_EDGES = np.array([0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0])
+_MIN_GROUP = 200
+
+
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Character:
     """The properties of a latent image.
@@ -99,9 +105,9 @@ class CharacterizeConfig(pexConfig.Config):
 
     numRealizations = pexConfig.RangeField(
         dtype=int,
-        doc="Exposures of the restored sky with new noise to restore for the variance. Each takes a pass of "
-        "the fitted network and the steps of refine again, and all of its steps with imageMM.",
-        default=6,
+        doc="Draws of the noise to restore for the variance. Each takes as long as the network and the "
+        "consistency do, and all steps again with ImageMMTask.",
+        default=3,
         min=2,
     )
     numNoiseRealizations = pexConfig.RangeField(
@@ -191,21 +197,32 @@ class CharacterizeTask(pipeBase.Task):
     All of it is measured with ``Restoration.repeat``: the restorer as it was
     fitted, on other pixels.  What a new fit would change is not included.
 
-    **Variance.**  A parametric bootstrap: the restored image, or what of it is
-    significant (``minSignal``), is taken for the true sky, exposures of it are
-    made with new noise of the variance ``noise_variance``, and restored.  The
-    noise of the restored image itself must not be part of that sky, or empty
-    sky would have it twice.  The scatter of a few realizations is itself
-    noisy.  It is averaged over a wide Gaussian in empty sky, where the image
-    is dark nearly everywhere and bright in few pixels, different ones with
-    other noise: the stated variance is the mean over neighbouring pixels of
-    what such pixels do, and it is not the width of a Gaussian distribution.
-    On sources the variance changes within two pixels, so that it is its ratio
-    to the brightness that is averaged, over a narrow Gaussian.  Neighbouring
-    pixels are correlated: the variance of a flux in an aperture is not the sum
-    of the pixels' variances; the noise realizations have these correlations.
+    **Variance.**  A parametric bootstrap: the restored image is taken for the
+    true sky, exposures of it (or, for the trained network, their white-noise
+    coadd) are made with new noise of the variance ``noise_variance``, and
+    restored.
 
-    **PSF.**  Point sources of known flux are added to the exposures at random
+    Where a network states an error for each pixel, the mean squared errors of
+    the draws say by which factor it is wrong, as a function of the pixel's
+    ratio of signal to stated error.  It contains what the restoration loses of
+    faint sources, as well as the noise.
+
+    Of an image of points, only what is significant (``minSignal``) is taken for
+    the sky: its own noise must not be part of it, or empty sky would have it
+    twice.  The scatter of a few draws is itself noisy.  It is averaged over a
+    wide Gaussian in empty sky, where the image is zero nearly everywhere and
+    bright in few pixels, different ones with other noise: the stated variance
+    is the mean over neighboring pixels of what such pixels do, and it is not
+    the width of a Gaussian distribution.  On sources the variance changes
+    within two pixels, so that it is its ratio to the brightness that is
+    averaged, over a narrow Gaussian.
+
+    Neighboring pixels are correlated: the variance of a flux in an aperture is
+    not the sum of the pixels' variances; the noise realizations have these
+    correlations.
+
+    **PSF.**  That of an image at a stated resolution is stated.  For an image of
+    points, point sources of known flux are added to the exposures at random
     fractions of a pixel, in quiet places, and the difference that they make to
     the restored image is shifted to the pixel's centre and averaged.  A
     restoration is not linear, and it has no PSF in the strict sense, but the
@@ -215,11 +232,15 @@ class CharacterizeTask(pipeBase.Task):
     star depends on where in its pixel it is: compare stars with the PSF
     shifted to the same place.
 
-    **Disagreement.**  The residual of each exposure in units of its noise,
+    **Consistency.**  The residual of each exposure in units of its noise,
     smoothed as wide as its PSF, is squared and summed over the exposures: chi
     squared with as many degrees of freedom as there are exposures.  Besides
     what varies, the surroundings of the brightest stars show up, which neither
     PSF models nor the restored image describe to within so little noise.
+    The residual of all exposures together, their white-noise coadd minus the
+    restored image, is compared with its noise at the scales of a starlet
+    transform (`scale_residuals`): no residual is above ``residualLimit`` but
+    where pixels are flagged.
     """
 
     ConfigClass = CharacterizeConfig
@@ -284,13 +305,15 @@ class CharacterizeTask(pipeBase.Task):
         """Return the variance, the noise realizations and the pedestal."""
         from .decoder import FieldDecoder
 
-        number = self.config.numRealizations
-        sky = np.where(significant, restoration.latent, np.float32(0))
+        number, patch = self.config.numRealizations, stack.latent_patch
+        sky = restoration.latent
+        if restoration.error is None:
+            # An image of points has its noise in it: the sky would have it twice.
+            sky = np.where(significant, sky, np.float32(0))
         model = restoration.model
         pixels = scratch.empty_like(model.image)
         other = dataclasses.replace(model, image=pixels)
         decoder = FieldDecoder(other)
-        patch = stack.latent_patch
         mean = np.zeros(sky[patch].shape, np.float64)
         squares = np.zeros(sky[patch].shape, np.float64)
         kept = []
@@ -308,7 +331,8 @@ class CharacterizeTask(pipeBase.Task):
             if index < self.config.numNoiseRealizations:
                 kept.append(difference)
         mean /= number
-        scatter = np.maximum(squares / number - mean**2, 0.0) * number / (number - 1)
+        squares /= number
+        scatter = np.maximum(squares - mean**2, 0.0) * number / (number - 1)
         # A realization's difference from their mean, which it is part of, is
         # smaller than from the true one.
         grow = np.sqrt(number / (number - 1))
@@ -317,23 +341,25 @@ class CharacterizeTask(pipeBase.Task):
         empty = ~significant[patch] & stack.latent_seen
         pedestal = float(mean[empty].mean()) if empty.any() else 0.0
         smallest = _SMALLEST_SIGMA * stack.median_sigma / stack.factor**2
-        # The variance follows what the network states of its error, or the
-        # brightness: it is a smooth ratio to it.
-        shape = (
-            sky[patch] + max(pedestal, smallest)
-            if restoration.error is None
-            else restoration.error[patch].astype(np.float64) ** 2 + smallest**2
-        )
-        on_sources, in_sky = self.config.sourceScale * stack.factor, self.config.skyScale * stack.factor
-        variance = shape * _smooth(scatter, on_sources)
-        variance /= _smooth(shape, on_sources)
-        # Of points, the sky's variance is the same everywhere.
         if restoration.error is None:
-            shape = np.ones_like(shape)
-        weight = _smooth(np.where(empty, shape, 0.0), in_sky)
-        of_sky = shape * _smooth(np.where(empty, scatter, 0.0), in_sky)
-        np.divide(of_sky, weight, out=variance, where=empty)
+            brightness = sky[patch] + max(pedestal, smallest)
+            variance = self._variance_of_points(stack, scatter, brightness, empty)
+        else:
+            variance = _calibrated_variance(restoration.error[patch], squares, sky[patch], stack.latent_seen)
         return np.maximum(variance, smallest**2).astype(np.float32), realizations, pedestal
+
+    def _variance_of_points(
+        self, stack: ExposureStack, scatter: np.ndarray, brightness: np.ndarray, empty: np.ndarray
+    ) -> np.ndarray:
+        """Average the scatter of an image of points over its neighborhood."""
+        on_sources, in_sky = self.config.sourceScale * stack.factor, self.config.skyScale * stack.factor
+        # The variance follows the brightness, to which it is a smooth ratio.
+        variance = brightness * _smooth(scatter, on_sources)
+        variance /= _smooth(brightness, on_sources)
+        weight = _smooth(empty.astype(np.float64), in_sky)
+        of_sky = _smooth(np.where(empty, scatter, 0.0), in_sky)
+        np.divide(of_sky, weight, out=variance, where=empty)
+        return variance
 
     def _psf(
         self, stack: ExposureStack, restoration: Restoration, depth: np.ndarray, pixels: np.ndarray
@@ -428,6 +454,43 @@ class CharacterizeTask(pipeBase.Task):
         limits = scipy.stats.chi2.isf(self.config.inconsistentProbability, np.arange(stack.n_exposures + 1))
         limits[0] = np.inf
         return chi2 > limits[count]
+
+
+def _calibrated_variance(
+    error: np.ndarray, squares: np.ndarray, sky: np.ndarray, seen: np.ndarray
+) -> np.ndarray:
+    """Bring a stated error to the scale of the errors that were found.
+
+    Parameters
+    ----------
+    error : `numpy.ndarray`
+        Standard deviation as the network states it, nJy.
+    squares : `numpy.ndarray`
+        Mean squared errors of a few restorations of a known sky, nJy**2, same
+        shape.
+    sky : `numpy.ndarray`
+        That sky, nJy, same shape.
+    seen : `numpy.ndarray`
+        `bool`, same shape: the pixels to compare.
+
+    Returns
+    -------
+    variance : `numpy.ndarray`
+        ``error**2`` times a factor that depends on ``sky / error``, nJy**2.
+    """
+    signal = sky / error
+    groups = np.digitize(signal, _SIGNAL_EDGES)
+    count = np.bincount(groups[seen], minlength=len(_SIGNAL_EDGES) + 1)
+    found, stated, place = (
+        np.bincount(groups[seen], values[seen], minlength=len(count))
+        for values in (squares, error.astype(np.float64) ** 2, np.log1p(signal))
+    )
+    known = count >= _MIN_GROUP
+    if not known.any():
+        return error.astype(np.float64) ** 2
+    centers = place[known] / count[known]
+    factors = np.log(np.maximum(found[known], np.finfo(float).tiny) / stated[known])
+    return error.astype(np.float64) ** 2 * np.exp(np.interp(np.log1p(signal), centers, factors))
 
 
 def _smooth(image: np.ndarray, sigma: float) -> np.ndarray:

@@ -38,7 +38,15 @@ class ConsistencyConfig(pexConfig.Config):
         dtype=float,
         doc="Standard deviation of the prior in units of the error that the network states. Larger values "
         "trust the exposures more: more noise, less bias.",
-        default=1.0,
+        default=0.5,
+        min=0.0,
+        inclusiveMin=False,
+    )
+    priorDelta = pexConfig.RangeField(
+        dtype=float,
+        doc="Correction in units of that standard deviation beyond which the prior is linear: where the "
+        "network is wrong by more than it says, the exposures win.",
+        default=2.0,
         min=0.0,
         inclusiveMin=False,
     )
@@ -58,9 +66,9 @@ class ConsistencyTask(pipeBase.Task):
     -----
     The result minimizes
 
-    ``sum_t m[t] H((y[t] - h[t] * x) / sigma[t]) + sum (x - p)^2 / (2 s^2)``
+    ``sum_t m[t] H((y[t] - h[t] * x) / sigma[t]) + sum H((x - p) / s)``
 
-    over ``x >= 0``, with Huber's function ``H`` (equations 4 and 5), the
+    over ``x >= 0``, with Huber's functions ``H`` (equations 4 and 5), the
     predicted image ``p``, the standard deviation ``s`` of its error, and the
     kernels ``h`` from the resolution of the image to that of the exposures.
     Where the exposures are certain they decide, elsewhere the prediction.
@@ -101,10 +109,13 @@ class ConsistencyTask(pipeBase.Task):
         if not self.config.gradients:
             return predicted
         decoder, surrogate = FieldDecoder(stack), Surrogate(stack, signed=True)
-        precision = (self.config.priorScale * error) ** -2
+        sigma = np.float32(self.config.priorScale) * error
         latent = predicted
         for _ in range(self.config.gradients):
             gradient, weight = decoder.gradient(latent, self.config.huberDelta)
+            # Weights of the robust prior at the image so far, as those of the exposures.
+            size = np.abs(latent - predicted) / sigma
+            precision = np.minimum(1.0, self.config.priorDelta / np.maximum(size, 1e-6)) / sigma**2
             gradient += precision * (latent - predicted)
             latent = surrogate.minimize_quadratic(
                 latent, gradient, weight, precision, iterations=self.config.iterations

@@ -3,8 +3,8 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""A first estimate of the latent image, by majorize-minimize steps from a
-constant image.
+"""A first estimate of the latent image, by majorize-minimize steps from an
+image that is constant but for saturated stars.
 
 This module imports Keras; import it inside of the function that needs it.
 """
@@ -17,7 +17,9 @@ import numpy as np
 
 from .decoder import FieldDecoder
 from .exposure_stack import ExposureStack
-from .network_input import MAX_FACTOR, PENALTY, STEPS
+from .network_input import MAX_FACTOR, PENALTY, STEPS, starting_image
+from .reference_coadd import naive_mean
+from .saturated_stars import find_saturated_stars
 from .surrogate import Surrogate
 
 # Steps from one gradient of all exposures to the next.
@@ -29,9 +31,6 @@ _HUBER_DELTA = 2.0
 # Pixels that the exposures see with less than this fraction of the median
 # weight stay zero: nothing constrains them.
 _MIN_COVERAGE = 0.01
-
-# Value of the constant image, in units of the median sigma.
-_CONSTANT = 0.03
 
 
 def first_estimate(stack: ExposureStack, *, steps: int = STEPS, penalty: float = PENALTY) -> np.ndarray:
@@ -62,8 +61,16 @@ def first_estimate(stack: ExposureStack, *, steps: int = STEPS, penalty: float =
     """
     surrogate = Surrogate(stack)
     movable = surrogate.coverage() > _MIN_COVERAGE
-    constant = np.float32(_CONSTANT * stack.median_sigma / stack.factor**2)
-    latent = np.where(movable, constant, np.float32(0.0))
+    latent = starting_image(
+        stack.latent_shape,
+        find_saturated_stars(
+            naive_mean(stack), stack.good.any(axis=0), _mean_kernel(stack), stack.median_sigma
+        ),
+        stack.median_sigma,
+        stack.padding,
+        stack.factor,
+    )
+    latent[~movable] = 0.0
     surrogate.minimize(
         FieldDecoder(stack),
         latent,
@@ -75,3 +82,8 @@ def first_estimate(stack: ExposureStack, *, steps: int = STEPS, penalty: float =
         penalty=np.float32(penalty) * np.sqrt(surrogate.gradient_variance()),
     )
     return latent
+
+
+def _mean_kernel(stack: ExposureStack) -> np.ndarray:
+    """Return the mean of all kernels, shape ``(k, k)``."""
+    return stack.kernels[stack.has_kernel].mean(axis=0)

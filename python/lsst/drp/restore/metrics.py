@@ -102,6 +102,12 @@ def measure_metrics(
             Level of the restored image in empty sky, nJy per pixel.
         ``inconsistent_fraction``
             Fraction of its pixels that the exposures contradict.
+        ``residuals``
+            What the restored image leaves of the exposures' white-noise coadd,
+            by starlet scale (``1`` to ``16`` pixels): the ``largest`` residual
+            in units of its standard deviation, and the number of pixels
+            ``beyond`` the limit (`CharacterizeConfig.residualLimit`), all of
+            which have the mask plane ``INCONSISTENT``.
         ``steps``, ``loss``, ``converged``, ``seconds``, ``device``
             Of the restoration: optimizer steps, final loss, whether it
             converged, wall time (s), device.
@@ -161,6 +167,12 @@ def measure_metrics(
         "no_data_fraction": float((reference.n_exposures == 0).mean()),
         "pedestal": float(result.character.pedestal),
         "inconsistent_fraction": float(result.character.inconsistent.mean()),
+        "residuals": {
+            str(2**scale): {"largest": float(largest), "beyond": int(beyond)}
+            for scale, (largest, beyond) in enumerate(
+                zip(result.character.residuals, result.character.beyond, strict=True)
+            )
+        },
         "steps": int(restoration.steps),
         "loss": float(restoration.loss),
         "converged": bool(restoration.converged),
@@ -229,6 +241,14 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
         f"restored    {metrics['pedestal']:.3g} nJy per pixel in empty sky, "
         f"{metrics['inconsistent_fraction']:.2%} of the pixels contradicted by the exposures",
     ]
+    residuals = metrics["residuals"]
+    lines.append(
+        "residuals   at most "
+        + ", ".join(f"{one['largest']:.1f}" for one in residuals.values())
+        + " sigma at scales of "
+        + ", ".join(residuals)
+        + " pixels, in flagged pixels included"
+    )
     if metrics.get("n_retries"):
         lines.append(f"diverged    {metrics['n_retries']} trainings, repeated with a smaller learning rate")
     lines += [f"dropped     {label}: {reason}" for label, reason in metrics["dropped"].items()]

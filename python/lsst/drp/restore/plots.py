@@ -218,7 +218,7 @@ def plot_history(history: astropy.table.Table, title: str = "") -> Figure:
     figure = make_figure(figsize=(8, 5), dpi=120, layout="constrained")
     ax = figure.subplots()
     step = np.asarray(history["step"], dtype=float)
-    ax.plot(step, history["loss"], color="C0", label="training crops")
+    ax.plot(step, history["loss"], color="C0", label="exposures")
     held_out = np.asarray(history["validation_loss"], dtype=float)
     known = np.isfinite(held_out)
     if known.any():

@@ -16,6 +16,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from .network_weights import describe_weights
+
 # Distributions whose code makes the pixels.
 _NUMERICS = (
     "astropy",
@@ -65,6 +67,9 @@ def describe_computation() -> dict[str, Any]:
         ``switches``
             Environment variables that choose between implementations, those
             that are set.
+        ``network``
+            ``version`` of the trained network's weights, and ``sha256`` of
+            their file.
         ``versions``
             Versions of Python and of the packages that make the pixels.
     """
@@ -75,6 +80,7 @@ def describe_computation() -> dict[str, Any]:
         "backend": backend,
         "float_type": keras.config.floatx(),
         "deterministic": backend == "tensorflow",
+        "network": describe_weights(),
         "machine": platform.machine(),
         "cpu": _cpu_name(),
         "switches": {name: os.environ[name] for name in _SWITCHES if name in os.environ},

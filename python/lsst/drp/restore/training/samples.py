@@ -22,7 +22,8 @@ import scipy.fft
 import scipy.ndimage
 
 from ..measurable import coadd_filters
-from ..network_input import MAX_FACTOR, NO_DATA_NOISE, PENALTY, STEPS
+from ..network_input import MAX_FACTOR, NO_DATA_NOISE, PENALTY, STEPS, starting_image
+from ..saturated_stars import find_saturated_stars
 from ..target_psf import TARGET_FWHM, convolution_kernels, deconvolution_kernels, target_kernel
 from .skies import draw_sky
 
@@ -84,8 +85,11 @@ def draw_sample(rng: np.random.Generator, size: int) -> Sample:
     observed = clean + np.where(share > 0.0, np.sqrt(variance), 0.0) * noise
     if clean.max() > _FAINTEST_SATURATED and rng.random() < 0.5:
         saturation = max(_FAINTEST_SATURATED, clean.max() * 10 ** rng.uniform(-1.5, 0.0))
-        grown = scipy.ndimage.binary_dilation(clean > saturation, iterations=int(rng.integers(0, 3)))
-        share = np.where(grown, 0.0, share)
+        core = scipy.ndimage.binary_dilation(clean > saturation, iterations=int(rng.integers(0, 3)))
+        if rng.random() < 0.5:  # bleed trails
+            trail = np.ones((int(rng.integers(3, 60)), 1), bool)
+            core |= scipy.ndimage.binary_dilation(clean > 3.0 * saturation, trail)
+        share = np.where(core, 0.0, share)
 
     valid = share > 0.0
     # What photon noise is taken to be: the exposures', not the true one.
@@ -216,9 +220,10 @@ def _majorize_minimize(image: np.ndarray, weight: np.ndarray, psf: np.ndarray) -
     blur, adjoint = _operator(kernel, image.shape), _operator(kernel[::-1, ::-1], image.shape)
     penalty = PENALTY * np.sqrt(np.maximum(_convolve(kernel[::-1, ::-1] ** 2, weight), 0.0))
     observed = np.maximum(adjoint(weight * image), 0.0)
-    latent = np.full(image.shape, 0.03)
-    previous = latent.copy()
     covered = adjoint(weight) > 0.01
+    latent = starting_image(image.shape, find_saturated_stars(image, weight > 0.0, psf, 1.0), 1.0)
+    latent = np.where(covered, latent, 0.0)
+    previous = latent
     for step in range(STEPS):
         ahead = latent + step / (step + 3) * (latent - previous)
         previous = latent
