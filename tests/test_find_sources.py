@@ -185,7 +185,7 @@ def test_blends_are_split_if_the_stated_variance_makes_the_dip_significant(error
     sharp, measured = make_images(np.concatenate([stars, other]))
     # Both images are the same, but not what is known about them.
     sharp = dataclasses.replace(sharp, variance=(error * sharp.image) ** 2 + np.float32(0.01))
-    found = find(sharp, measured, peakSigma=1.0)
+    found = find(sharp, measured, peakSigma=1.0, splitSigma=1.0)
     middle = stars + (1.3, 0.0, 0.0)
     distance = np.hypot(
         middle[:, [0]] - found.photometry.x[np.newaxis], middle[:, [1]] - found.photometry.y[np.newaxis]
