@@ -32,7 +32,7 @@ GALAXY_APERTURE = 6.0
 """Radius of the apertures around galaxies, pixels."""
 
 # A Gaussian of sigma 0.8 pixels has 1.88.
-_SAMPLED_FWHM = 1.85
+_SAMPLED_FWHM = 1.9
 _FWHMS = (TARGET_FWHM, COMMON_FWHM)
 _FALSE_PER_PIXEL = 5 / 512**2
 # Of the local background in empty sky, pixels: inside of what is empty.
