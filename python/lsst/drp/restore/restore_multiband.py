@@ -91,8 +91,8 @@ class RestoreMultibandCoaddConfig(RestoreCoaddConfig, pipelineConnections=Restor
         doc="Bands to restore; empty for all that the patch has visit images of.", default=[]
     )
     shareStructure = pexConfig.Field[bool](
-        doc="Show the network of a band the restored images of the bands that are deeper. False restores "
-        "band by band.",
+        doc="Guide the restoration of a band by the restored images of the bands that are deeper. False "
+        "restores band by band.",
         default=True,
     )
 
@@ -102,15 +102,14 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
 
     Notes
     -----
-    The deepest band is restored as `RestoreCoaddTask` does it.  The network of
-    every other band sees, besides the exposures, the restored images of the
-    bands that are deeper.  They tell it where light is; how much, and the
-    loss, is a matter of its own exposures alone.  All exposures of all bands
-    are in memory, or in temporary files, at the same time.
+    The deepest band is restored as `RestoreCoaddTask` does it.  Every other
+    band is restored with the images of the bands that are deeper as guides:
+    `share_structure` for the default, input channels for `PublishedNetTask`.
+    All exposures of all bands are in memory, or in temporary files, at the
+    same time.
 
     What `CharacterizeTask` states of a band takes the deeper bands' images for
-    given: their noise is not part of the variance, and the stated PSF is that
-    of sources which these images do not show.
+    given: their noise is not part of the variance.
     """
 
     ConfigClass = RestoreMultibandCoaddConfig
