@@ -127,9 +127,10 @@ class AstroClearNetTask(pipeBase.Task):
         kernels = convolution_kernels(stack.kernels, fwhm)
         sharp = dataclasses.replace(stack, kernels=kernels)
         matched = matched_stack(stack, start.measurable)
+        final_fwhm = start.target_fwhm / stack.factor
         blur = np.sqrt(max(start.target_fwhm**2 - TARGET_FWHM**2, 0.0)) / _FWHM_PER_SIGMA
 
-        def modeled(coadd: ExposureStack) -> ExposureStack:
+        def modeled(coadd: ExposureStack, fwhm: float = fwhm) -> ExposureStack:
             return dataclasses.replace(coadd, kernels=convolution_kernels(coadd.kernels, fwhm))
 
         def restore(exposures: ExposureStack, coadd: ExposureStack, latent: np.ndarray) -> tuple:
@@ -141,12 +142,11 @@ class AstroClearNetTask(pipeBase.Task):
             return image, error, _smooth(self.consistency.run(exposures, image, error), blur)
 
         def repeat(other: ExposureStack) -> np.ndarray:
-            # The kernels of a matched coadd's model are those to its PSF.
             coadd = dataclasses.replace(matched, image=other.image)
-            return restore(other, coadd, first_estimate(coadd))[2]
+            return restore(modeled(coadd), coadd, first_estimate(coadd))[2]
 
         predicted, error, latent = restore(sharp, matched, start.latent)
-        final = kernels if not blur else convolution_kernels(stack.kernels, start.target_fwhm / stack.factor)
+        final = convolution_kernels(stack.kernels, final_fwhm) if blur else kernels
         decoder, coarse = FieldDecoder(sharp), FieldDecoder(dataclasses.replace(stack, kernels=final))
         delta = self.consistency.config.huberDelta
         rows = [
@@ -172,7 +172,7 @@ class AstroClearNetTask(pipeBase.Task):
             device=device,
             seconds=time.perf_counter() - began,
             repeat=repeat,
-            model=modeled(matched),
+            model=modeled(matched, final_fwhm),
             kernels=final,
             target_fwhm=start.target_fwhm,
             error=error,
