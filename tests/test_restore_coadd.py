@@ -283,8 +283,8 @@ def test_pipeline_of_the_papers(repo: Path) -> None:
         assert len(butler.get("restored_coadd_weights", DATA_ID)) > 1000
         # Its PSF is measured: it ends in pixels.
         psf = butler.get("restored_coadd", DATA_ID).psf
-        first, second = (psf[cell].array for cell in list(psf.bounds.cell_indices())[:2])
-        assert (first != second).any()
+        measured = psf[next(iter(psf.bounds.cell_indices()))].array
+        assert np.abs(measured - target_kernel()).max() > 1e-3
 
 
 def test_pipeline_of_image_mm(repo: Path) -> None:
