@@ -11,6 +11,7 @@ __all__ = ("Restoration", "StartingPoint", "make_history")
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import astropy.table
 import numpy as np
@@ -90,6 +91,9 @@ class Restoration:
         nJy, shape of ``latent``.
     n_retries : `int`
         Trainings that diverged and were repeated with a smaller learning rate.
+    network : `dict`
+        Facts about the trained network that was used, see
+        `describe_computation`; empty without one.
     """
 
     latent: np.ndarray
@@ -107,6 +111,7 @@ class Restoration:
     target_fwhm: float = 0.0
     error: np.ndarray | None = None
     n_retries: int = 0
+    network: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def image(self) -> np.ndarray:
