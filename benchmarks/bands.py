@@ -97,13 +97,16 @@ def measure(truth: Any, result: Any) -> dict[str, Any]:
         Numbers and, for the fluxes, lists of numbers by source.
     """
     from .measure import measure_image
-    from .methods import Cutout, SkyImage
     from .photometry import aperture_flux
+    from .sky_image import Cutout, SkyImage
     from .truth import APERTURE
 
     image = result.restoration.image
     sky = SkyImage(image=image, variance=result.character.variance, kernels=result.character.kernels)
-    measured = measure_image(truth, sky, Cutout(row=0, column=0, size=64))
+    measurable = SkyImage(
+        image=result.measurable.image, variance=result.measurable.variance, kernels=result.measurable.kernels
+    )
+    measured = measure_image(truth, sky, Cutout(row=0, column=0, size=64), measurable)
     catalog = truth.field.catalog
     chosen = np.flatnonzero((catalog["role"] == "point") & truth.usable)
     x, y = np.asarray(catalog["x"])[chosen], np.asarray(catalog["y"])[chosen]

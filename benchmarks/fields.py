@@ -35,7 +35,8 @@ SNR_BINS = ((5.0, 10.0), (10.0, 20.0), (20.0, 50.0), (50.0, np.inf))
 ROLES = ("point", "galaxy", "pair", "bright", "natural")
 """What a source of a field is there for: isolated points and galaxies to
 measure fluxes on, pairs of stars, saturating stars, and faint galaxies
-everywhere as any sky has them.
+everywhere as any sky has them.  Of a random sky, what is neither isolated nor
+saturating is natural.
 """
 
 PIXEL_SCALE = 0.2
@@ -68,6 +69,12 @@ _BRIGHT_MAGNITUDES = (15.5, 16.3, 17.0)
 _NATURAL_SNR = 2.0
 _NATURAL_RANGE = 1.0
 _AB_ZERO_POINT = 31.4
+# A source of a random sky is isolated if the others within this distance
+# (pixels, and more by twice their half-light radii) have less than this
+# fraction of its flux together.
+_ISOLATION = 10.0
+_NEIGHBORS = 0.05
+_SATURATING = 17.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -209,7 +216,7 @@ def make_field(options: FieldOptions) -> Field:
             )
     table["x"] -= geometry.outer_bbox.x.start
     table["y"] -= geometry.outer_bbox.y.start
-    table["role"] = roles[table["id"]] if roles is not None else np.full(len(table), "natural")
+    table["role"] = roles[table["id"]] if roles is not None else _natural_roles(table)
     table["group"] = groups[table["id"]] if groups is not None else np.full(len(table), -1)
     return Field(
         options=options,
@@ -369,6 +376,20 @@ def _natural(config: SimulationConfig, geometry: PatchGeometry, brightest: float
     sky = sky[sky["kind"] == "galaxy"]
     x, y, _ = locate(sky, geometry.sky_projection)
     return sky[box.dilated_by(20).contains(x=x, y=y)]
+
+
+def _natural_roles(table: astropy.table.Table) -> np.ndarray:
+    """Tell which sources of a random sky are isolated."""
+    x, y, flux = (np.asarray(table[name]) for name in ("x", "y", "flux_nJy"))
+    extent = 2 * np.asarray(table["half_light_radius"]) / PIXEL_SCALE
+    roles = np.where(table["kind"] == "star", "point", "galaxy").astype("U7")
+    for n in range(len(table)):
+        near = np.hypot(x - x[n], y - y[n]) < _ISOLATION + extent + extent[n]
+        if flux[near].sum() > (1 + _NEIGHBORS) * flux[n]:
+            roles[n] = "natural"
+    magnitude = _AB_ZERO_POINT - 2.5 * np.log10(flux)
+    roles[(table["kind"] == "star") & (magnitude < _SATURATING)] = "bright"
+    return roles
 
 
 def _galaxy_stamps(

@@ -16,23 +16,30 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from .fields import SNR_BINS
-from .methods import Cutout
-from .report import IMAGES
+from lsst.drp.restore.target_psf import TARGET_FWHM
+
+from .fields import SNR_BINS, Field
+from .pictures import draw_panels
+from .sky_image import Cutout
+from .tables import IMAGES
+from .true_images import bring_to, truth_at
 
 _COLORS = {
     "naive mean": "0.6",
     "reference coadd": "black",
-    "deconvolved coadd": "tab:brown",
+    "proper coadd": "0.35",
+    "Rubin deconvolution": "tab:brown",
+    "SGP": "tab:olive",
     "STARRED": "tab:purple",
     "network as published": "tab:orange",
     "ImageMM": "tab:green",
-    "restored_coadd, fast": "tab:cyan",
     "restored_coadd": "tab:blue",
     "restored_coadd_measurable": "tab:red",
 }
+
+
+_COLUMNS = 4
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -41,16 +48,24 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def plot_cutouts(
-    images: Mapping[str, np.ndarray], truth: np.ndarray, cutout: Cutout, sigma: float, path: Path
+    images: Mapping[str, np.ndarray],
+    widths: Mapping[str, float],
+    field: Field,
+    cutout: Cutout,
+    sigma: float,
+    path: Path,
 ) -> None:
-    """Draw the same part of all images side by side.
+    """Draw the same part of all images side by side, at the target PSF where
+    they are sharper.
 
     Parameters
     ----------
     images : `~collections.abc.Mapping` [`str`, `numpy.ndarray`]
         The images, nJy per pixel.
-    truth : `numpy.ndarray`
-        The true image.
+    widths : `~collections.abc.Mapping` [`str`, `float`]
+        FWHM of their stars, pixels.
+    field : `Field`
+        The field.
     cutout : `Cutout`
         The part that all methods restore: it is shown with its surroundings.
     sigma : `float`
@@ -58,46 +73,19 @@ def plot_cutouts(
     path : `pathlib.Path`
         File to write.
     """
-    names = [name for name in IMAGES if name in images]
-    panels = [*((name, images[name]) for name in names), ("truth", truth)]
-    size = min(2 * cutout.size, *truth.shape)
+    shape = field.truth.shape
+    size = min(2 * cutout.size, *shape)
     row, column = (
         int(np.clip(start + (cutout.size - size) // 2, 0, end - size))
-        for start, end in zip((cutout.row, cutout.column), truth.shape, strict=True)
+        for start, end in zip((cutout.row, cutout.column), shape, strict=True)
     )
     part = (slice(row, row + size), slice(column, column + size))
-    columns = 3
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.2 * columns, 4.45 * rows + 0.5), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    picture = None
-    for ax in axes.flat[len(panels) :]:
-        ax.set_visible(False)
-    extent = (part[1].start - 0.5, part[1].stop - 0.5, part[0].start - 0.5, part[0].stop - 0.5)
-    for ax, (name, image) in zip(axes.flat, panels, strict=False):
-        ax.set_facecolor("0.8")
-        picture = ax.imshow(
-            np.arcsinh(image[part] / sigma),
-            **{"vmin": -1.5, "vmax": 5.5, "origin": "lower", "extent": extent},
-            **{"cmap": "magma", "interpolation": "nearest"},
-        )
-        box = Rectangle(
-            (cutout.column - 0.5, cutout.row - 0.5), cutout.size, cutout.size, fill=False, color="0.6", lw=0.6
-        )
-        ax.add_patch(box)
-        ax.set_title(name)
-        ax.set_xticks([])
-        ax.set_yticks([])
-    if picture is not None:
-        figure.colorbar(
-            picture,
-            ax=axes,
-            orientation="horizontal",
-            shrink=0.5,
-            aspect=50,
-            label=f"arcsinh(flux per pixel / {sigma:.2g} nJy)",
-        )
-    _save(figure, path)
+    panels = [
+        (name, bring_to(images[name], widths[name], TARGET_FWHM)[part]) for name in IMAGES if name in images
+    ]
+    panels.append(("truth at the target PSF", truth_at(field, TARGET_FWHM)[part]))
+    rows = [panels[n : n + _COLUMNS] for n in range(0, len(panels), _COLUMNS)]
+    draw_panels(rows, [sigma] * len(rows), f"{sigma:.2g} nJy, sigma of the reference coadd", path)
 
 
 def _collect(by_seed: Mapping[str, Mapping[str, Any]], kind: str) -> tuple[np.ndarray, np.ndarray]:

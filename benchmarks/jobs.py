@@ -13,10 +13,12 @@ __all__ = (
     "MethodResult",
     "draw_noise",
     "prepare_field",
+    "prepare_scene",
     "quiet",
-    "write_field",
     "run_jobs",
     "run_method",
+    "run_scene",
+    "write_field",
 )
 
 import concurrent.futures
@@ -83,9 +85,8 @@ class Draw:
     fluxes : `dict` [`str`, `numpy.ndarray`]
         PSF flux of each isolated point and its stated standard deviation, nJy,
         shape ``(n, 2)``.
-    empty, source : `numpy.ndarray`
-        `bool`, shape of the patch: pixels in empty sky, and within two pixels
-        of isolated sources of more than 10 sigma.
+    regions : `dict` [`str`, `numpy.ndarray`]
+        See `Truth.regions`.
     snr : `numpy.ndarray`
         S/N of the isolated points, shape ``(n,)``.
     """
@@ -93,8 +94,7 @@ class Draw:
     images: dict[str, np.ndarray]
     variances: dict[str, np.ndarray | None]
     fluxes: dict[str, np.ndarray]
-    empty: np.ndarray
-    source: np.ndarray
+    regions: dict[str, np.ndarray]
     snr: np.ndarray
 
 
@@ -183,7 +183,7 @@ def write_field(options: Any, path: Path) -> Any:
     return truth
 
 
-def run_method(method: str, path: Path, cutout: Any, measure: bool = True) -> MethodResult:
+def run_method(method: str, path: Path, cutout: Any, wide: bool = False) -> MethodResult:
     """Run a method on a field and measure its images.
 
     Parameters
@@ -194,45 +194,107 @@ def run_method(method: str, path: Path, cutout: Any, measure: bool = True) -> Me
         File from `prepare_field`.
     cutout : `Cutout`
         For the methods that cannot take more.
-    measure : `bool`, optional
-        Whether to measure everything, or noise and sharpness only.
+    wide : `bool`, optional
+        Whether the field is a random sky, on which there is less to measure.
 
     Returns
     -------
     result : `MethodResult`
         The images and measurements.
     """
-    from lsst.drp.restore.image_quality import sharpness, sky_noise
-    from lsst.utils.usage import get_peak_mem_usage
-
-    from .measure import measure_image
-    from .methods import METHODS
+    from .measure import measure_image, measure_wide
 
     quiet()
     field, truth = pickle.loads(path.read_bytes())
-    start, start_cpu = time.perf_counter(), time.process_time()
+    images, result = _restore(method, field.stack, cutout)
+    measured = images.get("restored_coadd_measurable") or _white(path)
+    measure = measure_wide if wide else measure_image
+    result.measurements.update({name: measure(truth, sky, cutout, measured) for name, sky in images.items()})
+    return result
+
+
+def run_scene(method: str, path: Path) -> MethodResult:
+    """Run a method on exposures of a given image and measure its images.
+
+    Parameters
+    ----------
+    method : `str`
+        Key of `METHODS`.
+    path : `pathlib.Path`
+        File with a `Scene`.
+
+    Returns
+    -------
+    result : `MethodResult`
+        The images and the results of `measure_scene`.
+    """
+    from .scenes import measure_scene
+
+    quiet()
+    scene = pickle.loads(path.read_bytes())
+    images, result = _restore(method, scene.stack, None)
+    measured = images.get("restored_coadd_measurable") or _white(path)
+    result.measurements.update({name: measure_scene(scene, sky, measured) for name, sky in images.items()})
+    return result
+
+
+def prepare_scene(make: Callable[..., Any], arguments: tuple[Any, ...], path: Path) -> str:
+    """Make exposures of a given image, and write them to a file.
+
+    Parameters
+    ----------
+    make : `~collections.abc.Callable`
+        Makes a `Scene`.
+    arguments : `tuple`
+        Its arguments.
+    path : `pathlib.Path`
+        The file.
+
+    Returns
+    -------
+    problem : `str`
+        Why there is no scene, if data are missing.
+    """
+    quiet()
     try:
-        images = METHODS[method](field.stack, cutout)
+        scene = make(*arguments)
+    except FileNotFoundError as error:
+        return str(error)
+    path.write_bytes(pickle.dumps(scene, protocol=5))
+    return ""
+
+
+def _restore(method: str, stack: Any, cutout: Any) -> tuple[dict[str, Any], MethodResult]:
+    """Run a method and measure its cost; no images if it is not installed."""
+    from lsst.utils.usage import get_peak_mem_usage
+
+    from .methods import METHODS
+
+    start, start_cpu = time.perf_counter(), time.process_time()
+    images, failure = {}, ""
+    try:
+        images = METHODS[method](stack, cutout)
     except ImportError as error:
-        return MethodResult(
-            measurements={}, images={}, seconds=np.nan, cpu=np.nan, peak=np.nan, failure=str(error)
-        )
-    seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
-    peak = get_peak_mem_usage()[0].to_value("GB")
-    if measure:
-        measurements = {name: measure_image(truth, sky, cutout) for name, sky in images.items()}
-    else:
-        measurements = {
-            name: {"S_F": sharpness(sky.image), "sigma_sky": sky_noise(sky.image)}
-            for name, sky in images.items()
-        }
-    return MethodResult(
-        measurements=measurements,
+        failure = str(error)
+    return images, MethodResult(
+        measurements={},
         images={name: sky.image for name, sky in images.items()},
-        seconds=seconds,
-        cpu=cpu,
-        peak=float(peak),
+        seconds=time.perf_counter() - start,
+        cpu=time.process_time() - start_cpu,
+        peak=float(get_peak_mem_usage()[0].to_value("GB")),
+        failure=failure,
     )
+
+
+def _white(path: Path) -> Any:
+    """Make the proper coadd of the exposures in a file: what the source list
+    measures on, for methods that make no such image.
+    """
+    from .methods import METHODS
+
+    content = pickle.loads(path.read_bytes())
+    stack = content[0].stack if isinstance(content, tuple) else content.stack
+    return METHODS["proper"](stack, None)["proper coadd"]
 
 
 def draw_noise(options: Any) -> Draw:
@@ -250,33 +312,20 @@ def draw_noise(options: Any) -> Draw:
     """
     from .fields import make_field
     from .measure import measure_points
-    from .methods import METHODS, Cutout
+    from .methods import METHODS
+    from .sky_image import Cutout
     from .truth import Truth
 
     quiet()
     field = make_field(options)
     truth = Truth.of(field)
     images = METHODS["default"](field.stack, Cutout(row=0, column=0, size=64))
-    catalog = field.catalog
-    rows, columns = np.indices(field.truth.shape)
-    empty, source = truth.far.copy(), np.zeros(field.truth.shape, dtype=bool)
-    for x, y, role, extent, snr in zip(
-        *(np.asarray(catalog[name]) for name in ("x", "y", "role", "half_light_radius")),
-        truth.snr,
-        strict=True,
-    ):
-        distance = np.hypot(columns - x, rows - y)
-        if not snr < 1.0:
-            empty &= distance > 10.0 + 20.0 * extent
-        if role in ("point", "galaxy") and snr > 10.0:
-            source |= distance <= 2.0
     points = {name: measure_points(truth, sky) for name, sky in images.items()}
     return Draw(
         images={name: sky.image for name, sky in images.items()},
         variances={name: sky.variance for name, sky in images.items()},
         fluxes={name: np.stack([p.flux, p.sigma], axis=1) for name, p in points.items()},
-        empty=empty,
-        source=source & truth.far,
+        regions=truth.regions(),
         snr=points["restored_coadd"].snr,
     )
 

@@ -7,41 +7,39 @@
 
 from __future__ import annotations
 
-__all__ = ("COMMON_FWHM", "GALAXY_APERTURE", "PointFluxes", "measure_image", "measure_points", "measure_sky")
+__all__ = ("GALAXY_APERTURE", "PointFluxes", "measure_image", "measure_points", "measure_sky", "measure_wide")
 
 import dataclasses
 import itertools
 from typing import Any
 
 import numpy as np
-import scipy.ndimage
 from scipy.signal import fftconvolve
 
 from lsst.drp.restore.image_quality import psnr, sharpness, sky_noise, ssim, star_fwhm
-from lsst.drp.restore.psf_kernels import fwhm
+from lsst.drp.restore.target_psf import TARGET_FWHM
 
 from .detection import detect, match_sources, pairs_split
 from .fields import SNR_BINS
-from .methods import Cutout, SkyImage
 from .photometry import aperture_flux, psf_flux, psf_stamp
-from .robust import median, robust_scatter
+from .robust import GAUSSIAN_MEDIAN, median, robust_scatter
+from .shapes import COMMON_FWHM, count_splits, measure_galaxies, measure_shapes
+from .sky_image import Cutout, SkyImage
+from .true_images import blur, bring_to, truth_at
 from .truth import APERTURE, PSF_RADIUS, Truth
-
-COMMON_FWHM = 2.5
-"""FWHM of the Gaussian at which images are compared beside the pixel truth,
-pixels.
-"""
 
 GALAXY_APERTURE = 6.0
 """Radius of the apertures around galaxies, pixels."""
 
-_SAMPLED_FWHM = 1.9
+# A Gaussian of sigma 0.8 pixels has 1.88.
+_SAMPLED_FWHM = 1.85
+_FWHMS = (TARGET_FWHM, COMMON_FWHM)
 _FALSE_PER_PIXEL = 5 / 512**2
 # Of the local background in empty sky, pixels: inside of what is empty.
 _EMPTY_RING = (6.5, 10.5)
 
 
-def measure_image(truth: Truth, sky: SkyImage, cutout: Cutout) -> dict[str, Any]:
+def measure_image(truth: Truth, sky: SkyImage, cutout: Cutout, measured: SkyImage) -> dict[str, Any]:
     """Measure everything on one image.
 
     Parameters
@@ -53,6 +51,8 @@ def measure_image(truth: Truth, sky: SkyImage, cutout: Cutout) -> dict[str, Any]
     cutout : `Cutout`
         Part of the patch on which all methods, also those that restore only
         it, are compared with the truth.
+    measured : `SkyImage`
+        The image that the source list measures on, see `count_splits`.
 
     Returns
     -------
@@ -62,11 +62,37 @@ def measure_image(truth: Truth, sky: SkyImage, cutout: Cutout) -> dict[str, Any]
     results: dict[str, Any] = {}
     results.update(_measure_points(truth, sky))
     results.update(_measure_galaxies(truth, sky))
-    results.update(_measure_shapes(truth, sky))
+    results.update(_measure_stars(truth, sky))
     results.update(_measure_detection(truth, sky))
+    results.update(_measure_morphology(truth, sky, results["fwhm"], measured))
     results.update(measure_sky(truth, sky))
+    results.update(_measure_errors(truth, sky))
     results.update(_measure_fidelity(truth, sky, results["fwhm"], cutout))
     return results
+
+
+def measure_wide(truth: Truth, sky: SkyImage, cutout: Cutout, measured: SkyImage) -> dict[str, Any]:
+    """Measure what a random sky tells: fidelity, morphology and sky.
+
+    Parameters
+    ----------
+    truth, sky, cutout, measured
+        See `measure_image`.
+
+    Returns
+    -------
+    results : `dict` [`str`, `object`]
+        Some of the results of `measure_image`.
+    """
+    width = _measure_stars(truth, sky)["fwhm"]
+    if np.isnan(width):
+        width = sky.stated_fwhm
+    return {
+        "fwhm": width,
+        **_measure_morphology(truth, sky, width, measured),
+        **measure_sky(truth, sky),
+        **_measure_fidelity(truth, sky, width, cutout),
+    }
 
 
 def _bins(snr: np.ndarray) -> list[np.ndarray]:
@@ -140,7 +166,7 @@ def _measure_points(truth: Truth, sky: SkyImage) -> dict[str, Any]:
     points = measure_points(truth, sky)
     # A PSF narrower than that is undersampled: it has another shape at any
     # other fraction of a pixel, and fits nothing there.
-    sampled = sky.kernels is not None and fwhm(sky.kernels.mean(axis=(0, 1))) > _SAMPLED_FWHM
+    sampled = sky.stated_fwhm > _SAMPLED_FWHM
     error = (points.flux if sampled else points.aperture) / points.true - 1
     optimal = points.optimal / points.true - 1
     pull = (points.flux - points.true) / points.sigma
@@ -194,7 +220,7 @@ def _measure_galaxies(truth: Truth, sky: SkyImage) -> dict[str, Any]:
     return results | {"galaxies": {"snr": snr.tolist(), "error": error.tolist()}}
 
 
-def _measure_shapes(truth: Truth, sky: SkyImage) -> dict[str, Any]:
+def _measure_stars(truth: Truth, sky: SkyImage) -> dict[str, Any]:
     """Width and enclosed flux of bright stars, and of the stated PSF."""
     field = truth.field
     catalog = field.catalog
@@ -311,6 +337,7 @@ def measure_sky(truth: Truth, sky: SkyImage) -> dict[str, Any]:
     flux = flux[np.isfinite(flux)]
     scatter = float(flux.std(ddof=1)) if len(flux) > 2 else np.nan
     mean = float(flux.mean()) if len(flux) else np.nan
+    # Not of an image of a part of the patch.
     whole = np.isfinite(sky.image).mean() > 0.9
     return {
         "S_F": sharpness(sky.image) if whole else np.nan,
@@ -322,36 +349,50 @@ def measure_sky(truth: Truth, sky: SkyImage) -> dict[str, Any]:
     }
 
 
+def _measure_morphology(truth: Truth, sky: SkyImage, width: float, measured: SkyImage) -> dict[str, Any]:
+    """Errors, peaks, shapes and splits of isolated sources."""
+    return {
+        **measure_galaxies(truth, sky.image, width),
+        **measure_shapes(truth, sky, width),
+        **count_splits(truth, sky, width, measured),
+    }
+
+
+def _measure_errors(truth: Truth, sky: SkyImage) -> dict[str, float]:
+    """Stated standard deviation of pixels over their error, by region: from
+    the median of the squares of their ratio, which is that of a Gaussian.
+    Images at the target PSF only: the truth is not known at others.
+    """
+    names = ("empty", "points", "galaxies")
+    if sky.variance is None or not sky.at_target:
+        return {f"sigma / error, {name}": np.nan for name in names}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pull = (sky.image - truth_at(truth.field, TARGET_FWHM)) ** 2 / sky.variance
+    return {
+        f"sigma / error, {name}": float(np.sqrt(GAUSSIAN_MEDIAN / median(pull[pixels])))
+        for name, pixels in truth.regions().items()
+    }
+
+
 def _measure_fidelity(truth: Truth, sky: SkyImage, width: float, cutout: Cutout) -> dict[str, Any]:
-    """Similarity to the truth after arcsinh."""
-    pixel = truth.field.truth
-    blurred = _blur(pixel, COMMON_FWHM)
-    brought = sky.image
-    if width < COMMON_FWHM:
-        brought = _blur(sky.image, np.sqrt(COMMON_FWHM**2 - width**2))
+    """Similarity to the truth after arcsinh: to the pixel truth; to its
+    convolution with a Gaussian of 2.5 pixels (``common``), which is a bit wider
+    than that because the pixel truth has a width; and to the truth at a PSF
+    of exactly 2.5 pixels (``exact``) and of the target (``target``).
+    """
+    pixel, images = truth.field.truth, {fwhm: bring_to(sky.image, width, fwhm) for fwhm in _FWHMS}
+    pairs = {
+        "": (sky.image, pixel),
+        "common ": (images[COMMON_FWHM], blur(pixel, COMMON_FWHM)),
+        "exact ": (images[COMMON_FWHM], truth_at(truth.field, COMMON_FWHM)),
+        "target ": (images[TARGET_FWHM], truth_at(truth.field, TARGET_FWHM)),
+    }
     results: dict[str, float] = {}
     for where, part in (("", (slice(None), slice(None))), ("cutout ", cutout.slices)):
-        if not where and np.isfinite(sky.image).mean() < 0.9:
-            # Of a cutout the numbers are those on the cutout.
-            results |= {"psnr": np.nan, "ssim": np.nan, "common psnr": np.nan, "common ssim": np.nan}
-            continue
-        for label, image, target in (("", sky.image, pixel), ("common ", brought, blurred)):
+        # Of an image of the cutout alone the numbers are those on the cutout.
+        missing = not where and np.isfinite(sky.image).mean() < 0.9
+        for label, (image, target) in pairs.items():
             a, b = (np.arcsinh(pixels[part] / truth.softening) for pixels in (image, target))
-            results[f"{where}{label}psnr"] = psnr(a, b)
-            results[f"{where}{label}ssim"] = ssim(a, b)
+            results[f"{where}{label}psnr"] = np.nan if missing else psnr(a, b)
+            results[f"{where}{label}ssim"] = np.nan if missing else ssim(a, b)
     return results
-
-
-def _blur(image: np.ndarray, fwhm: float) -> np.ndarray:
-    """Convolve with a Gaussian; pixels that are missing count as zero and
-    stay missing.
-    """
-    missing = ~np.isfinite(image)
-    blurred = scipy.ndimage.gaussian_filter(
-        np.where(missing, 0, image).astype(np.float64),
-        fwhm / np.sqrt(8 * np.log(2)),
-        mode="constant",
-        truncate=6,
-    )
-    blurred[missing] = np.nan
-    return blurred

@@ -3,29 +3,39 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Measure restored coadds on fields with a known truth, beside other methods.
+"""Measure restored coadds on fields with a known truth and on real images,
+beside other methods.
 
-Run by ``make bench-quality``.  Prints one table; writes it, the figures and all
+Run by ``make bench-quality``.  Prints a report; writes it, the figures and all
 numbers into ``benchmarks/results``.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
-import subprocess
+import pickle
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from .fields import FieldOptions
-from .jobs import draw_noise, prepare_field, run_jobs, run_method
+from .held_out import DATA_VARIABLE, HALVES, decam_folder, run_half
+from .hsc_hst import FIELDS, run_on_coadd
+from .jobs import Job, draw_noise, prepare_field, prepare_scene, run_jobs, run_method, run_scene
+from .morphologies import DEPTHS, cosmos_scene, jwst_scene, real_images_folder
+from .scenes import crowded_scene, empty_scene
 
 RESULTS = Path(__file__).resolve().parent / "results"
-_HELD_OUT = Path(__file__).resolve().parent / "held_out.py"
+
+# Methods that fields other than the designed ones are restored by.
+_SOME = ("default", "imagemm", "sgp", "rubin", "proper", "reference")
+_DEEP_SIZE, _DEEP_VISITS = 256, 80
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -43,7 +53,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     add = parser.add_argument
-    add("--seeds", type=int, nargs="+", default=[901, 902, 903], help="seeds of the fields")
+    add("--seeds", type=int, nargs="+", default=[931, 932, 933], help="seeds of the designed fields")
     add("--size", type=int, default=512, help="height and width of a field, pixels, a multiple of 64")
     add("--visits", type=int, default=16, help="number of exposures")
     add("--methods", nargs="+", help="methods to run  [default: all]")
@@ -52,8 +62,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--draws", type=int, default=20, help="draws of the noise, 0 for none")
     add("--draw-size", type=int, default=192, help="height and width of their field, pixels")
     add("--draw-visits", type=int, default=8, help="their number of exposures")
-    add("--no-wide", action="store_true", help="leave out the wide field")
-    add("--no-held-out", action="store_true", help="leave out the real exposures")
+    add("--no-wide", action="store_true", help="leave out the wide and the deep field")
+    add("--no-scenes", action="store_true", help="leave out real morphologies, crowded field and pure noise")
+    add("--no-real", action="store_true", help="leave out the real exposures of HSC and DECam")
     add("--workers", type=int, default=2, help="processes side by side, one thread each")
     add("--results", type=Path, default=RESULTS, help="folder to write to")
     return parser.parse_args(arguments)
@@ -76,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     options.results.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        results, images = run(options, Path(folder))
+        results, images = Benchmark(options, Path(folder)).run()
     from .report import format_report
 
     results["seconds"] = time.perf_counter() - start
@@ -88,8 +99,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def run(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Simulate, restore and measure.
+class Benchmark:
+    """All fields, and all methods on them.
 
     Parameters
     ----------
@@ -97,126 +108,217 @@ def run(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dict
         See `parse`.
     folder : `pathlib.Path`
         For temporary files.
-
-    Returns
-    -------
-    results : `dict` [`str`, `object`]
-        All numbers; see `format_report`.
-    images : `dict` [`str`, `object`]
-        Images of the first seed, for the figures.
     """
-    import pickle
 
-    from .fields import counts
-    from .jobs import Job
-    from .measure import measure_sky
-    from .methods import METHODS, SkyImage
-    from .report import combine, summarize_draws, targets
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        from .methods import METHODS
 
-    fields = {
-        str(seed): FieldOptions(seed=seed, size=options.size, visits=options.visits) for seed in options.seeds
-    }
-    if not options.no_wide:
-        fields["wide"] = FieldOptions(
-            seed=options.seeds[0], size=options.size, visits=options.visits, wide=True
-        )
-    paths = {name: folder / f"{name}.pickle" for name in fields}
-    log = options.results / "quality.log"
-    log.unlink(missing_ok=True)
-    simulations: list[Job] = [
-        (f"field {name}", prepare_field, (fields[name], paths[name], options.cutout)) for name in fields
-    ]
-    cutouts = run_jobs(simulations, options.workers, log)
-    methods = [name for name in METHODS if not options.methods or name in options.methods]
-    jobs: list[Job] = []
-    for method in methods:
-        seeds = options.seeds[: options.paper_seeds] if method == "paper" else options.seeds
-        jobs += [
-            (f"{method} {seed}", run_method, (method, paths[str(seed)], cutouts[f"field {seed}"]))
-            for seed in seeds
+        self._options = options
+        self._folder = folder
+        self._log = options.results / "quality.log"
+        self._methods = [name for name in METHODS if not options.methods or name in options.methods]
+        self._skipped: list[str] = []
+
+    def run(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Simulate, restore and measure.
+
+        Returns
+        -------
+        results : `dict` [`str`, `object`]
+            All numbers; see `format_report`.
+        images : `dict` [`str`, `object`]
+            Images for the figures; see `draw_figures`.
+        """
+        self._log.unlink(missing_ok=True)
+        cutouts, scenes = self._simulate()
+        jobs = [*self._designed_jobs(cutouts), *self._other_jobs(cutouts, scenes), *self._real_jobs()]
+        jobs += self._draw_jobs()
+        done = run_jobs(jobs, self._options.workers, self._log)
+        return self._collect(done, cutouts, scenes)
+
+    def _simulate(self) -> tuple[dict[str, Any], list[str]]:
+        """Make all fields; return the cutouts of the simulated ones, and the
+        names of the scenes.
+        """
+        options = self._options
+        fields = {
+            str(seed): FieldOptions(seed=seed, size=options.size, visits=options.visits)
+            for seed in options.seeds
+        }
+        if not options.no_wide:
+            fields["wide"] = dataclasses.replace(fields[str(options.seeds[0])], wide=True)
+            fields["deep"] = FieldOptions(
+                seed=options.seeds[0],
+                size=min(_DEEP_SIZE, options.size),
+                visits=max(_DEEP_VISITS, options.visits) if options.size >= _DEEP_SIZE else options.visits,
+                wide=True,
+            )
+        scenes: dict[str, tuple[Any, tuple[Any, ...]]] = {}
+        if not options.no_scenes:
+            folder = real_images_folder()
+            for name, make in (("JWST", jwst_scene), ("COSMOS", cosmos_scene)):
+                scenes |= {f"{name}{depth}": (make, (folder, peak)) for depth, peak in DEPTHS.items()}
+            scenes["crowded"] = (crowded_scene, (options.seeds[0], options.size))
+            scenes["pure noise"] = (empty_scene, (options.seeds[0], options.size))
+        jobs: list[Job] = [
+            (name, prepare_field, (field, self._path(name), options.cutout)) for name, field in fields.items()
         ]
-        if method in ("reference", "naive", "default", "fast", "imagemm") and "wide" in fields:
-            jobs.append((f"{method} wide", run_method, (method, paths["wide"], cutouts["field wide"], False)))
-    for n in range(options.draws):
-        draw = FieldOptions(
-            seed=options.seeds[0], size=options.draw_size, visits=options.draw_visits, noise_seed=n + 1
-        )
-        jobs.append((f"draw {n}", draw_noise, (draw,)))
-    done = run_jobs(jobs, options.workers, log)
+        jobs += [
+            (name, prepare_scene, (make, arguments, self._path(name)))
+            for name, (make, arguments) in scenes.items()
+        ]
+        # The field with most exposures takes longest.
+        jobs.sort(key=lambda job: job[0] != "deep")
+        done = run_jobs(jobs, options.workers, self._log)
+        self._skipped += [f"{name}: {done[name]}" for name in scenes if done[name]]
+        return {name: done[name] for name in fields}, [name for name in scenes if not done[name]]
 
-    by_image: dict[str, dict[str, Any]] = {}
-    costs: dict[str, dict[str, tuple[float, float, float]]] = {}
-    notes: dict[str, str] = {}
-    pictures: dict[str, Any] = {}
-    for method in methods:
-        for seed in map(str, options.seeds):
-            result = done.get(f"{method} {seed}")
-            if result is None:
-                continue
-            if result.failure:
-                notes[method] = f"not run: {result.failure}"
-            for image, measurements in result.measurements.items():
-                by_image.setdefault(image, {})[seed] = measurements
-                costs.setdefault(image, {})[seed] = (result.seconds, result.cpu, result.peak)
-            if seed == str(options.seeds[0]):
-                pictures |= result.images
-    if "network as published" in by_image and len(by_image["network as published"]) < len(options.seeds):
-        notes["network as published"] = f"only seed {', '.join(by_image['network as published'])}, for time."
-    medians = {image: combine(by_seed) for image, by_seed in by_image.items()}
+    def _designed_jobs(self, cutouts: dict[str, Any]) -> Iterable[Job]:
+        """Run every method on the designed fields."""
+        for method in self._methods:
+            seeds = self._options.seeds
+            for seed in map(str, seeds[: self._options.paper_seeds] if method == "paper" else seeds):
+                yield f"{method} {seed}", run_method, (method, self._path(seed), cutouts[seed])
 
-    wide: dict[str, Any] = {}
-    if "wide" in fields:
-        from lsst.drp.restore.image_quality import sharpness, sky_noise
+    def _other_jobs(self, cutouts: dict[str, Any], scenes: Iterable[str]) -> Iterable[Job]:
+        """Run some methods on the other fields."""
+        for method in (method for method in _SOME if method in self._methods):
+            for name in ("deep", "wide"):
+                if name in cutouts:
+                    yield f"{method} {name}", run_method, (method, self._path(name), cutouts[name], True)
+            for name in scenes:
+                yield f"{method} {name}", run_scene, (method, self._path(name))
 
-        field, _ = pickle.loads(paths["wide"].read_bytes())
-        for method in methods:
-            if f"{method} wide" in done:
-                wide |= done[f"{method} wide"].measurements
-        wide["truth"] = {"S_F": sharpness(field.truth), "sigma_sky": sky_noise(field.truth)}
-        wide["counts"] = counts(field)
-    draws = summarize_draws([done[f"draw {n}"] for n in range(options.draws)]) if options.draws else {}
-    true_sky = {}
-    for seed in reversed(options.seeds):
-        field, truth = pickle.loads(paths[str(seed)].read_bytes())
-        true_sky[str(seed)] = measure_sky(truth, SkyImage(image=field.truth))
-    results = {
-        "options": {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()},
-        "by_image": by_image,
-        "medians": medians,
-        "costs": {
-            image: [_median([one[k] for one in by_seed.values()]) for k in range(3)]
-            for image, by_seed in costs.items()
-        },
-        "costs_by_seed": costs,
-        "notes": notes,
-        "truth": combine(true_sky),
-        "wide": wide,
-        "draws": draws,
-        "targets": targets(medians, wide, draws),
-        "held_out": "" if options.no_held_out else held_out(),
-    }
-    return results, {
-        "images": pictures,
-        "truth": field.truth,
-        "sigma": truth.softening,
-        "cutout": cutouts[f"field {options.seeds[0]}"],
-    }
+    def _real_jobs(self) -> Iterable[Job]:
+        """Restore real exposures."""
+        if self._options.no_real:
+            return
+        decam, hires = decam_folder(), real_images_folder()
+        if (decam / "load.py").is_file():
+            yield from ((half, run_half, (decam, half)) for half in HALVES)
+        else:
+            self._skipped.append(f"DECam: there is no load.py in {decam} ({DATA_VARIABLE} says where)")
+        if not (hires / "Cut_HST.fits").is_file():
+            self._skipped.append(f"HSC: there is no Cut_HST.fits in {hires}")
+            return
+        for name in FIELDS:
+            for method in (method for method in _SOME if method in self._methods):
+                yield f"{method} HSC {name}", run_on_coadd, (method, hires, name)
 
+    def _draw_jobs(self) -> Iterable[Job]:
+        """Restore draws of the noise."""
+        options = self._options
+        for n in range(options.draws):
+            draw = FieldOptions(
+                seed=options.seeds[0], size=options.draw_size, visits=options.draw_visits, noise_seed=n + 1
+            )
+            yield f"draw {n}", draw_noise, (draw,)
 
-def held_out() -> str:
-    """Run the benchmark on real exposures, if there is one.
+    def _collect(
+        self, done: dict[str, Any], cutouts: dict[str, Any], scenes: list[str]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Put the results of all jobs together."""
+        from .fields import counts
+        from .report import combine, summarize_draws
+        from .targets import compare_with_targets
 
-    Returns
-    -------
-    line : `str`
-        The last line that it prints.
-    """
-    if not _HELD_OUT.exists():
-        return "DECam, held-out half: no benchmark"
-    command = [sys.executable, "-m", "benchmarks.held_out"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    printed = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-    return printed[-1] if printed else "DECam, held-out half: nothing printed"
+        options = self._options
+        first = str(options.seeds[0])
+        by_image: dict[str, dict[str, Any]] = {}
+        costs: dict[str, dict[str, tuple[float, float, float]]] = {}
+        notes: dict[str, str] = {}
+        pictures: dict[str, Any] = {}
+        for method in self._methods:
+            for seed in map(str, options.seeds):
+                result = done.get(f"{method} {seed}")
+                if result is None:
+                    continue
+                if result.failure:
+                    notes[method] = f"not run: {result.failure}"
+                for image, measurements in result.measurements.items():
+                    by_image.setdefault(image, {})[seed] = measurements
+                    costs.setdefault(image, {})[seed] = (result.seconds, result.cpu, result.peak)
+                pictures |= result.images if seed == first else {}
+        for image, by_seed in by_image.items():
+            if len(by_seed) < len(options.seeds):
+                notes[image] = f"only seed {', '.join(by_seed)}, for time."
+        medians = {image: combine(by_seed) for image, by_seed in by_image.items()}
+
+        truths = {name: self._truths(name) for name in cutouts}
+        results: dict[str, Any] = {
+            "options": {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()},
+            "by_image": by_image,
+            "medians": medians,
+            "costs": {
+                image: [_median([one[k] for one in by_seed.values()]) for k in range(3)]
+                for image, by_seed in costs.items()
+            },
+            "costs_by_seed": costs,
+            "notes": notes,
+            "truth": {
+                name: combine({seed: truths[seed][name] for seed in map(str, options.seeds)})
+                for name in truths[first]
+            },
+            "scenes": {name: self._measurements(done, name) for name in scenes},
+            "hst": {},
+            "decam": {half: done[half] for half in HALVES if half in done},
+            "draws": summarize_draws([done[f"draw {n}"] for n in range(options.draws)])
+            if options.draws
+            else {},
+            "skipped": self._skipped,
+        }
+        for name in ("wide", "deep"):
+            results[name] = self._measurements(done, name) | truths[name] if name in cutouts else {}
+        if "wide" in cutouts:
+            results["counts"] = counts(self._load("wide")[0])
+        images: dict[str, Any] = {"designed": pictures, "cutout": cutouts[first], "HST": {}}
+        for name in FIELDS:
+            for method in self._methods:
+                correlations, restored = done.get(f"{method} HSC {name}", ({}, {}))
+                results["hst"].setdefault(name, {}).update(correlations)
+                images["HST"].setdefault(name, {}).update(restored)
+        if not any(results["hst"].values()):
+            results["hst"], images["HST"] = {}, {}
+        results["targets"] = compare_with_targets(results)
+        images["field"], images["truth"] = self._load(first)
+        images["scenes"] = {
+            name: (self._load(name), self._images(done, name))
+            for name in scenes
+            if name not in ("pure noise",)
+        }
+        return results, images
+
+    def _truths(self, name: str) -> dict[str, dict[str, Any]]:
+        """Measure the truth of a field, by its PSF."""
+        from lsst.drp.restore.target_psf import TARGET_FWHM
+
+        from .measure import measure_sky
+        from .sky_image import SkyImage
+        from .true_images import truth_at
+
+        field, truth = self._load(name)
+        return {
+            "truth in pixels": measure_sky(truth, SkyImage(image=field.truth)),
+            "truth at the target PSF": measure_sky(truth, SkyImage(image=truth_at(field, TARGET_FWHM))),
+        }
+
+    def _measurements(self, done: dict[str, Any], field: str) -> dict[str, Any]:
+        """Return what was measured on the images of a field."""
+        found = [done[f"{method} {field}"] for method in self._methods if f"{method} {field}" in done]
+        return {image: numbers for result in found for image, numbers in result.measurements.items()}
+
+    def _images(self, done: dict[str, Any], field: str) -> dict[str, Any]:
+        """Return the images of a field."""
+        found = [done[f"{method} {field}"] for method in self._methods if f"{method} {field}" in done]
+        return {image: pixels for result in found for image, pixels in result.images.items()}
+
+    def _path(self, field: str) -> Path:
+        """Return the file of a field."""
+        return self._folder / f"{field}.pickle"
+
+    def _load(self, field: str) -> Any:
+        """Read the file of a field."""
+        return pickle.loads(self._path(field).read_bytes())
 
 
 def draw_figures(results: dict[str, Any], images: dict[str, Any], folder: Path) -> None:
@@ -225,21 +327,29 @@ def draw_figures(results: dict[str, Any], images: dict[str, Any], folder: Path) 
     Parameters
     ----------
     results, images : `dict` [`str`, `object`]
-        From `run`.
+        From `Benchmark.run`.
     folder : `pathlib.Path`
         Where to write them.
     """
     from .figures import plot_completeness, plot_cutouts, plot_fluxes
+    from .pictures import plot_hst, plot_scenes
 
     plot_cutouts(
-        images["images"],
-        images["truth"],
+        images["designed"],
+        {image: numbers["fwhm"] for image, numbers in results["medians"].items()},
+        images["field"],
         images["cutout"],
-        images["sigma"],
+        images["truth"].softening,
         folder / "quality_cutouts.png",
     )
     plot_fluxes(results["by_image"], folder / "quality_fluxes.png")
     plot_completeness(results["medians"], folder / "quality_completeness.png")
+    for kind in ("JWST", "COSMOS", "crowded"):
+        scenes = {name: scene for name, scene in images["scenes"].items() if name.startswith(kind)}
+        if scenes:
+            plot_scenes(scenes, results["scenes"], folder / f"quality_{kind.lower()}.png")
+    if images["HST"]:
+        plot_hst(images["HST"], results["hst"], folder / "quality_hst.png")
 
 
 def _median(values: list[float]) -> float:
@@ -248,6 +358,8 @@ def _median(values: list[float]) -> float:
 
 def _plain(value: Any) -> Any:
     """Make JSON of results: no NaN, no NumPy, no tuples."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

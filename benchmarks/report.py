@@ -3,11 +3,11 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The table of the benchmark: numbers to text."""
+"""The report of the benchmark: numbers to text."""
 
 from __future__ import annotations
 
-__all__ = ("IMAGES", "combine", "format_report", "summarize_draws", "targets")
+__all__ = ("combine", "format_report", "summarize_draws")
 
 import math
 import statistics
@@ -16,27 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from .fields import SNR_BINS
+from .hallucinations import FALSE_BINS
 from .jobs import Draw
-from .measure import COMMON_FWHM, GALAXY_APERTURE
-from .methods import DECONVOLUTION_STEPS, IMAGEMM_STEPS, STARRED_FWHM
+from .measure import GALAXY_APERTURE
+from .methods import IMAGEMM_STEPS
+from .peers import RUBIN_STEPS, SGP_STEPS
+from .scenes import CROWDED_BINS
+from .shapes import COMMON_FWHM
+from .starred_peer import STARRED_FWHM, STARRED_LAMBDAS
+from .tables import IMAGES, REFERENCE, SNR_LABELS, block, value_at
+from .targets import format_targets
 from .truth import APERTURE
 
-IMAGES = (
-    *("naive mean", "reference coadd", "deconvolved coadd", "STARRED", "network as published", "ImageMM"),
-    *("restored_coadd, fast", "restored_coadd", "restored_coadd_measurable"),
-)
-"""The images in the order of the table (`tuple`)."""
-
-_REFERENCE, _OURS = "reference coadd", IMAGES[-3:]
-_, _LATENT, _MEASURABLE = _OURS
-_LABELS = {low: f">{low:.0f}" if math.isinf(high) else f"{low:.0f}-{high:.0f}" for low, high in SNR_BINS}
-_WIDTH = 26
-# Noise that a detection is told: what the image states, or one number.
-_PAIR_FILTERS = {
-    "stated sigma": ("plain 1", "plain 3", "matched 1", "matched 3"),
-    "flat sigma": ("plain 1 flat", "plain 3 flat", "matched 1 flat", "matched 3 flat"),
-}
 _PLURAL = {"point": "points", "galaxy": "galaxies"}
 
 
@@ -80,137 +71,43 @@ def summarize_draws(draws: Sequence[Draw]) -> dict[str, dict[str, float]]:
     Returns
     -------
     ratios : `dict` [`str`, `dict`]
-        By image: ``empty`` and ``source``, root of the mean stated variance
-        over the mean variance over the draws, of the pixels in empty sky and
-        on sources; ``flux``, median over the isolated points of the same
-        ratio of PSF fluxes; ``draws``, their number.
+        By image: root of the mean stated variance over the mean variance over
+        the draws, of the pixels of each of `Truth.regions`; ``flux``, median
+        over the isolated points of the same ratio of PSF fluxes; ``draws``,
+        their number.
     """
     summary: dict[str, dict[str, float]] = {}
-    empty = np.logical_and.reduce([draw.empty for draw in draws])
-    source = np.logical_and.reduce([draw.source for draw in draws])
+    regions = {
+        name: np.logical_and.reduce([draw.regions[name] for draw in draws]) for name in draws[0].regions
+    }
     for name in draws[0].images:
+        summary[name] = dict.fromkeys((*regions, "flux"), math.nan) | {"draws": len(draws)}
         if draws[0].variances[name] is None:
-            summary[name] = {"empty": math.nan, "source": math.nan, "flux": math.nan}
             continue
         found = np.var([draw.images[name] for draw in draws], axis=0, ddof=1)
         stated = np.mean([draw.variances[name] for draw in draws], axis=0)
         valid = np.isfinite(found) & np.isfinite(stated)
-        ratios = {
-            label: float(np.sqrt(stated[pixels & valid].mean() / found[pixels & valid].mean()))
-            for label, pixels in (("empty", empty), ("source", source))
-        }
+        for label, pixels in regions.items():
+            with np.errstate(invalid="ignore", divide="ignore"):
+                ratio = stated[pixels & valid].mean() / found[pixels & valid].mean()
+            summary[name][label] = float(np.sqrt(ratio))
         fluxes = np.array([draw.fluxes[name] for draw in draws])
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore"):
             by_point = np.sqrt((fluxes[..., 1] ** 2).mean(axis=0) / fluxes[..., 0].var(axis=0, ddof=1))
-        summary[name] = ratios | {"flux": float(np.nanmedian(by_point))}
-    for one in summary.values():
-        one["draws"] = len(draws)
+        summary[name]["flux"] = float(np.nanmedian(by_point))
     return summary
 
 
-def targets(
-    medians: Mapping[str, Mapping[str, Any]],
-    wide: Mapping[str, Mapping[str, float]],
-    draws: Mapping[str, Mapping[str, float]],
-) -> list[tuple[str, str, float, bool | None]]:
-    """Compare the results with the targets of the default configuration.
-
-    Parameters
-    ----------
-    medians : `~collections.abc.Mapping`
-        Medians over the seeds by image.
-    wide : `~collections.abc.Mapping`
-        Noise and sharpness on the wide field by image.
-    draws : `~collections.abc.Mapping`
-        Results of `summarize_draws`.
-
-    Returns
-    -------
-    rows : `list` [`tuple`]
-        What is asked for, the limit, the number, and whether it is met
-        (`None`: not measured).
-    """
-    rows: list[tuple[str, str, float, bool | None]] = []
-
-    def add(
-        label: str, value: float, low: float = -math.inf, high: float = math.inf, limit: str = ""
-    ) -> None:
-        limit = limit or (f"{low:g} to {high:g}" if low > -math.inf else f"<= {high:g}")
-        rows.append((label, limit, value, None if math.isnan(value) else bool(low <= value <= high)))
-
-    def get(image: str, *names: str) -> float:
-        value: Any = medians.get(image, {})
-        for name in names:
-            value = value.get(name, {}) if isinstance(value, Mapping) else {}
-        return math.nan if isinstance(value, Mapping) else float(value)
-
-    for low, limit in zip((50, 20, 10, 5), (0.01, 0.02, 0.05, 0.1), strict=True):
-        for kind in ("point", "galaxy"):
-            label = f"flux bias, {_PLURAL[kind]}, S/N {_LABELS[low]}"
-            add(label, get(_MEASURABLE, f"{kind} {low}", "bias"), -limit, limit)
-    for low in (20, 50):
-        add(
-            f"flux scatter / optimal, points, S/N {_LABELS[low]}",
-            get(_MEASURABLE, f"point {low}", "relative"),
-            high=1.2,
-        )
-    add("FWHM / reference coadd, restored_coadd", get(_LATENT, "fwhm / reference"), high=0.6)
-    for image in (_MEASURABLE, _LATENT):
-        add(f"FWHM / stated, {image}", get(image, "fwhm / stated"), 0.97, 1.03)
-        for radius in (5, 10):
-            value = get(image, f"flux in {radius} / stated")
-            add(f"flux in {radius} px / stated, {image}", value, 0.99, 1.01)
-    for image in (_MEASURABLE, _LATENT):
-        for label in ("empty", "source"):
-            value = draws.get(image, {}).get(label, math.nan)
-            add(f"sigma stated / draws, {label}, {image}", value, 0.8, 1.25)
-    add("pull width", get(_MEASURABLE, "pull width"), 0.8, 1.3)
-    add("empty apertures, mean / scatter", get(_MEASURABLE, "empty mean / scatter"), -0.1, 0.1)
-    for label in ("5-10", "10-20"):
-        least = get(_REFERENCE, f"completeness {label}")
-        name = f"completeness {label} (reference {least:.3f})"
-        add(name, get(_MEASURABLE, f"completeness {label}"), least, limit=">= reference")
-    for label, filters in _PAIR_FILTERS.items():
-        split, own = (
-            max(get(image, "detection", name, "pairs") for name in filters) for image in (_REFERENCE, _LATENT)
-        )
-        label = f"pairs split, restored_coadd, {label} (ref. {split:.3f})"
-        add(label, own, max(2 * split, math.ulp(0.0)), limit=">= 2x reference")
-    for name in ("psnr", "common psnr"):
-        others = [get(image, name) for image in IMAGES if image not in _OURS]
-        most = max((value for value in others if not math.isnan(value)), default=math.nan)
-        own = max(get(_LATENT, name), get(_MEASURABLE, name))
-        add(f"arcsinh {name} (best other {most:.2f})", own, most, limit="> all others")
-    if wide:
-        reference = wide[_REFERENCE]
-        for image in (_LATENT, _MEASURABLE):
-            noise = wide[image]["sigma_sky"] / reference["sigma_sky"]
-            add(f"sigma_sky / reference, wide, {image}", noise, high=0.29)
-            sharp = wide[image]["S_F"] / reference["S_F"]
-            add(f"S_F / reference, wide, {image}", sharp, 1.15, limit=">= 1.15")
-    return rows
-
-
-def _row(label: str, values: Sequence[float | str], form: str, width: int = 8) -> str:
-    cells = []
-    for value in values:
-        if isinstance(value, str):
-            text = value
-        else:
-            text = "-" if math.isnan(value) else format(value, form)
-        cells.append(text.rjust(width))
-    return f"{label:<{_WIDTH}}" + "".join(cells)
-
-
 def format_report(results: Mapping[str, Any]) -> str:
-    """Write the table.
+    """Write the report.
 
     Parameters
     ----------
     results : `~collections.abc.Mapping`
-        ``options``; ``medians``, ``costs`` and ``notes`` by image; ``truth``; ``wide``;
-        ``draws``; ``targets``; ``held_out``: what the benchmark on real
-        exposures printed.
+        ``options``; ``medians``, ``costs`` and ``notes`` by image; ``truth``;
+        ``wide`` and ``deep`` by image, ``counts``; ``scenes`` by scene and
+        image; ``hst`` by cutout and image; ``decam`` by half and method;
+        ``draws``; ``targets``; ``skipped``: what was left out and why.
 
     Returns
     -------
@@ -223,123 +120,282 @@ def format_report(results: Mapping[str, Any]) -> str:
         f"Seeds {seeds}: {options['visits']} exposures of {options['size']}x{options['size']} pixels of 0.2 "
         "arcsec; medians over the seeds.",
         "",
+        *_fluxes(medians),
+        *_stars(medians),
+        *_detection(medians),
+        *_fidelity(medians),
+        *_morphology("Galaxies and stars of the designed fields", medians),
+        *_shapes(medians),
+        *_sky(medians, results["truth"]),
+        *_cost(results["costs"], results["notes"], options),
     ]
-    names = [name for name in IMAGES if name in medians]
+    if results["wide"]:
+        counts = ", ".join(f"{k} {v:.1f}" for k, v in results["counts"].items())
+        title = f"Wide field, one seed, random sky (sources per square arcmin: {counts})"
+        lines += _random_sky(title, results["wide"])
+    if results["deep"]:
+        lines += _random_sky("Deep field: 80 exposures of 256x256 pixels, random sky", results["deep"])
+    lines += _scenes(results["scenes"])
+    if results["hst"]:
+        lines += _images_by_case(
+            "HSC i coadds, restored from the coadd alone: correlation with HST (F814W) at the target PSF",
+            results["hst"],
+            {f"cutout {name or 0}": (name, ()) for name in results["hst"]},
+            ".4f",
+        )
+    lines += _uncertainty(medians, results["draws"], options)
+    lines += _decam(results["decam"])
+    lines += [f"Skipped: {reason}" for reason in results["skipped"]]
+    return "\n".join([*lines, *format_targets(results["targets"])])
 
-    def block(
-        title: str, header: Sequence[str], rows: Mapping[str, Sequence[float | str]], form: str
-    ) -> None:
-        width = max(9, *(len(text) + 2 for text in header))
-        lines.extend([title, _row("", header, "", width)])
-        lines.extend(_row(name, row, form, width) for name, row in rows.items())
-        lines.append("")
 
-    lows = list(_LABELS)
+def _named(images: Mapping[str, Any]) -> list[str]:
+    """Return the images that there are, in order."""
+    return [name for name in IMAGES if name in images]
+
+
+def _columns(images: Mapping[str, Any], *keys: str) -> dict[str, list[float]]:
+    """Look up numbers of each image."""
+    return {name: [value_at(images, name, key) for key in keys] for name in _named(images)}
+
+
+def _fluxes(medians: Mapping[str, Any]) -> list[str]:
+    """Fluxes of isolated sources by S/N."""
+    lines: list[str] = []
+    names, lows = _named(medians), list(SNR_LABELS)
     for kind, how in (
         ("point", f"PSF fits where a well sampled PSF is stated, else apertures of {APERTURE:g} px"),
         ("galaxy", f"apertures of {GALAXY_APERTURE:g} px against the truth at the stated PSF"),
     ):
-        measure = f"isolated {_PLURAL[kind]} by coadd S/N ({how})"
-        header = [f"{what} {_LABELS[low]}" for what in ("bias%", "scat%") for low in lows]
         scale = {
             name: [
-                100 * medians[name][f"{kind} {low:.0f}"][what] for what in ("bias", "scatter") for low in lows
+                100 * medians[name][f"{kind} {low:.0f}"][key] for key in ("bias", "scatter") for low in lows
             ]
             for name in names
         }
-        block(f"Fluxes of {measure}: median error and robust scatter, per cent", header, scale, ".2f")
-        base = medians[_REFERENCE]
-        relative = {
-            name: [
-                medians[name][f"{kind} {low:.0f}"]["relative"]
-                if kind == "point"
-                else medians[name][f"{kind} {low:.0f}"]["scatter"] / base[f"{kind} {low:.0f}"]["scatter"]
-                for low in lows
-            ]
-            + [medians[name][f"{kind} {low:.0f}"]["n"] for low in lows]
-            for name in names
-        }
+        lines += block(
+            f"Fluxes of isolated {_PLURAL[kind]} by coadd S/N ({how}):\n"
+            "median error and robust scatter, per cent",
+            [f"{key} {SNR_LABELS[low]}" for key in ("bias%", "scat%") for low in lows],
+            scale,
+            ".2f",
+        )
+        base = medians[REFERENCE]
+        relative = {}
+        for name in names:
+            bins = [(medians[name][f"{kind} {low:.0f}"], base[f"{kind} {low:.0f}"]) for low in lows]
+            relative[name] = [
+                one["relative"] if kind == "point" else one["scatter"] / reference["scatter"]
+                for one, reference in bins
+            ] + [one["n"] for one, _ in bins]
         of = "optimal PSF photometry on" if kind == "point" else "the same apertures on"
-        header = [f"rel {_LABELS[low]}" for low in lows] + [f"N {_LABELS[low]}" for low in lows]
-        block(f"... scatter relative to {of} the reference coadd; number of sources", header, relative, ".3g")
-    keys: tuple[str, ...] = ("fwhm", "fwhm / reference", "stated fwhm", "fwhm / stated")
-    keys += ("flux in 5 / stated", "flux in 10 / stated", "pull median", "pull width")
-    header = ["FWHM", "/coadd", "stated", "/stated", "f5/stated", "f10/stated", "pull med", "pull wid"]
-    block(
+        lines += block(
+            f"... scatter relative to {of} the reference coadd; number of sources",
+            [f"rel {SNR_LABELS[low]}" for low in lows] + [f"N {SNR_LABELS[low]}" for low in lows],
+            relative,
+            ".3g",
+        )
+    return lines
+
+
+def _stars(medians: Mapping[str, Any]) -> list[str]:
+    """Width and enclosed flux of stars, pulls of points."""
+    return block(
         "Stars of S/N > 50: FWHM (pixels), enclosed flux in 5 and 10 px; pulls of points of S/N > 5",
-        header,
-        {name: [medians[name][key] for key in keys] for name in names},
+        ["FWHM", "/coadd", "stated", "/stated", "f5/stated", "f10/stated", "pull med", "pull wid"],
+        _columns(
+            medians,
+            *("fwhm", "fwhm / reference", "stated fwhm", "fwhm / stated"),
+            *("flux in 5 / stated", "flux in 10 / stated", "pull median", "pull width"),
+        ),
         ".3f",
     )
+
+
+def _detection(medians: Mapping[str, Any]) -> list[str]:
+    """Completeness and pairs."""
     keys = ("filter", "false", *(f"completeness {label}" for label in ("3-5", "5-10", "10-20")))
     keys += ("pair filter", "pairs")
-    block(
+    return block(
         "Detection by sep at equal false rate (5 on 512x512 pixels), each image with the best of plain and "
         "matched filter,\nminimal area 1 and 3, the variance it states and a flat one",
         ("filter", "false", "S/N 3-5", "S/N 5-10", "S/N 10-20", "for pairs", "split"),
-        {name: [medians[name][key] for key in keys] for name in names},
+        {name: [medians[name][key] for key in keys] for name in _named(medians)},
         ".3f",
     )
-    keys = ("psnr", "ssim", "common psnr", "common ssim")
-    block(
-        "arcsinh(image / coadd's sky sigma): PSNR (dB) and SSIM against the pixel truth and against the "
-        f"truth at {COMMON_FWHM:g} px FWHM\n(@G: sharper images are convolved to it, coadds are compared as "
-        "they are), and on STARRED's cutout",
-        ("PSNR", "SSIM", "PSNR@G", "SSIM@G", "cut PSNR", "cut SSIM", "cut PSNR@G", "cut SSIM@G"),
-        {name: [medians[name][key] for key in (*keys, *(f"cutout {k}" for k in keys))] for name in names},
+
+
+def _fidelity(medians: Mapping[str, Any]) -> list[str]:
+    """PSNR and SSIM of the designed fields."""
+    keys = (
+        *("psnr", "ssim", "common psnr", "common ssim", "exact psnr", "target psnr", "target ssim"),
+        *("cutout common psnr", "cutout target psnr"),
+    )
+    header = ("PSNR", "SSIM", "PSNR@2.5", "SSIM@2.5", "exact@2.5", "PSNR@T", "SSIM@T", "cut @2.5", "cut @T")
+    return block(
+        "arcsinh(image / coadd's sky sigma): PSNR (dB) and SSIM against the pixel truth; against it "
+        f"convolved with a\nGaussian of {COMMON_FWHM:g} px (@2.5), against the truth at a PSF of exactly "
+        "that (exact) and at the target PSF (@T), also on\nSTARRED's cutout. Sharper images are convolved "
+        "to it, others are compared as they are.",
+        header,
+        _columns(medians, *keys),
         ".3f",
     )
+
+
+def _morphology(title: str, images: Mapping[str, Any]) -> list[str]:
+    """Errors, peaks and splits."""
+    rows = _columns(
+        images, "galaxy error", "peaks", "true peaks", "n galaxies", "galaxies split", "stars split"
+    )
+    return block(
+        f"{title}, S/N > 20: error norm at {COMMON_FWHM:g} px, peaks per galaxy, split by the source list",
+        ("error", "peaks", "in truth", "N", "gal. split", "stars split"),
+        rows,
+        ".3f",
+    )
+
+
+def _shapes(medians: Mapping[str, Any]) -> list[str]:
+    """Ellipticity and size by S/N."""
+    keys = [(f"shape {low:.0f}", key) for key in ("ellipticity", "size", "n") for low in SNR_LABELS]
+    return block(
+        "Isolated galaxies by galsim.hsm against the truth at the same PSF: median error of the distortion, "
+        "median relative error of the size",
+        [f"{label} {SNR_LABELS[low]}" for label in ("e", "size", "N") for low in SNR_LABELS],
+        {name: [value_at(medians, name, *key) for key in keys] for name in _named(medians)},
+        ".3f",
+    )
+
+
+def _sky(medians: Mapping[str, Any], truth: Mapping[str, Any]) -> list[str]:
+    """Sharpness, noise and empty apertures."""
     keys = ("S_F", "sigma_sky", "empty mean", "empty scatter", "empty mean / scatter", "empty n")
-    block(
+    return block(
         f"Sky: sharpness S_F, noise (nJy), flux in empty apertures of {APERTURE:g} px (nJy)",
         ("S_F", "sigma_sky", "mean", "scatter", "mean/scat", "N"),
-        {name: [medians[name][key] for key in keys] for name in names}
-        | {"truth": [results["truth"][key] for key in keys]},
+        _columns(medians, *keys) | {name: [value_at(truth, name, key) for key in keys] for name in truth},
         ".4g",
     )
-    block(
+
+
+def _cost(costs: Mapping[str, Any], notes: Mapping[str, str], options: Mapping[str, Any]) -> list[str]:
+    """Time and memory, and what was run."""
+    lines = block(
         "Cost: wall and CPU time (s) and peak memory (GB) of a process with one thread",
         ("wall", "CPU", "memory"),
-        {name: results["costs"][name] for name in names},
+        {name: costs[name] for name in _named(costs)},
         ".2f",
     )
-    for name, note in results["notes"].items():
-        lines.append(f"{name}: {note}")
-    lines += [
-        f"STARRED: no known positions, Gaussian of {STARRED_FWHM:g} px, a cutout of "
-        f"{options['cutout']}x{options['cutout']} pixels; ImageMM: {IMAGEMM_STEPS} steps; deconvolved coadd: "
-        f"{DECONVOLUTION_STEPS} projected gradient steps.",
+    scales, finest = STARRED_LAMBDAS
+    return [
+        *lines,
+        *(f"{name}: {note}" for name, note in notes.items()),
+        f"STARRED: points at the narrow peaks of the coadd, Gaussian of {STARRED_FWHM:g} px, lambda_scales "
+        f"{scales:g}, lambda_hf {finest:g}, a cutout of {options['cutout']}x{options['cutout']} pixels; "
+        f"ImageMM: {IMAGEMM_STEPS} steps; SGP: {SGP_STEPS};\nRubin deconvolution: {RUBIN_STEPS} projected "
+        "gradient steps without weights, one PSF.",
         "",
     ]
-    if results["wide"]:
-        wide = results["wide"]
-        counts = ", ".join(f"{k} {v:.1f}" for k, v in wide["counts"].items())
-        rows = {
-            name: [one["S_F"], one["S_F"] / wide[_REFERENCE]["S_F"], one["sigma_sky"]]
-            + [one["sigma_sky"] / wide[_REFERENCE]["sigma_sky"]]
-            for name, one in wide.items()
-            if name != "counts"
-        }
-        block(
-            f"Wide field, one seed, random sky (sources per square arcmin: {counts})",
-            ("S_F", "/coadd", "sigma_sky", "/coadd"),
-            rows,
-            ".4g",
-        )
-    if results["draws"]:
-        number = int(next(iter(results["draws"].values()))["draws"])
-        block(
-            f"Stated sigma over scatter of {number} draws of the noise, {options['draw_visits']} exposures "
-            f"of {options['draw_size']}x{options['draw_size']} pixels, each restored from scratch",
-            ("empty sky", "sources", "PSF flux"),
-            {name: [one[k] for k in ("empty", "source", "flux")] for name, one in results["draws"].items()},
+
+
+def _random_sky(title: str, images: Mapping[str, Any]) -> list[str]:
+    """Fidelity, sky and morphology on a random sky."""
+    keys = ("common psnr", "exact psnr", "target psnr", "target ssim", "S_F", "sigma_sky")
+    rows = {
+        name: [value_at(images, name, key) for key in keys]
+        + [value_at(images, name, key) / value_at(images, REFERENCE, key) for key in ("S_F", "sigma_sky")]
+        for name in [*_named(images), *(name for name in images if name not in IMAGES)]
+    }
+    header = ("PSNR@2.5", "exact@2.5", "PSNR@T", "SSIM@T", "S_F", "sigma_sky", "S_F/coadd", "sigma/coadd")
+    return [*block(title, header, rows, ".4g"), *_morphology("... its isolated galaxies and stars", images)]
+
+
+def _images_by_case(
+    title: str, results: Mapping[str, Any], columns: Mapping[str, tuple[str, tuple[str, ...]]], form: str
+) -> list[str]:
+    """Format a table of images by columns, each of a case and keys."""
+    names = _named({name: None for case in results.values() for name in case})
+    rows = {name: [value_at(results[case], name, *keys) for case, keys in columns.values()] for name in names}
+    return block(title, list(columns), rows, form)
+
+
+def _scenes(scenes: Mapping[str, Any]) -> list[str]:
+    """Fields made of given images."""
+    lines: list[str] = []
+    real = [scene for scene in scenes if scene.startswith(("JWST", "COSMOS"))]
+    if real:
+        lines += _images_by_case(
+            "Real morphologies, 16 exposures: arcsinh PSNR (dB) at the target PSF and at "
+            f"{COMMON_FWHM:g} px, SSIM at the target PSF",
+            scenes,
+            {
+                f"{label} {scene}": (scene, (key,))
+                for label, key in (("@T", "target psnr"), ("@2.5", "common psnr"), ("SSIM", "target ssim"))
+                for scene in real
+            },
             ".3f",
         )
-    lines += ["Targets of the default configuration", f"{'target':<58}{'limit':>16}{'measured':>12}  met"]
-    for label, limit, value, met in results["targets"]:
-        number_text = "-" if math.isnan(value) else f"{value:.4g}"
-        lines.append(
-            f"{label:<58}{limit:>16}{number_text:>12}  {'-' if met is None else 'yes' if met else 'NO'}"
+    if "crowded" in scenes:
+        keys = {"PSNR@T": "target psnr", "PSNR@2.5": "common psnr", "false share": "false share"}
+        for low, high in CROWDED_BINS:
+            keys[f"S/N {low:.0f}-{high:.0f}" if high < math.inf else f"S/N >{low:.0f}"] = f"found {low:.0f}"
+        keys |= {"bias": "bias", "scatter": "scatter"}
+        lines += _images_by_case(
+            "Crowded field, 8000 stars on 512x512 pixels: peaks of S/N > 10 that are no star (within 1 px "
+            "and a factor of 2),\nstars found, fluxes of stars of S/N > 100",
+            scenes,
+            {label: ("crowded", (key,)) for label, key in keys.items()},
+            ".3f",
         )
-    lines.append(results["held_out"])
-    return "\n".join(lines)
+    keys = {f"false {low:.0f}": f"S/N {low:.0f}" for low, _ in FALSE_BINS}
+    keys |= {"denied": "denied%", "deepest": "deepest"}
+    for scene in scenes:
+        lines += _images_by_case(
+            f"Hallucinations, {scene}: false sources on 512x512 pixels by the least S/N that they claim;\n"
+            "flux that the exposures contradict: pixels with a residual point flux below -3 sigma (noise: "
+            "0.13 per cent), the lowest",
+            scenes,
+            {label: (scene, (key,)) for key, label in keys.items()},
+            ".3g",
+        )
+    return lines
+
+
+def _uncertainty(
+    medians: Mapping[str, Any], draws: Mapping[str, Any], options: Mapping[str, Any]
+) -> list[str]:
+    """Stated standard deviations."""
+    regions = ("empty", "points", "galaxies")
+    lines = block(
+        "Stated sigma of pixels over their error (images at the target PSF)",
+        regions,
+        {
+            name: row
+            for name, row in _columns(medians, *(f"sigma / error, {region}" for region in regions)).items()
+            if not all(map(math.isnan, row))
+        },
+        ".3f",
+    )
+    if draws:
+        number = int(next(iter(draws.values()))["draws"])
+        lines += block(
+            f"Stated sigma over scatter of {number} draws of the noise, {options['draw_visits']} exposures "
+            f"of {options['draw_size']}x{options['draw_size']} pixels, each restored from scratch",
+            (*regions, "PSF flux"),
+            {name: [one[k] for k in (*regions, "flux")] for name, one in draws.items()},
+            ".3f",
+        )
+    return lines
+
+
+def _decam(decam: Mapping[str, Any]) -> list[str]:
+    """Predictions of real exposures."""
+    if not decam:
+        return []
+    return _images_by_case(
+        "DECam, five exposures predict five others: median chi2, and mean of min(chi2, 25) on sources",
+        decam,
+        {f"{half}, {key}": (half, (key,)) for half in decam for key in ("median", "source")},
+        ".4f",
+    )

@@ -7,9 +7,12 @@
 
 from __future__ import annotations
 
-__all__ = ("median", "robust_scatter")
+__all__ = ("GAUSSIAN_MEDIAN", "median", "robust_scatter")
 
 import numpy as np
+
+GAUSSIAN_MEDIAN = 0.454936
+"""Median of the square of a standard normal variate."""
 
 
 def median(values: np.ndarray) -> float:

@@ -50,8 +50,9 @@ def restore_finer(path: Path, factor: int) -> dict[str, float]:
 
     from .detection import detect, pairs_split
     from .measure import measure_points
-    from .methods import SkyImage, default_task
+    from .methods import default_task
     from .robust import median
+    from .sky_image import SkyImage
 
     quiet()
     field, truth = pickle.loads(path.read_bytes())

@@ -20,9 +20,9 @@ from lsst.drp.restore.image_quality import sky_noise, star_fwhm
 from lsst.drp.restore.reference_coadd import reference_coadd
 
 from .fields import PIXEL_SCALE, Field
-from .methods import Cutout
 from .photometry import psf_flux, psf_stamp
 from .robust import median
+from .sky_image import Cutout
 
 APERTURE = 5.0
 """Radius of the apertures in empty sky, and of those around sources in images
@@ -36,6 +36,7 @@ _BRIGHT_RADIUS = 60.0  # around saturating stars nothing is measured, pixels
 _EDGE = 16  # and near the edges of the patch, pixels
 _EMPTY_DISTANCE = 12.0
 _EMPTY_SNR = 1.0
+_FAINT_SNR = 20.0  # below which the noise is that of the sky
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -64,6 +65,9 @@ class Truth:
     far : `numpy.ndarray`
         `bool`, shape of the patch: pixels away from edges and saturating
         stars.
+    point_sigma : `float`
+        Standard deviation of the fluxes of faint points on the reference
+        coadd, nJy.
     """
 
     field: Field
@@ -74,6 +78,7 @@ class Truth:
     reference_fwhm: float
     empty: np.ndarray
     far: np.ndarray
+    point_sigma: float
 
     @classmethod
     def of(cls, field: Field) -> Truth:
@@ -106,6 +111,8 @@ class Truth:
             snr[n] = flux[n] / sigma if np.isfinite(sigma) else np.nan
             if role[n] == "point":
                 optimal[n] = measured
+        with np.errstate(invalid="ignore", divide="ignore"):
+            sigmas = (flux / snr)[(role != "galaxy") & (snr < _FAINT_SNR)]
         bright = np.stack([x, y], axis=1)[role == "bright"]
         rows, columns = np.indices(field.truth.shape)
         far = np.zeros(field.truth.shape, dtype=bool)
@@ -131,7 +138,58 @@ class Truth:
             reference_fwhm=median(np.array(widths)),
             empty=empty_positions(disturbing, far, seed=field.options.seed),
             far=far,
+            point_sigma=median(sigmas),
         )
+
+    def isolated(self, role: str, low: float, high: float = np.inf) -> list[int]:
+        """Choose isolated sources.
+
+        Parameters
+        ----------
+        role : `str`
+            ``point`` or ``galaxy``.
+        low, high : `float`
+            Range of their signal-to-noise ratio.
+
+        Returns
+        -------
+        rows : `list` [`int`]
+            Rows of the catalog of the usable ones.
+        """
+        chosen = (self.field.catalog["role"] == role) & self.usable & (self.snr >= low) & (self.snr < high)
+        return [int(n) for n in np.flatnonzero(chosen)]
+
+    def regions(self) -> dict[str, np.ndarray]:
+        """Choose pixels to test stated uncertainties on.
+
+        Returns
+        -------
+        regions : `dict` [`str`, `numpy.ndarray`]
+            `bool`, shape of the patch: ``empty``, sky without sources;
+            ``points`` and ``galaxies``, within two pixels of isolated ones of
+            more than 10 sigma.
+        """
+        catalog = self.field.catalog
+        rows, columns = np.indices(self.far.shape)
+        regions = {
+            "empty": self.far.copy(),
+            "points": np.zeros_like(self.far),
+            "galaxies": np.zeros_like(self.far),
+        }
+        names = {"point": "points", "galaxy": "galaxies"}
+        for x, y, role, extent, snr in zip(
+            *(np.asarray(catalog[name]) for name in ("x", "y", "role", "half_light_radius")),
+            self.snr,
+            strict=True,
+        ):
+            distance = np.hypot(columns - x, rows - y)
+            if not snr < _EMPTY_SNR:
+                regions["empty"] &= distance > 10.0 + 20.0 * extent
+            if role in names and snr > 10.0:
+                regions[names[role]] |= distance <= 2.0
+        for name in names.values():
+            regions[name] &= self.far
+        return regions
 
     def crowded(self, size: int) -> Cutout:
         """Choose a part of the patch with many sources.

@@ -9,10 +9,13 @@ SciPy.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.signal import fftconvolve
 
 from lsst.drp.restore.exposure_stack import ExposureStack
+from lsst.drp.restore.restoration import Restoration, make_history
 
 
 def moffat_kernel(fwhm: float, *, size: int = 25, beta: float = 3.5, ellipticity: float = 0.0) -> np.ndarray:
@@ -95,3 +98,25 @@ def star_field(
         names=tuple(f"visit {t}" for t in range(n)),
     )
     return stack, latent, stars
+
+
+def make_restoration(stack: ExposureStack, latent: np.ndarray, **fields: Any) -> Restoration:
+    """Return a latent image as a restorer does: an image of points that
+    depends on nothing, unless the fields say otherwise.
+    """
+    latent = latent.astype(np.float32)
+    values: dict[str, Any] = {
+        "latent": latent,
+        "padding": stack.padding * stack.factor,
+        "converged": True,
+        "history": make_history([(1, 0.8, np.nan, np.nan, 1.0)]),
+        "weights": {},
+        "steps": 1,
+        "loss": 0.8,
+        "device": "CPU",
+        "seconds": 1.0,
+        "repeat": lambda _: latent,
+        "model": stack,
+        "kernels": stack.kernels,
+    }
+    return Restoration(**(values | fields))

@@ -7,9 +7,10 @@
 
 from __future__ import annotations
 
-import json
 import math
+from pathlib import Path
 
+import galsim
 import numpy as np
 import pytest
 from stacks import star_field
@@ -17,15 +18,34 @@ from stacks import star_field
 from benchmarks.convolution import DirectBlur
 from benchmarks.detection import detect, match_sources, pairs_split
 from benchmarks.fields import FieldOptions, make_field
-from benchmarks.jobs import Draw
-from benchmarks.measure import measure_image, measure_points
-from benchmarks.methods import Cutout, SkyImage, deconvolve_coadd, reference
+from benchmarks.hallucinations import find_false
+from benchmarks.hsc_hst import compare_with_hst, read_field
+from benchmarks.jobs import Draw, prepare_scene
+from benchmarks.measure import measure_image, measure_points, measure_wide
+from benchmarks.methods import reference
+from benchmarks.morphologies import DEPTHS, cosmos_scene, jwst_scene, real_images_folder
+from benchmarks.peers import (
+    divide_kernels,
+    integrated_gaussian,
+    proper_coadd,
+    rubin_steps,
+    scaled_gradient_projection,
+)
 from benchmarks.photometry import aperture_flux, psf_flux, psf_stamp, shift_kernel
-from benchmarks.quality import held_out, parse
-from benchmarks.report import IMAGES, combine, format_report, summarize_draws, targets
+from benchmarks.quality import parse
+from benchmarks.report import combine, format_report, summarize_draws
 from benchmarks.robust import median, robust_scatter
+from benchmarks.scenes import Scene, crowded_scene, empty_scene, make_scene, measure_scene, moffat
+from benchmarks.shapes import count_peaks, error_norm
+from benchmarks.sky_image import Cutout, SkyImage, gaussian_cells
+from benchmarks.tables import IMAGES, OURS
+from benchmarks.targets import Target, compare_with_targets
+from benchmarks.true_images import blur, bring_to, convolve_truth, truth_at
 from benchmarks.truth import Truth, empty_positions
+from lsst.drp.restore.image_quality import star_fwhm
+from lsst.drp.restore.psf_kernels import fwhm, gaussian_kernel
 from lsst.drp.restore.reference_coadd import reference_coadd
+from lsst.drp.restore.target_psf import TARGET_FWHM
 
 SIGMA = 1.5  # of the Gaussian PSF, pixels
 
@@ -162,26 +182,48 @@ def test_empty_positions() -> None:
     assert apart.min() >= 10.0
 
 
-def test_deconvolve_coadd() -> None:
-    """The loss falls with every step, and what comes out is sharper, of the
-    same flux, and nowhere negative.
-    """
-    stack, truth, stars = star_field(seed=4, n_stars=6)
+def test_rubin_deconvolution() -> None:
+    """Sharper than the coadd, at the stated PSF, and nowhere negative."""
+    stack, _, stars = star_field(seed=4, n_stars=6)
     coadd = reference_coadd(stack)
-    losses = []
-    for latent, loss in deconvolve_coadd(coadd, stack.cell_shape, 60):
-        losses.append(loss)
-        assert latent.min() >= 0.0
-    assert latent.shape == truth.shape
-    assert (np.diff(losses) < 0).all()
+    *_, image = rubin_steps(coadd)
+    assert image.shape == coadd.image.shape and image.min() >= 0.0
     y, x, flux = stars.T
-    restored = latent[12:-12, 12:-12]
-    measured = aperture_flux(restored, x, y, 5.0)
+    measured = aperture_flux(image, x, y, 5.0)
     seen = np.isfinite(measured)
     assert seen.sum() >= 3
     np.testing.assert_allclose(measured[seen] / flux[seen], 1.0, atol=0.15)
     for k in np.flatnonzero(seen):
-        assert restored[int(y[k]), int(x[k])] > 1.5 * coadd.image[int(y[k]), int(x[k])]
+        assert image[int(y[k]), int(x[k])] > 1.3 * coadd.image[int(y[k]), int(x[k])]
+
+
+def test_scaled_gradient_projection() -> None:
+    """The loss falls with every step, to below that of the truth."""
+    stack, truth, _ = star_field(seed=4, n_stars=6)
+    stack.reject(reference_coadd(stack).clipped)
+    losses = []
+    for latent, loss in scaled_gradient_projection(stack, 30):
+        losses.append(loss)
+        assert latent.shape == truth.shape and latent.min() >= 0.0
+    assert (np.diff(losses) < 0).all()
+    assert losses[-1] < losses[0] < 0
+
+
+def test_divide_kernels() -> None:
+    wide, narrow = gaussian_kernel(4.0), gaussian_kernel(2.0)
+    np.testing.assert_allclose(divide_kernels(wide, narrow), gaussian_kernel(math.sqrt(12.0)), atol=1e-4)
+    # A pixel adds 1/12 to the variance.
+    kernel, offset = integrated_gaussian(0.8, 25), np.arange(25) - 12
+    assert np.sum(kernel.sum(axis=0) * offset**2) == pytest.approx(0.64 + 1 / 12, rel=1e-4)
+
+
+def test_proper_coadd() -> None:
+    """White noise of the stated variance, and PSF fluxes as stated."""
+    scene = empty_scene(3, 128)
+    proper = proper_coadd(scene.stack, reference_coadd(scene.stack))
+    pixels = proper.image[16:-16, 16:-16]
+    assert pixels.std() == pytest.approx(math.sqrt(np.median(proper.variance)), rel=0.05)
+    assert abs(np.mean(pixels[1:] * pixels[:-1])) < 0.05 * pixels.var()
 
 
 def test_direct_blur() -> None:
@@ -208,14 +250,13 @@ def test_summarize_draws() -> None:
                 images={"a": rng.normal(size=shape) * sigma, "b": np.zeros(shape)},
                 variances={"a": np.where(empty, 1.0, 4.0 * 9.0), "b": None},
                 fluxes={"a": np.stack([rng.normal(50, 2.0, 30), np.full(30, 1.0)], axis=1), "b": None},
-                empty=empty,
-                source=~empty,
+                regions={"empty": empty, "points": ~empty},
                 snr=np.full(30, 25.0),
             )
         )
     summary = summarize_draws(draws)
     assert summary["a"]["empty"] == pytest.approx(1.0, abs=0.02)
-    assert summary["a"]["source"] == pytest.approx(2.0, abs=0.06)
+    assert summary["a"]["points"] == pytest.approx(2.0, abs=0.06)
     assert summary["a"]["flux"] == pytest.approx(0.5, abs=0.05)
     assert math.isnan(summary["b"]["empty"]) and summary["b"]["draws"] == 25
 
@@ -256,6 +297,43 @@ def test_field(truth: Truth) -> None:
     for n, stamp in truth.field.stamps.items():
         assert stamp.sum() == pytest.approx(catalog["flux_nJy"][n], rel=0.02)
     assert len(truth.empty) > 10
+    regions = truth.regions()
+    assert regions["empty"].any() and regions["points"].any() and regions["galaxies"].any()
+    assert not (regions["empty"] & (regions["points"] | regions["galaxies"])).any()
+
+
+def test_truth_at(truth: Truth) -> None:
+    """Stars have the stated width and flux, galaxies those of GalSim."""
+    field = truth.field
+    image = truth_at(field, TARGET_FWHM)
+    assert image.sum() == pytest.approx(field.truth.sum(), rel=0.01)
+    widths = [
+        star_fwhm(image, float(field.catalog["x"][n]), float(field.catalog["y"][n]))
+        for n in truth.isolated("point", 50)
+    ]
+    assert np.median(widths) == pytest.approx(TARGET_FWHM, rel=0.02)
+    wide = gaussian_kernel(4.0)
+    inside = np.s_[16:-16, 16:-16]
+    expected = truth_at(field, 4.0)[inside]
+    assert error_norm(convolve_truth(field.truth, wide)[inside][:81, :81], expected[:81, :81]) < 0.03
+
+
+def test_bring_to() -> None:
+    image = gaussian(30, 30, (61, 61), 0.8)
+    assert fwhm(bring_to(image, TARGET_FWHM, 3.0)) == pytest.approx(3.0, rel=0.01)
+    assert bring_to(image, 3.0, 2.5) is image
+    image[5, 5] = np.nan
+    assert np.isnan(blur(image, 2.0)).sum() == 1
+
+
+def test_errors_and_peaks() -> None:
+    one, other = gaussian(10, 10, (21, 21)), gaussian(10, 10, (21, 21)) + gaussian(14, 10, (21, 21))
+    assert error_norm(one, one) == 0.0
+    assert error_norm(1.1 * one, one) == pytest.approx(0.1)
+    assert count_peaks(one, 0.0) == 1 and count_peaks(other, 0.0) == 2
+    # Fainter than 5 % of the brightest, or than the limit.
+    assert count_peaks(one + 0.03 * gaussian(15, 10, (21, 21)), 0.0) == 1
+    assert count_peaks(other, 1.0) == 0
 
 
 def test_measure_reference(truth: Truth) -> None:
@@ -266,17 +344,22 @@ def test_measure_reference(truth: Truth) -> None:
     np.testing.assert_allclose(points.flux, points.optimal)
     bright = points.snr > 20
     assert abs(np.median(points.flux[bright] / points.true[bright] - 1)) < 0.03
-    results = measure_image(truth.slim(), sky, cutout)
+    results = measure_image(truth.slim(), sky, cutout, sky)
     assert results["fwhm / stated"] == pytest.approx(1.0, abs=0.05)
     assert results["fwhm / reference"] == pytest.approx(1.0)
     assert results["completeness 10-20"] == 1.0
     assert np.isfinite([results["psnr"], results["cutout psnr"], results["S_F"]]).all()
+    # Against the truth at its own PSF.
+    sizes = [results[f"shape {low}"]["size"] for low in (20, 50)]
+    assert np.isfinite(sizes).any() and np.nanmax(np.abs(sizes)) < 0.2
+    assert results["stars split"] == 0.0 and results["entries"] > 20
 
 
 def test_measure_truth(truth: Truth) -> None:
     """The truth itself has the best numbers there are."""
     cutout = Cutout(row=64, column=64, size=64)
-    results = measure_image(truth.slim(), SkyImage(image=truth.field.truth), cutout)
+    (coadd,) = reference(truth.field.stack, cutout).values()
+    results = measure_image(truth.slim(), SkyImage(image=truth.field.truth), cutout, coadd)
     assert abs(results["point 20"]["bias"]) < 0.02 and abs(results["galaxy 20"]["bias"]) < 0.02
     assert results["psnr"] == results["cutout psnr"] == np.inf
     assert results["ssim"] == pytest.approx(1.0)
@@ -284,37 +367,147 @@ def test_measure_truth(truth: Truth) -> None:
     assert math.isnan(results["pull width"]) and math.isnan(results["stated fwhm"])
 
 
+def test_measure_truth_at_target(truth: Truth) -> None:
+    """The same at the target PSF, with noise that is stated."""
+    cutout = Cutout(row=64, column=64, size=64)
+    (coadd,) = reference(truth.field.stack, cutout).values()
+    rng = np.random.default_rng(4)
+    sigma = 0.01 * truth.softening
+    image = truth_at(truth.field, TARGET_FWHM)
+    sky = SkyImage(
+        image=image + sigma * rng.normal(size=image.shape),
+        variance=np.full(image.shape, sigma**2),
+        kernels=gaussian_cells(TARGET_FWHM, truth.field.stack.kernels.shape[1:3], 25),
+    )
+    assert sky.at_target
+    results = measure_image(truth.slim(), sky, cutout, coadd)
+    assert results["sigma / error, empty"] == pytest.approx(1.0, abs=0.05)
+    assert results["sigma / error, points"] == pytest.approx(1.0, abs=0.2)
+    assert results["target psnr"] > 45 and results["exact psnr"] > 45
+    assert results["galaxy error"] < 0.01 and results["peaks"] == results["true peaks"]
+    assert results["fwhm / stated"] == pytest.approx(1.0, abs=0.01)
+    assert results["shape 50"]["ellipticity"] < 0.01 and abs(results["shape 50"]["size"]) < 0.01
+    assert results["galaxies split"] == results["stars split"] == 0.0
+    some = measure_wide(truth.slim(), sky, cutout, coadd)
+    assert some["target psnr"] == pytest.approx(results["target psnr"], abs=0.1)
+
+
+def test_moffat() -> None:
+    for width, e1, e2 in ((3.0, 0.0, 0.0), (4.0, 0.03, -0.02)):
+        kernel = moffat(width, e1, e2)
+        assert 0.96 < kernel.sum() < 1.0
+        # The pixel makes it a bit wider.
+        assert width < fwhm(kernel) < 1.1 * width
+    profile = galsim.Moffat(3.5, fwhm=3.0).drawImage(nx=25, ny=25, scale=1.0).array
+    np.testing.assert_allclose(moffat(3.0, 0.0, 0.0), profile, atol=2e-3)
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    """Three stars and their exposures."""
+    truth = sum(
+        f * gaussian(x, y, (128, 128), 0.8) for x, y, f in ((40, 40, 300), (80.3, 40.6, 60), (60, 90, 9))
+    )
+    return make_scene(truth, seed=1)
+
+
+def test_scene(scene: Scene) -> None:
+    """Exposures have the flux at their PSF, and noise as they state."""
+    kernel = scene.stack.kernels[3, 0, 0]
+    flux, sigma = psf_flux(scene.stack.image[3], scene.stack.variance[3], 40.0, 40.0, kernel[2:-2, 2:-2])
+    assert flux == pytest.approx(300, abs=5 * sigma)
+    empty = scene.stack.image[:, 100:, 100:]
+    assert empty.std() == pytest.approx(1.0, abs=0.02)
+
+
+def test_false_sources(scene: Scene) -> None:
+    """The truth has none, a source that is not there is one, and the
+    exposures contradict it.
+    """
+    proper = proper_coadd(scene.stack, reference_coadd(scene.stack))
+    none = find_false(scene.truth, TARGET_FWHM, scene.truth, proper)
+    assert none["false 3"] == none["false 5"] == none["false 10"] == 0.0
+    assert none["denied"] < 1.0 and none["deepest"] > -5.0
+    invented = scene.truth + 30 * gaussian(100, 100, scene.truth.shape, 0.8)
+    one = find_false(invented, TARGET_FWHM, scene.truth, proper)
+    assert one["false 10"] > 0 and one["deepest"] < -8.0
+    coadd = find_false(proper.image, fwhm(proper.kernels[0, 0]), scene.truth, proper)
+    assert math.isnan(coadd["denied"]) and coadd["false 10"] == 0.0
+
+
+def test_crowded_scene() -> None:
+    scene = crowded_scene(1, 128)
+    assert len(scene.x) > 300
+    proper = proper_coadd(scene.stack, reference_coadd(scene.stack))
+    sky = SkyImage(image=scene.truth, kernels=gaussian_cells(TARGET_FWHM, (2, 2), 25))
+    results = measure_scene(scene, sky, proper)
+    assert results["false share"] < 0.05 and results["found 100"] > 0.8
+    assert abs(results["bias"]) < 0.05 and results["target psnr"] == np.inf
+
+
+def test_missing_images_are_no_failure(tmp_path: Path) -> None:
+    for make in (jwst_scene, cosmos_scene):
+        assert "there is no" in prepare_scene(make, (tmp_path, 100.0), tmp_path / "scene.pickle")
+    with pytest.raises(FileNotFoundError, match="Cut_HSC"):
+        read_field(tmp_path, "")
+
+
+def test_real_images() -> None:
+    """Scenes are as bright as they should be, and HST sees what HSC sees."""
+    folder = real_images_folder()
+    if not (folder / "Cut_HST.fits").is_file():
+        pytest.skip(f"There are no images in {folder}.")
+    scene = cosmos_scene(folder, DEPTHS[""])
+    assert scene.truth.max() == pytest.approx(DEPTHS[""]) and scene.truth.min() >= -1e-9
+    field = read_field(folder, "")
+    assert (
+        0.8
+        < compare_with_hst(field, SkyImage(image=field.stack.image[0], kernels=field.stack.kernels[0]))
+        < 0.95
+    )
+    assert max(map(abs, field.offset)) < 1.0
+
+
+def test_targets() -> None:
+    assert Target(label="a", value=1.0, high=2.0).met is True
+    assert Target(label="a", value=3.0, low=1.0, high=2.0).met is False
+    assert Target(label="a", value=math.nan, high=2.0).met is None
+    assert [Target(label="a", value=1.0, **limits).range for limits in ({"high": 2.0}, {"low": 1.0})] == [
+        "<= 2",
+        ">= 1",
+    ]
+
+
 def test_report(truth: Truth) -> None:
-    """Everything that is measured has a place in the table."""
+    """Everything that is measured has a place in the report."""
     cutout = Cutout(row=64, column=64, size=64)
     (sky,) = reference(truth.field.stack, cutout).values()
-    one = measure_image(truth.slim(), sky, cutout)
-    medians = {name: combine({"1": one}) for name in IMAGES}
-    draws = {name: {"empty": 1.0, "source": 2.0, "flux": 1.0, "draws": 3} for name in IMAGES[-2:]}
-    wide = {name: {"S_F": 4.0, "sigma_sky": 8.0} for name in IMAGES}
-    rows = targets(medians, wide, draws)
-    met = {label: ok for label, _, _, ok in rows}
-    assert met["sigma stated / draws, empty, restored_coadd"] is True
-    assert met["sigma stated / draws, source, restored_coadd"] is False
-    assert met["FWHM / reference coadd, restored_coadd"] is False
-    text = format_report(
-        {
-            "options": vars(parse(["--seeds", "51", "52"])),
-            "medians": medians,
-            "costs": {name: [1.0, 1.0, 0.5] for name in IMAGES},
-            "notes": {"STARRED": "not run"},
-            "truth": one,
-            "wide": wide | {"counts": {"star<22": 4.0}},
-            "draws": draws,
-            "targets": rows,
-            "held_out": "held out",
-        }
-    )
-    assert "Seeds 51, 52" in text and text.endswith("held out")
+    one = measure_image(truth.slim(), sky, cutout, sky)
+    draws = {name: {"empty": 1.0, "points": 2.0, "galaxies": 1.0, "flux": 1.0, "draws": 3} for name in OURS}
+    star = {"target psnr": 30.0, "common psnr": 31.0, "bias": 0.1}
+    results = {
+        "options": vars(parse(["--seeds", "51", "52"])),
+        "medians": {name: combine({"1": one}) for name in IMAGES},
+        "costs": {name: [1.0, 1.0, 0.5] for name in IMAGES},
+        "notes": {"STARRED": "not run"},
+        "truth": {"truth in pixels": one},
+        "wide": {name: one for name in (*IMAGES, "truth at the target PSF")},
+        "deep": {},
+        "counts": {"star<22": 4.0},
+        "scenes": {"JWST": {name: star for name in IMAGES}, "crowded": {name: star for name in IMAGES}},
+        "hst": {"": {name: 0.9 for name in IMAGES}},
+        "decam": {"even predict odd": {name: {"source": 1.5, "median": 0.86} for name in OURS}},
+        "draws": draws,
+        "skipped": ["COSMOS: no images"],
+    }
+    results["targets"] = compare_with_targets(results)
+    met = {target.label: target.met for target in results["targets"]}
+    assert met["sigma stated / scatter of draws, empty"] is True
+    assert met["sigma stated / scatter of draws, points"] is False
+    assert met["stars: FWHM / reference coadd's"] is False
+    assert met["DECam, even predict odd: mean of min(chi2, 25) on sources"] is True
+    assert met["DECam, odd predict even: median chi2"] is None
+    text = format_report(results)
+    assert "Seeds 51, 52" in text and "Skipped: COSMOS: no images" in text
+    assert text.splitlines()[-1].startswith("measurable: completeness")
     assert all(text.count(name) >= 6 for name in IMAGES)
-
-
-def test_held_out_hook(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    monkeypatch.setattr("benchmarks.quality._HELD_OUT", tmp_path / "missing.py")
-    assert "no benchmark" in held_out()
-    assert json.dumps(held_out())

@@ -44,7 +44,6 @@ tasks:
     config:
       restorer.maxSteps: 3
       restorer.computeDevice: cpu
-      refine.steps: 0
 """
 
 

@@ -17,12 +17,11 @@ from lsst.daf.butler import Butler
 from lsst.drp.restore.simulate_config import SimulationConfig
 
 PIPELINE = """
-description: A training of seconds whose threads are watched.
+description: A restoration of seconds whose threads are watched.
 tasks:
   restoreCoadd:
     class: thread_report.ThreadReportTask
     config:
-      restorer.maxEpochs: 60
       restorer.computeDevice: cpu
 """
 

@@ -57,8 +57,7 @@ REPOSITORIES = {"demo/campaign", "demo/repo", "repo"}
 SMALL = {
     "register-tract": "--patch-size 60 --patch-border 15 --cell-size 30",
     "simulate-exposures": "--n-visits 3 --detectors 1 1 --psf gaussian --warps",
-    "run": "-c restoreCoadd:restorer.maxEpochs=2 -c restoreCoadd:characterize.numRealizations=2 "
-    "-c restoreCoadd:refine.steps=1",
+    "run": "-c restoreCoadd:characterize.numRealizations=2",
 }
 
 # What "..." stands for: the quick start's command.

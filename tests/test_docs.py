@@ -46,9 +46,9 @@ def test_docs_have_the_whole_api(site: Path) -> None:
         if parts[0] not in ("config", "version"):
             name = ".".join(("lsst.drp.restore", *(part for part in parts if part != "__init__")))
             assert (pages / f"{name}.html").exists(), f"no page for {name}"
-    text = (pages / "lsst.drp.restore.refine.html").read_text()
-    assert 'id="lsst.drp.restore.refine.RefineConfig.penalty"' in text
-    assert "units of the standard deviation" in text
+    text = (pages / "lsst.drp.restore.consistency.html").read_text()
+    assert 'id="lsst.drp.restore.consistency.ConsistencyConfig.priorScale"' in text
+    assert "Standard deviation of the prior" in text
 
 
 def test_pictures_are_small() -> None:

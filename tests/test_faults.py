@@ -35,7 +35,7 @@ from lsst.images import VisitImage
 from lsst.images.cells import CellCoadd
 
 PIPETASK = str(Path(sys.executable).parent / "pipetask")
-PIPELINE = "resource://lsst.drp.restore/pipelines/restoreCoadd.yaml#restoreCoadd"
+PIPELINE = "resource://lsst.drp.restore/pipelines/restoreCoaddPaper.yaml#restoreCoadd"
 RUN = "u/test/run"
 # In the order in which they are written.
 OUTPUTS = (
@@ -58,7 +58,6 @@ QUICK = {
     "restoreCoadd:restorer.kernelSizes": [3],
     "restoreCoadd:restorer.maxEpochs": 10,
     "restoreCoadd:restorer.computeDevice": "cpu",
-    "restoreCoadd:refine.steps": 2,
     "restoreCoadd:characterize.numRealizations": 2,
 }
 # Smaller than any image.

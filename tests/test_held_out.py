@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from stacks import star_field
 
-from benchmarks.held_out import load_stack, main, median_chi2, predict
+from benchmarks.held_out import load_stack, main, median_chi2, predict, source_chi2, source_pixels
 from lsst.drp.restore.reference_coadd import reference_coadd
 
 
@@ -26,6 +26,18 @@ def test_truth_predicts_exposures_to_their_noise() -> None:
     # An error of as much as the noise doubles the variance.
     error = np.random.default_rng(1).normal(size=prediction.shape) * np.sqrt(stack.noise_variance())
     assert median_chi2(stack, prediction + error) == pytest.approx(2.0, abs=0.06)
+
+
+def test_sources_of_a_perfect_prediction() -> None:
+    stack, latent, _ = star_field(n=4, shape=(256, 256), cell_shape=(256, 256))
+    coadd = reference_coadd(stack)
+    pixels = source_pixels(coadd)
+    assert 0 < pixels.mean() < 0.5
+    assert (coadd.image > 3 * np.sqrt(coadd.variance))[pixels].all()
+    prediction = predict(latent, stack)
+    assert source_chi2(stack, prediction, pixels) == pytest.approx(1.0, abs=0.2)
+    # No pixel counts more than 25.
+    assert source_chi2(stack, prediction + 1e6, pixels) == pytest.approx(25.0)
 
 
 def test_edges_and_bad_pixels_do_not_count() -> None:

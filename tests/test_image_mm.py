@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from stacks import star_field
 
+import lsst.pex.config as pexConfig
 from lsst.drp.restore.image_mm import ImageMMConfig, ImageMMTask
 from lsst.drp.restore.reference_coadd import reference_coadd
 
@@ -91,15 +92,15 @@ def test_convergence_is_judged_by_the_loss() -> None:
     assert make_task().run(stack, reference).converged
 
 
-def test_no_steps_leave_a_constant() -> None:
+def test_image_of_points() -> None:
+    """Of which the exposures themselves are the model."""
     stack, _, _ = star_field(n=3, shape=(64, 64), n_stars=4)
-    result = make_task(maxSteps=0).run(stack, reference_coadd(stack))
-    assert (np.unique(result.image) == np.float32(stack.median_sigma)).all()
-    assert result.converged
-    assert result.steps == 0
-    assert list(result.history["step"]) == [0]
-    assert result.history["loss"][0] == result.loss
-    np.testing.assert_array_equal(result.repeat(stack), result.latent)
+    result = make_task(maxSteps=2).run(stack, reference_coadd(stack))
+    assert result.target_fwhm == 0.0 and result.error is None
+    assert result.model is stack and result.kernels is stack.kernels
+    assert list(result.history["step"]) == [1, 2]
+    with pytest.raises(pexConfig.FieldValidationError, match="maxSteps"):
+        make_task(maxSteps=0)
 
 
 def test_padding_stays_finite() -> None:

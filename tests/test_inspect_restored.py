@@ -35,8 +35,7 @@ PIPELINE = "resource://lsst.drp.restore/pipelines/restoreCoadd.yaml"
 PATCH_5 = "skymap='test' AND tract=0 AND patch=5"
 DATA_ID = {"skymap": "test", "tract": 0, "band": "i"}
 COPIED = ("restored_coadd", "restored_coadd_reference", "restored_coadd_training", "restored_coadd_plot")
-QUICK = {"restorer.maxEpochs": 10, "restorer.computeDevice": "cpu"}
-QUICK |= {"characterize.numRealizations": 2, "refine.steps": 1}
+QUICK = {"restorer.computeDevice": "cpu", "characterize.numRealizations": 2}
 NOT_5 = ("--where", "tract=0 AND patch != 5")
 FAILING = {"fitKernels.mode": "gaussian", "fitKernels.initialFwhm": "[1.0, 2.0]"}
 

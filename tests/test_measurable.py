@@ -5,7 +5,6 @@
 
 import dataclasses
 
-import astropy.table
 import numpy as np
 import pytest
 from scipy.signal import fftconvolve
@@ -14,28 +13,18 @@ from stacks import moffat_kernel, star_field
 import lsst.pex.config as pexConfig
 from lsst.drp.restore.decoder import FieldDecoder
 from lsst.drp.restore.exposure_stack import ExposureStack
-from lsst.drp.restore.measurable import Measurable, MeasurableConfig, MeasurableTask, coadd_filters
+from lsst.drp.restore.measurable import (
+    Measurable,
+    MeasurableConfig,
+    MeasurableTask,
+    coadd_filters,
+    matched_stack,
+)
 from lsst.drp.restore.psf_kernels import fwhm
 from lsst.drp.restore.reference_coadd import reference_coadd
-from lsst.drp.restore.restoration import Restoration
 
 WIDTHS = (2.6, 3.0, 3.4, 4.6)
 WEIGHTS = np.array([1.0, 0.5, 2.0, 1.5])
-
-
-def make_restoration(latent: np.ndarray) -> Restoration:
-    return Restoration(
-        latent=latent.astype(np.float32),
-        padding=12,
-        converged=True,
-        history=astropy.table.Table(),
-        weights={},
-        steps=1,
-        loss=np.inf,
-        device="CPU",
-        seconds=1.0,
-        repeat=lambda _: latent.astype(np.float32),
-    )
 
 
 def measure(stack: ExposureStack, latent: np.ndarray, **fields: float) -> Measurable:
@@ -43,7 +32,7 @@ def measure(stack: ExposureStack, latent: np.ndarray, **fields: float) -> Measur
     config.update(**fields)
     config.validate()
     reference = reference_coadd(stack, clip_sigma=1e6)
-    return MeasurableTask(config=config).run(stack, reference, make_restoration(latent))
+    return MeasurableTask(config=config).run(stack, reference, latent.astype(np.float32))
 
 
 def one_cell(stack: ExposureStack) -> ExposureStack:
@@ -213,6 +202,46 @@ def test_nothing_where_there_is_nothing() -> None:
     assert (measured.variance[:, 40:] > 0).all()
     assert not measured.kernels[:, 0].any()
     assert measured.coverage[20:-20, 60:-20].min() > 0.97
+
+
+def test_matched_stack_says_what_the_exposures_say() -> None:
+    """Its chi squared falls as that of all exposures by a change of the sky."""
+    stack, truth, _ = star_field(n=6, bad_fraction=0.0, shape=(96, 96))
+    matched = matched_stack(stack, measure(stack, 0 * truth))
+    assert matched.n_exposures == 1 and matched.good.all()
+    rng = np.random.default_rng(8)
+    change = np.zeros_like(truth)
+    change[20:-20, 20:-20] = rng.exponential(size=(80, 80))
+    falls = []
+    for one in (stack, matched):
+        decoder = FieldDecoder(one)
+        before, after = (
+            np.sum((one.image - decoder.forward(latent)) ** 2 / one.variance, dtype=float)
+            for latent in (truth, truth + change)
+        )
+        falls.append(after - before)
+    assert falls[1] == pytest.approx(falls[0], rel=0.03)
+
+
+def test_matched_stack_knows_of_holes() -> None:
+    """In a hole the coadd is what it was given, with hardly any noise: that is
+    no measurement.
+    """
+    stack, truth, _ = star_field(n=6, bad_fraction=0.0, shape=(96, 96))
+    missing = np.zeros(stack.good.shape, bool)
+    missing[:, 20, 30:60] = True  # a row
+    missing[:, 40:46, 40:50] = True  # the core of a star
+    missing[:3, 70:80, 70:80] = True  # a part of the exposures
+    stack.reject(missing)
+    matched = matched_stack(stack, measure(stack, truth))
+    np.testing.assert_array_equal(matched.good[0], ~missing.all(axis=0))
+    assert np.isposinf(matched.variance[0][missing.all(axis=0)]).all()
+    good = matched.good[0]
+    best = np.where(good, 1.0, np.inf)
+    best[good] /= (1.0 / stack.variance).sum(axis=0)[good]
+    assert (matched.variance[0][good] >= 0.999 * best[good]).all()
+    # Where half of the exposures are missing, the others have the noise.
+    assert np.median(matched.variance[0, 72:78, 72:78] / best[72:78, 72:78]) == pytest.approx(1.0, abs=0.05)
 
 
 def test_the_same_seed_gives_the_same_noise() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 
-import astropy.table
 import astropy.units as u
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from astropy.wcs import WCS
 from hypothesis import given
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from stacks import moffat_kernel, star_field
+from stacks import make_restoration, moffat_kernel, star_field
 
 from lsst.drp.restore.characterize import Character
 from lsst.drp.restore.exposure_stack import ExposureStack
@@ -252,18 +251,7 @@ def restored() -> tuple[ExposureStack, ReferenceCoadd, Restoration, np.ndarray]:
     reference = reference_coadd(stack)
     assert reference.clipped[1, 60, 60]
     stack.reject(reference.clipped)
-    restoration = Restoration(
-        latent=latent,
-        padding=12,
-        converged=True,
-        history=astropy.table.Table({"step": [1], "loss": [0.8]}),
-        weights={},
-        steps=1234,
-        loss=0.81,
-        device="CPU",
-        seconds=12.5,
-        repeat=lambda _: latent,
-    )
+    restoration = make_restoration(stack, latent, steps=1234, loss=0.81, seconds=12.5)
     return stack, reference, restoration, naive
 
 
@@ -289,6 +277,8 @@ def make_result(restoration: Restoration, reference: ReferenceCoadd, naive: np.n
             noise_realizations=[],
             inconsistent=np.arange(shape[0])[:, np.newaxis] < np.full(shape, shape[0] // 4),
             pedestal=0.125,
+            residuals=np.full(5, 3.0, np.float32),
+            beyond=np.zeros(5, int),
         ),
     )
 

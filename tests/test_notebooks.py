@@ -125,7 +125,6 @@ def test_restore_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         n_galaxies=2,
         num_threads=1,
         config={
-            "restorer.maxEpochs": 30,
             "restorer.computeDevice": "cpu",
             "characterize.numRealizations": 2,
         },

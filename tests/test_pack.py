@@ -11,11 +11,11 @@ import types
 from collections.abc import Iterator
 from pathlib import Path
 
-import astropy.table
 import astropy.units as u
 import numpy as np
 import pytest
 from astropy.wcs import WCS
+from stacks import make_restoration as restoration_of
 
 import lsst.images
 from lsst.daf.butler import Butler, DatasetType
@@ -142,19 +142,8 @@ def make_inputs(stack: ExposureStack) -> list[StackInput]:
 
 def make_restoration(converged: bool = True) -> Restoration:
     rng = np.random.default_rng(3)
-    pad = KERNEL_SIZE // 2
-    return Restoration(
-        latent=rng.exponential(size=(SHAPE[0] + 2 * pad, SHAPE[1] + 2 * pad)).astype(np.float32),
-        padding=pad,
-        converged=converged,
-        history=astropy.table.Table({"step": [1], "loss": [0.8]}),
-        weights={},
-        steps=10,
-        loss=0.8,
-        device="CPU",
-        seconds=1.0,
-        repeat=lambda stack: np.zeros([extent + 2 * pad for extent in stack.shape], np.float32),
-    )
+    stack = make_stack()
+    return restoration_of(stack, rng.exponential(size=stack.latent_shape), converged=converged)
 
 
 def make_measurable(reference: ReferenceCoadd) -> Measurable:
@@ -178,6 +167,8 @@ def make_character() -> Character:
         noise_realizations=[rng.normal(size=SHAPE).astype(np.float32)],
         inconsistent=rng.uniform(size=SHAPE) < 0.1,
         pedestal=0.1,
+        residuals=np.full(5, 3.0, np.float32),
+        beyond=np.zeros(5, int),
     )
 
 

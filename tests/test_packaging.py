@@ -145,7 +145,10 @@ def test_wheel_content(wheel: Path) -> None:
         for path in source.rglob("*.py")
         if path.name != "version.py" and "config" not in path.relative_to(source).parts
     }
-    expected |= {str(package / path.name) for path in source.glob("*.html")}
+    expected |= {
+        str(package / path.name) for suffix in ("html", "npz") for path in source.glob(f"*.{suffix}")
+    }
+    assert str(package / "sky_network.npz") in expected
     for directory, pattern in (("pipelines", "*.yaml"), ("config", "*.py"), ("bps", "*.yaml")):
         expected |= {str(package / path.relative_to(TOP)) for path in (TOP / directory).rglob(pattern)}
     assert files - {str(package / "version.py")} == expected | {str(package / "py.typed")}
@@ -201,7 +204,7 @@ def test_wheel_restores_a_patch(installed: Environment) -> None:
     installed.pipetask(
         f"run --register-dataset-types -b repo -i sim -o u/test/restored -p {PIPELINE} "
         """-d "skymap='small' AND tract=0 AND patch=0 AND band='i'" """
-        "-c restoreCoadd:restorer.maxEpochs=2"
+        "-c restoreCoadd:characterize.numRealizations=2"
     )
     with Butler.from_config(str(installed.directory / "repo"), collections="u/test/restored") as butler:
         restored = butler.get("restored_coadd", skymap="small", tract=0, patch=0, band="i")

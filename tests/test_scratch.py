@@ -78,7 +78,6 @@ def on_disk(stack: ExposureStack) -> ExposureStack:
 
 def test_streamed_restoration_is_the_same_to_the_bit() -> None:
     config = RestoreCoaddConfig()
-    config.restorer.value.maxEpochs = 20
     config.characterize.numRealizations = 2
     stacks = []
     for _ in range(2):

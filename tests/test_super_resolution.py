@@ -14,9 +14,9 @@ from scipy.special import erf
 from lsst.drp.restore.exposure_stack import ExposureStack
 from lsst.drp.restore.image_mm import ImageMMConfig, ImageMMTask
 from lsst.drp.restore.reference_coadd import reference_coadd
-from lsst.drp.restore.refine import RefineConfig, RefineTask
 from lsst.drp.restore.restore_coadd import RestoreCoaddConfig, RestoreCoaddTask
 from lsst.drp.restore.super_resolution import bin_pixels, kernel_phases, split_pixels
+from lsst.drp.restore.target_psf import target_kernel
 
 
 def pixel_gaussian(sigma: float, y: float, x: float, size: int = 25) -> np.ndarray:
@@ -140,35 +140,33 @@ def test_closer_pairs_come_apart() -> None:
     flux = rng.uniform(600.0, 900.0, (len(pairs), 2, 1))
     stack = make_stack(np.concatenate([pairs, flux], axis=2).reshape(-1, 3))
     reference = reference_coadd(stack)
-    mm, refine = ImageMMConfig(), RefineConfig()
-    mm.maxSteps, refine.steps = 40, 60
+    mm = ImageMMConfig()
+    mm.maxSteps = 250
     counts = []
     for factor in (1, 2):
         fine = dataclasses.replace(stack, factor=factor)
         restoration = ImageMMTask(config=mm).run(fine, reference)
-        restoration = RefineTask(config=refine).run(fine, restoration)
         assert restoration.image.shape == (96 * factor, 96 * factor)
         assert (restoration.latent >= 0).all()
         counts.append(count_split(restoration.image, factor, pairs))
         for (y, x), light in zip(centres, flux.sum(axis=(1, 2)), strict=True):
             box = [slice(factor * round(c - 7), factor * round(c + 8)) for c in (y, x)]
-            assert restoration.image[tuple(box)].sum() == pytest.approx(light, rel=0.03)
+            assert restoration.image[tuple(box)].sum() == pytest.approx(light, rel=0.06)
     assert counts[1] >= counts[0] + 4, counts
 
 
 def test_network_makes_small_pixels() -> None:
     rng = np.random.default_rng(3)
-    stars = np.array([(y, x, 2000.0) for y in (16.2, 48.4, 79.8) for x in (15.7, 48.1, 80.3)])
-    stars[:, :2] += rng.uniform(-0.5, 0.5, (9, 2))
-    stack = dataclasses.replace(make_stack(stars), factor=2)
+    stars = np.array([(y, x, 2000.0) for y in (16.2, 48.4) for x in (15.7, 48.1)])
+    stars[:, :2] += rng.uniform(-0.5, 0.5, (4, 2))
+    stack = dataclasses.replace(make_stack(stars, size=64), factor=2)
     config = RestoreCoaddConfig()
-    config.restorer.maxEpochs = 120
     config.characterize.numRealizations = 2
     result = RestoreCoaddTask(config=config).restore(stack, n_threads=1)
-    assert result.restoration.image.shape == (192, 192)
-    assert result.character.variance.shape == (192, 192)
-    assert result.character.inconsistent.shape == (96, 96)
-    assert result.measurable.image.shape == (96, 96)
+    assert result.restoration.image.shape == (128, 128)
+    assert result.character.variance.shape == (128, 128)
+    assert result.character.inconsistent.shape == (64, 64)
+    assert result.measurable.image.shape == (64, 64)
     for y, x, flux in stars:
         box = [slice(round(c - 7), round(c + 8)) for c in (y, x)]
         fine = [slice(2 * part.start, 2 * part.stop) for part in box]
@@ -178,6 +176,4 @@ def test_network_makes_small_pixels() -> None:
         place = [(part.start + at + 0.5) / 2 - 0.5 for part, at in zip(fine, peak, strict=True)]
         assert np.hypot(place[0] - y, place[1] - x) < 0.75
     # The PSF, too, is one of small pixels.
-    psf = result.character.kernels[1, 1]
-    assert psf.sum() == pytest.approx(1.0, abs=0.1)
-    assert np.unravel_index(np.argmax(psf), psf.shape) == (12, 12)
+    np.testing.assert_allclose(result.character.kernels[1, 1], target_kernel(), rtol=1e-6)

@@ -31,7 +31,7 @@ def minimize(stack: ExposureStack, start: np.ndarray, steps: int, penalty: np.nd
         latent,
         np.ones(start.shape, bool),
         steps=steps,
-        steps_per_look=10,
+        steps_per_gradient=10,
         delta=2.0,
         max_factor=4.0,
         penalty=penalty,

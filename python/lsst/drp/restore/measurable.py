@@ -197,11 +197,23 @@ def matched_stack(stack: ExposureStack, measurable: Measurable) -> ExposureStack
     -------
     matched : `ExposureStack`
         The coadd, its variance, and its PSF by cell.
+
+    Notes
+    -----
+    In a hole, the coadd is what it was given for missing pixels, with hardly
+    any noise.  A pixel that no exposure has is not good, and no variance is
+    less than that of the weighted mean of the exposures that have the pixel.
     """
-    good = np.isfinite(measurable.image) & (measurable.coverage >= _MIN_COVERAGE)
+    weight = np.zeros(stack.shape, np.float32)
+    for _, _, rows, columns in stack.cells():
+        inverse = stack.noise_variance(rows, columns)
+        np.divide(1.0, inverse, out=inverse, where=inverse > 0.0)
+        weight[rows, columns] = inverse.sum(axis=0)
+    good = np.isfinite(measurable.image) & (measurable.coverage >= _MIN_COVERAGE) & (weight > 0.0)
+    smallest = np.divide(1.0, weight, out=np.zeros_like(weight), where=good)
     return ExposureStack(
         image=np.where(good, measurable.image, np.float32(0.0))[np.newaxis],
-        variance=np.where(good, measurable.variance, np.float32(np.inf))[np.newaxis],
+        variance=np.where(good, np.maximum(measurable.variance, smallest), np.float32(np.inf))[np.newaxis],
         good=good[np.newaxis],
         kernels=measurable.kernels[np.newaxis],
         correlation=np.ones((1, *stack.kernels.shape[1:3]), np.float32),

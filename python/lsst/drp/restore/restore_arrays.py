@@ -191,7 +191,7 @@ def restore(
         the exposure has no PSF in the cell: its pixels there are bad.
     config : `RestoreCoaddConfig` or `~collections.abc.Mapping`, optional
         The configuration; or the values of some of its fields by name, as
-        ``{"restorer.maxEpochs": 10}``.  What has to do with the Butler, with
+        ``{"targetFwhm": 2.5}``.  What has to do with the Butler, with
         warps and with patch geometries has no effect.
     cell_size : `int`, optional
         Height and width of a cell, pixels: PSFs, weights and what is stated

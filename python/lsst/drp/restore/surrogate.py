@@ -192,8 +192,9 @@ class Surrogate:
             Minimum over ``x >= 0`` of ``d (x - z) + (x - z)^T (g^T w g + q) (x -
             z) / 2`` with the surrogate's kernel ``g``, same shape.
         """
-        # Row sums of a matrix without negative elements bound it.
-        bound = self._magnitude.second_derivative(weight, np.ones_like(latent)) + precision
+        # For any positive c, |A| c / c bounds a matrix A.  Pixels that are to move far need long steps.
+        scale = 1.0 / np.sqrt(precision)
+        bound = self._magnitude.second_derivative(weight, scale) / scale + precision
         start, current, previous = latent, latent, latent
         for step in range(iterations):
             ahead = current + np.float32(step / (step + 3)) * (current - previous)

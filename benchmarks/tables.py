@@ -1,0 +1,90 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Text tables, and the order of the images in them."""
+
+from __future__ import annotations
+
+__all__ = ("IMAGES", "MEASURABLE", "OURS", "REFERENCE", "RESTORED", "SNR_LABELS", "block", "value_at")
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .fields import SNR_BINS
+
+REFERENCE, RESTORED, MEASURABLE = "reference coadd", "restored_coadd", "restored_coadd_measurable"
+
+OURS = (RESTORED, MEASURABLE)
+"""The images of this project's default configuration (`tuple`)."""
+
+IMAGES = (
+    *("naive mean", REFERENCE, "proper coadd", "Rubin deconvolution", "SGP", "STARRED"),
+    *("network as published", "ImageMM", *OURS),
+)
+"""The images in the order of the tables (`tuple`)."""
+
+SNR_LABELS = {low: f">{low:.0f}" if math.isinf(high) else f"{low:.0f}-{high:.0f}" for low, high in SNR_BINS}
+"""Names of the bins of S/N, by their lower end (`dict`)."""
+
+_WIDTH = 26
+
+
+def block(
+    title: str, header: Sequence[str], rows: Mapping[str, Sequence[float | str]], form: str
+) -> list[str]:
+    """Format a table.
+
+    Parameters
+    ----------
+    title : `str`
+        Its title.
+    header : `~collections.abc.Sequence` [`str`]
+        Names of the columns.
+    rows : `~collections.abc.Mapping`
+        Numbers or text of each row by its name; NaN is a dash.
+    form : `str`
+        Format of the numbers.
+
+    Returns
+    -------
+    lines : `list` [`str`]
+        The lines, with an empty one at the end.
+    """
+    width = max(9, *(len(text) + 2 for text in header))
+    lines = [title, _row("", header, "", width)]
+    return [*lines, *(_row(name, row, form, width) for name, row in rows.items()), ""]
+
+
+def _row(label: str, values: Sequence[float | str], form: str, width: int) -> str:
+    cells = []
+    for value in values:
+        if isinstance(value, str):
+            text = value
+        else:
+            text = "-" if math.isnan(value) else format(value, form)
+        cells.append(text.rjust(width))
+    return f"{label:<{_WIDTH}}" + "".join(cells)
+
+
+def value_at(results: Mapping[str, Any], *names: str) -> float:
+    """Look up a number in nested results.
+
+    Parameters
+    ----------
+    results : `~collections.abc.Mapping`
+        The results.
+    *names : `str`
+        Keys from the outside to the inside.
+
+    Returns
+    -------
+    value : `float`
+        The number; NaN if it is missing.
+    """
+    value: Any = results
+    for name in names:
+        value = value.get(name, {}) if isinstance(value, Mapping) else {}
+    return math.nan if isinstance(value, Mapping) else float(value)
