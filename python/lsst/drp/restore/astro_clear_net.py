@@ -72,7 +72,7 @@ class AstroClearNetConfig(pexConfig.Config):
     )
     fineTuneRate = pexConfig.RangeField(
         dtype=float,
-        doc="Learning rate of these steps at the start; it falls to zero.",
+        doc="Largest learning rate of these steps.",
         default=1e-4,
         min=0.0,
         inclusiveMin=False,

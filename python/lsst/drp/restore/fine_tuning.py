@@ -62,7 +62,7 @@ _HUBER_DELTA = 2.0
 _MAX_GRADIENT_NORM = 1.0
 
 # Weight of the change of the stated error's logarithm, squared.
-_ERROR_WEIGHT = 0.1
+_ERROR_WEIGHT = 3.0
 
 # Steps from one row of the history to the next, at most.
 _EPOCH = 25
@@ -155,7 +155,8 @@ def fine_tune(
     steps : `int`
         Steps of the optimizer.
     rate : `float`
-        Learning rate of Adam at the start; it falls to zero.
+        Largest learning rate of Adam: it rises in the first tenth of the
+        steps, and falls to zero.
     seed : `int`
         Seed of the halves and of the crops.
     log : `lsst.utils.logging.LsstLogAdapter`
@@ -201,7 +202,11 @@ def fine_tune(
     for one in (network, given):
         one.set_weights(list(weights))
     trainer = _build_trainer(network, given, size, splits[0].kernels.shape[-1], passes)
-    schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
+    # Adam's first steps are as long as the rate, however small the gradient.
+    warm_up = steps // 10
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0 if warm_up else rate, steps - warm_up, warmup_target=rate if warm_up else None, warmup_steps=warm_up
+    )
     optimizer = keras.optimizers.Adam(schedule, global_clipnorm=_MAX_GRADIENT_NORM)
     trainer.compile(optimizer=optimizer, loss=MaskedHuber(_HUBER_DELTA))
     history = History(log, max_steps=steps, pixels_per_step=_BATCH * size**2, interval=30.0)
