@@ -368,10 +368,9 @@ def _measure_errors(truth: Truth, sky: SkyImage) -> dict[str, float]:
         return {f"sigma / error, {name}": np.nan for name in names}
     with np.errstate(invalid="ignore", divide="ignore"):
         pull = (sky.image - truth_at(truth.field, TARGET_FWHM)) ** 2 / sky.variance
-    return {
-        f"sigma / error, {name}": float(np.sqrt(GAUSSIAN_MEDIAN / median(pull[pixels])))
-        for name, pixels in truth.regions().items()
-    }
+    medians = {name: np.float64(median(pull[pixels])) for name, pixels in truth.regions().items()}
+    with np.errstate(divide="ignore"):
+        return {f"sigma / error, {name}": float(np.sqrt(GAUSSIAN_MEDIAN / m)) for name, m in medians.items()}
 
 
 def _measure_fidelity(truth: Truth, sky: SkyImage, width: float, cutout: Cutout) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 
 from .tables import IMAGES, MEASURABLE, REFERENCE
 
-_SHOWN = 192  # height and width of the part of a scene that is shown, pixels
+_BORDER = 3  # around what HST sees, pixels
+_SHOWN = 288  # height and width of the part of a scene that is shown, pixels
 
 
 def draw_panels(
@@ -40,7 +41,8 @@ def draw_panels(
         File to write.
     """
     columns = max(map(len, rows))
-    figure = Figure(figsize=(3.1 * columns, 3.35 * len(rows) + 0.6), layout="constrained")
+    figure = Figure(figsize=(3.1 * columns, 3.6 * len(rows) + 0.8))
+    figure.set_layout_engine("constrained", h_pad=0.12)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     picture = None
     for row, (panels, sigma) in enumerate(zip(rows, sigmas, strict=True)):
@@ -108,11 +110,14 @@ def plot_hst(images: Mapping[str, Mapping[str, np.ndarray]], results: Mapping[st
     """
     rows = []
     for name, restored in images.items():
+        # What HST sees, and a bit around it.
+        row, column = (np.flatnonzero(np.isfinite(restored["HST"]).any(axis=axis)) for axis in (1, 0))
+        part = tuple(slice(max(n[0] - _BORDER, 0), n[-1] + _BORDER + 1) for n in (row, column))
         shown = [image for image in IMAGES if image in restored and image != MEASURABLE]
         panels = [
-            ("HSC i coadd" if image == REFERENCE else image, results[name][image], restored[image])
+            ("HSC i coadd" if image == REFERENCE else image, results[name][image], restored[image][part])
             for image in shown
         ]
         rows.append([(f"{title}, r = {r:.3f}", image) for title, r, image in panels])
-        rows[-1].append(("HST F814W at the target PSF", restored["HST"]))
+        rows[-1].append(("HST F814W at the target PSF", restored["HST"][part]))
     draw_panels(rows, [1.0] * len(rows), "sigma of the coadd's sky", path)

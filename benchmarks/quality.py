@@ -30,12 +30,12 @@ from .hsc_hst import FIELDS, run_on_coadd
 from .jobs import Job, draw_noise, prepare_field, prepare_scene, run_jobs, run_method, run_scene
 from .morphologies import DEPTHS, cosmos_scene, jwst_scene, real_images_folder
 from .scenes import crowded_scene, empty_scene
+from .tables import DEEP_SIZE, DEEP_VISITS
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
 # Methods that fields other than the designed ones are restored by.
 _SOME = ("default", "imagemm", "sgp", "rubin", "proper", "reference")
-_DEEP_SIZE, _DEEP_VISITS = 256, 80
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -147,11 +147,9 @@ class Benchmark:
         }
         if not options.no_wide:
             fields["wide"] = dataclasses.replace(fields[str(options.seeds[0])], wide=True)
+        if not options.no_wide and options.size > DEEP_SIZE:
             fields["deep"] = FieldOptions(
-                seed=options.seeds[0],
-                size=min(_DEEP_SIZE, options.size),
-                visits=max(_DEEP_VISITS, options.visits) if options.size >= _DEEP_SIZE else options.visits,
-                wide=True,
+                seed=options.seeds[0], size=DEEP_SIZE, visits=DEEP_VISITS, wide=True
             )
         scenes: dict[str, tuple[Any, tuple[Any, ...]]] = {}
         if not options.no_scenes:

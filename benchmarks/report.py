@@ -24,7 +24,7 @@ from .peers import RUBIN_STEPS, SGP_STEPS
 from .scenes import CROWDED_BINS
 from .shapes import COMMON_FWHM
 from .starred_peer import STARRED_FWHM, STARRED_LAMBDAS
-from .tables import IMAGES, REFERENCE, SNR_LABELS, block, value_at
+from .tables import DEEP_SIZE, DEEP_VISITS, IMAGES, REFERENCE, SNR_LABELS, block, value_at
 from .targets import format_targets
 from .truth import APERTURE
 
@@ -134,7 +134,8 @@ def format_report(results: Mapping[str, Any]) -> str:
         title = f"Wide field, one seed, random sky (sources per square arcmin: {counts})"
         lines += _random_sky(title, results["wide"])
     if results["deep"]:
-        lines += _random_sky("Deep field: 80 exposures of 256x256 pixels, random sky", results["deep"])
+        title = f"Deep field: {DEEP_VISITS} exposures of {DEEP_SIZE}x{DEEP_SIZE} pixels, random sky"
+        lines += _random_sky(title, results["deep"])
     lines += _scenes(results["scenes"])
     if results["hst"]:
         lines += _images_by_case(

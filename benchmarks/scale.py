@@ -206,7 +206,7 @@ def print_imagemm(results: dict[tuple[int, int], dict[str, Stage]]) -> None:
     results : `dict`
         Results of `restore` by size and number of exposures.
     """
-    print(f"\nCPU time to the restored image (from the first estimate to consistency) over {IMAGEMM_STEPS} steps of ImageMM")
+    print(f"\nCPU time from the first estimate to consistency over {IMAGEMM_STEPS} steps of ImageMM")
     for (size, visits), stages in results.items():
         ours = sum(stages[name].cpu for name in _RESTORATION)
         theirs = IMAGEMM_STEPS * stages[_IMAGEMM].cpu

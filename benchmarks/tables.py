@@ -7,7 +7,18 @@
 
 from __future__ import annotations
 
-__all__ = ("IMAGES", "MEASURABLE", "OURS", "REFERENCE", "RESTORED", "SNR_LABELS", "block", "value_at")
+__all__ = (
+    "DEEP_SIZE",
+    "DEEP_VISITS",
+    "IMAGES",
+    "MEASURABLE",
+    "OURS",
+    "REFERENCE",
+    "RESTORED",
+    "SNR_LABELS",
+    "block",
+    "value_at",
+)
 
 import math
 from collections.abc import Mapping, Sequence
@@ -28,6 +39,9 @@ IMAGES = (
 
 SNR_LABELS = {low: f">{low:.0f}" if math.isinf(high) else f"{low:.0f}-{high:.0f}" for low, high in SNR_BINS}
 """Names of the bins of S/N, by their lower end (`dict`)."""
+
+DEEP_SIZE, DEEP_VISITS = 256, 80
+"""Height and width of the deep field, pixels, and its number of exposures."""
 
 _WIDTH = 26
 

@@ -100,11 +100,11 @@ def format_targets(targets: Iterable[Target]) -> list[str]:
     lines : `list` [`str`]
         A title and a line for each.
     """
-    lines = ["Targets of the default configuration", f"{'target':<66}{'limit':>14}{'measured':>11}  met"]
+    lines = ["Targets of the default configuration", f"{'target':<84}{'limit':>14}{'measured':>11}  met"]
     for target in targets:
         number = "-" if math.isnan(target.value) else f"{target.value:.4g}"
         met = {None: "-", True: "yes", False: "NO"}[target.met]
-        lines.append(f"{target.label:<66}{target.range:>14}{number:>11}  {met}")
+        lines.append(f"{target.label:<84}{target.range:>14}{number:>11}  {met}")
     return lines
 
 

@@ -111,6 +111,10 @@ def test_variance_is_the_scatter_over_other_noise(case: Case) -> None:
         [case.restoration.repeat(case.draw(case.truth, seed))[12:-12, 12:-12] for seed in range(14)]
     )
     scatter = draws.var(axis=0, ddof=1)
+    expected = scatter
+    if case.restoration.error is not None:
+        # What the network loses of faint sources is part of its error.
+        expected = ((draws - case.truth[12:-12, 12:-12]) ** 2).mean(axis=0)
     task = make_task(numNoiseRealizations=2)
     character = task.run(case.stack, case.restoration, case.measurable)
     assert character.variance.shape == SHAPE
@@ -119,18 +123,19 @@ def test_variance_is_the_scatter_over_other_noise(case: Case) -> None:
     empty = ~binary_dilation(stars, iterations=6)
     assert stars.sum() > 60
     for pixels in (stars, empty):
-        ratio = np.sqrt(character.variance[pixels].mean() / scatter[pixels].mean())
+        ratio = np.sqrt(character.variance[pixels].mean() / expected[pixels].mean())
         assert 0.75 < ratio < 1.3
         for noise in character.noise_realizations:
             ratio = noise[pixels].std() / np.sqrt(scatter[pixels].mean())
             assert 0.6 < ratio < 1.5
     # Pixel by pixel on the stars.
-    ratio = np.median(np.sqrt(character.variance[stars] / scatter[stars]))
+    ratio = np.median(np.sqrt(character.variance[stars] / expected[stars]))
     assert 0.65 < ratio < 1.4
     assert len(character.noise_realizations) == 2
     assert (character.noise_realizations[0] != character.noise_realizations[1]).any()
     # What non-negativity adds to an empty sky.
-    assert character.pedestal == pytest.approx(draws[:, empty].mean(), rel=0.25)
+    added = (draws - case.truth[12:-12, 12:-12])[:, empty].mean()
+    assert character.pedestal == pytest.approx(added, rel=0.25, abs=0.003)
 
 
 def test_psf_is_that_of_the_stars(case: Case) -> None:

@@ -277,8 +277,8 @@ def make_result(restoration: Restoration, reference: ReferenceCoadd, naive: np.n
             noise_realizations=[],
             inconsistent=np.arange(shape[0])[:, np.newaxis] < np.full(shape, shape[0] // 4),
             pedestal=0.125,
-            residuals=np.full(5, 3.0, np.float32),
-            beyond=np.zeros(5, int),
+            residuals=np.float32([3.0, 2.5, 4.5, 2.0, 1.0]),
+            beyond=np.array([0, 0, 7, 0, 0]),
         ),
     )
 
@@ -321,6 +321,8 @@ def test_measure_metrics(restored: tuple[ExposureStack, ReferenceCoadd, Restorat
     assert (metrics["converged"], metrics["device"]) == (True, "CPU")
     assert 0.05 < metrics["peak_memory_gib"] < 100
     assert (metrics["pedestal"], metrics["inconsistent_fraction"]) == (0.125, 0.25)
+    assert list(metrics["residuals"]) == ["1", "2", "4", "8", "16"]
+    assert metrics["residuals"]["4"] == {"largest": 4.5, "beyond": 7}
 
 
 def test_metrics_are_plain_python(

@@ -16,13 +16,12 @@ from astropy.wcs import WCS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
-from stacks import star_field
+from stacks import make_restoration, star_field
 
 from lsst.drp.restore import plots
 from lsst.drp.restore.patch_geometry import PatchGeometry
 from lsst.drp.restore.plots import plot_comparison, plot_history, plot_restoration
 from lsst.drp.restore.reference_coadd import reference_coadd
-from lsst.drp.restore.restoration import Restoration
 from lsst.images import YX, Box, SkyProjection, TractFrame
 from lsst.images.cells import CellGrid, PatchDefinition
 
@@ -211,18 +210,7 @@ def test_plot_restoration() -> None:
     hole[:, 5:9, 5:9] = True
     stack.reject(hole)
     reference = reference_coadd(stack)
-    restoration = Restoration(
-        latent=latent,
-        padding=12,
-        converged=True,
-        history=astropy.table.Table(),
-        weights={},
-        steps=1,
-        loss=1.0,
-        device="CPU",
-        seconds=1.0,
-        repeat=lambda _: latent,
-    )
+    restoration = make_restoration(stack, latent)
     figure = plot_restoration(stack, reference, restoration, title="a patch")
     axes = panels(figure)
     peaks = stack.kernels.max(axis=(1, 2, 3, 4))

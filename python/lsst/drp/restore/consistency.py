@@ -38,7 +38,7 @@ class ConsistencyConfig(pexConfig.Config):
         dtype=float,
         doc="Standard deviation of the prior in units of the error that the network states. Larger values "
         "trust the exposures more: more noise, less bias.",
-        default=0.5,
+        default=0.4,
         min=0.0,
         inclusiveMin=False,
     )

@@ -78,7 +78,8 @@ def train(plan: Plan, folder: Path, workers: int) -> list[np.ndarray]:
         What to do.
     folder : `pathlib.Path`
         Where samples and checkpoints are kept.  A training that was
-        interrupted is resumed from what is there, if it has the same plan.
+        interrupted is resumed from what is there, if it has the same plan; it
+        then takes the same crops in another order.
     workers : `int`
         Processes that simulate.
 
