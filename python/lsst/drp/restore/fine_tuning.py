@@ -25,7 +25,7 @@ from keras import ops
 from lsst.utils.logging import LsstLogAdapter
 
 from .decoder import Blur
-from .errors import DivergedError
+from .errors import DivergedError, RestorationError
 from .exposure_stack import ExposureStack
 from .first_estimate import first_estimate
 from .fitting import Batch, History, fit
@@ -114,19 +114,21 @@ def split_exposures(stack: ExposureStack, rng: np.random.Generator) -> list[Spli
     Returns
     -------
     splits : `list` [`Split`]
-        Two, one for each direction.
+        Two, one for each direction; none if a half has no data there.
     """
     cells = [
         _draw_cells(*extents, rng) for extents in zip(stack.kernels.shape[1:3], stack.cell_shape, strict=True)
     ]
     order = rng.permutation(stack.n_exposures)
     half = stack.n_exposures // 2
-    coadds, starts = [], []
-    for members in (np.sort(order[:half]), np.sort(order[half:])):
-        part = _part(stack, members, cells)
-        coadd, latent = _coadd(part)
-        coadds.append(coadd)
-        starts.append(scipy.ndimage.gaussian_filter(latent, TARGET_FWHM / _FWHM_PER_SIGMA, mode="constant"))
+    halves = [_part(stack, np.sort(members), cells) for members in (order[:half], order[half:])]
+    if not all(part.good.any() for part in halves):
+        return []
+    coadds, latents = zip(*(_coadd(part) for part in halves), strict=True)
+    sigma = TARGET_FWHM / _FWHM_PER_SIGMA
+    starts = [
+        scipy.ndimage.gaussian_filter(latent, sigma, mode="constant", truncate=6.0) for latent in latents
+    ]
     return [_split(coadds[k], starts[k], coadds[1 - k]) for k in range(2)]
 
 
@@ -171,6 +173,8 @@ def fine_tune(
 
     Raises
     ------
+    RestorationError
+        Raised if there are no data to train on.
     DivergedError
         Raised if the training diverges.
 
@@ -195,6 +199,10 @@ def fine_tune(
         for _ in range(_SPLITS)
         for split in split_exposures(dataclasses.replace(stack, factor=1), rng)
     ]
+    if not splits:
+        raise RestorationError(
+            "No part that was drawn of the patches has data in both halves of its exposures."
+        )
     size = min(_CROP, *(extent for split in splits for extent in split.planes.shape[1:]))
     size -= size % ALIGNMENT
     crops = _Crops(splits, size, rng)
@@ -205,7 +213,10 @@ def fine_tune(
     # Adam's first steps are as long as the rate, however small the gradient.
     warm_up = steps // 10
     schedule = keras.optimizers.schedules.CosineDecay(
-        0.0 if warm_up else rate, steps - warm_up, warmup_target=rate if warm_up else None, warmup_steps=warm_up
+        0.0 if warm_up else rate,
+        steps - warm_up,
+        warmup_target=rate if warm_up else None,
+        warmup_steps=warm_up,
     )
     optimizer = keras.optimizers.Adam(schedule, global_clipnorm=_MAX_GRADIENT_NORM)
     trainer.compile(optimizer=optimizer, loss=MaskedHuber(_HUBER_DELTA))

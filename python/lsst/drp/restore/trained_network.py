@@ -30,7 +30,6 @@ from .sky_network import ALIGNMENT, MARGIN, build_network
 from .target_psf import TARGET_FWHM, convolution_kernels, deconvolution_kernels
 
 
-@functools.cache
 def load_network(path: str | None = None) -> TrainedNetwork:
     """Return the trained network.
 
@@ -45,6 +44,11 @@ def load_network(path: str | None = None) -> TrainedNetwork:
     network : `TrainedNetwork`
         One for the whole process: its weights must not be changed.
     """
+    return _load(path)
+
+
+@functools.cache
+def _load(path: str | None) -> TrainedNetwork:
     network = build_network()
     network.set_weights(read_weights(path))
     return TrainedNetwork(network)
