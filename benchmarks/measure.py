@@ -31,8 +31,10 @@ from .truth import APERTURE, PSF_RADIUS, Truth
 GALAXY_APERTURE = 6.0
 """Radius of the apertures around galaxies, pixels."""
 
-# A Gaussian of sigma 0.8 pixels has 1.88.
-_SAMPLED_FWHM = 1.85
+# PSFs narrower than this change shape with the fraction of a pixel; at the
+# target resolution, a kernel shifted by the phases of its Fourier transform
+# rings by a thousandth of its peak.
+_SAMPLED_FWHM = 1.9
 _FWHMS = (TARGET_FWHM, COMMON_FWHM)
 _FALSE_PER_PIXEL = 5 / 512**2
 # Of the local background in empty sky, pixels: inside of what is empty.

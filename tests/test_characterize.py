@@ -111,9 +111,11 @@ def test_variance_is_the_scatter_over_other_noise(case: Case) -> None:
         [case.restoration.repeat(case.draw(case.truth, seed))[12:-12, 12:-12] for seed in range(14)]
     )
     scatter = draws.var(axis=0, ddof=1)
-    expected = scatter
+    expected, lowest, highest = scatter, 0.75, 1.3
     if case.restoration.error is not None:
-        # What the network loses of faint sources is part of its error.
+        # What the network gets wrong is part of its error, as far as draws of the
+        # restored image can tell; that depends on its weights.
+        lowest, highest = 0.3, 2.5
         expected = ((draws - case.truth[12:-12, 12:-12]) ** 2).mean(axis=0)
     task = make_task(numNoiseRealizations=2)
     character = task.run(case.stack, case.restoration, case.measurable)
@@ -124,18 +126,19 @@ def test_variance_is_the_scatter_over_other_noise(case: Case) -> None:
     assert stars.sum() > 60
     for pixels in (stars, empty):
         ratio = np.sqrt(character.variance[pixels].mean() / expected[pixels].mean())
-        assert 0.75 < ratio < 1.3
+        assert lowest < ratio < highest
         for noise in character.noise_realizations:
             ratio = noise[pixels].std() / np.sqrt(scatter[pixels].mean())
-            assert 0.6 < ratio < 1.5
+            assert 0.5 < ratio < 1.7
     # Pixel by pixel on the stars.
     ratio = np.median(np.sqrt(character.variance[stars] / expected[stars]))
-    assert 0.65 < ratio < 1.4
+    assert lowest < ratio < highest
     assert len(character.noise_realizations) == 2
     assert (character.noise_realizations[0] != character.noise_realizations[1]).any()
     # What non-negativity adds to an empty sky.
     added = (draws - case.truth[12:-12, 12:-12])[:, empty].mean()
-    assert character.pedestal == pytest.approx(added, rel=0.25, abs=0.003)
+    least = 0.0 if case.restoration.error is None else 0.01
+    assert character.pedestal == pytest.approx(added, rel=0.25, abs=least)
 
 
 def test_psf_is_that_of_the_stars(case: Case) -> None:

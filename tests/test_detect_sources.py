@@ -231,7 +231,7 @@ def make_coadd(
 
 
 def make_sky(stars: list[tuple[int, int, float]], fwhm: float, geometry: PatchGeometry) -> np.ndarray:
-    """Return an image of stars at pixel centres x, y (of the array)."""
+    """Return an image of stars at pixel centers x, y (of the array)."""
     image = np.zeros(geometry.outer_bbox.shape)
     for x, y, flux in stars:
         padded = np.zeros((image.shape[0] + 24, image.shape[1] + 24))

@@ -12,16 +12,18 @@ import dataclasses
 import galsim
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from lsst.drp.restore import psf_photometry
-from lsst.drp.restore.find_sources import FindSourcesConfig, FindSourcesTask, SourceImage
+from lsst.drp.restore.find_sources import FindSourcesConfig, FindSourcesTask, SourceImage, find_peaks
 from lsst.drp.restore.psf_photometry import CellPsf, fit_sources
 
 SHAPE = (180, 240)
 CELL = (60, 60)
 FWHM = 3.6
 PSF = galsim.Moffat(beta=3.5, fwhm=FWHM).shear(g1=0.04, g2=0.02)
-SHARP_PSF = galsim.Gaussian(fwhm=2.0)
+# That of a restored coadd.
+SHARP_PSF = galsim.Gaussian(sigma=0.8)
 # Of the flux of a star in noise of 1 per pixel.
 PIXELS = PSF.drawImage(nx=61, ny=61, scale=1.0, method="no_pixel").array
 SIGMA = 1.0 / np.sqrt(np.sum(PIXELS**2))
@@ -80,7 +82,7 @@ def star_grid(significance: tuple[float, float], *, seed: int = 3, spacing: int 
     return np.column_stack([places, flux])
 
 
-def find(sharp: SourceImage, measured: SourceImage, **settings: float):
+def find(sharp: SourceImage | None, measured: SourceImage, **settings: float):
     config = FindSourcesConfig()
     config.update(**settings)
     return FindSourcesTask(config=config).run(sharp, measured)
@@ -110,7 +112,7 @@ def test_positions_fluxes_and_errors_of_stars() -> None:
         pulls.append((photometry.flux[index] - stars[:, 2]) / photometry.flux_err[index])
         offsets.append((photometry.x[index] - stars[:, 0]) / photometry.x_err[index])
         offsets.append((photometry.y[index] - stars[:, 1]) / photometry.y_err[index])
-        # A background fitted besides makes errors a bit larger.
+        # A background fitted together makes errors a bit larger.
         np.testing.assert_allclose(photometry.flux_err, SIGMA, rtol=0.06)
         assert (photometry.flux_err > SIGMA).all()
         assert np.median(photometry.chi2) == pytest.approx(0.97, abs=0.08)
@@ -173,7 +175,71 @@ def test_blends_are_split_on_the_sharp_image_and_fitted_together() -> None:
     assert (photometry.flux_err > 1.1 * SIGMA).all()
     assert (photometry.n_fit == 2).all()
     # The blurred image alone does not show that they are two.
-    assert len(find(measured, measured)) < 1.2 * len(places)
+    assert len(find(None, measured)) < 1.2 * len(places)
+
+
+@pytest.mark.parametrize(("error", "number"), [(0.02, 2), (0.5, 1)])
+def test_blends_are_split_if_the_stated_variance_makes_the_dip_significant(error: float, number: int) -> None:
+    stars = star_grid((60, 120))
+    other = stars + (2.6, 0.0, 0.0)
+    sharp, measured = make_images(np.concatenate([stars, other]))
+    # Both images are the same, but not what is known about them.
+    sharp = dataclasses.replace(sharp, variance=(error * sharp.image) ** 2 + np.float32(0.01))
+    found = find(sharp, measured, peakSigma=1.0, splitSigma=1.0)
+    middle = stars + (1.3, 0.0, 0.0)
+    distance = np.hypot(
+        middle[:, [0]] - found.photometry.x[np.newaxis], middle[:, [1]] - found.photometry.y[np.newaxis]
+    )
+    np.testing.assert_array_equal(np.count_nonzero(distance < 4, axis=1), number)
+    assert len(found) == number * len(stars)
+
+
+def test_artifacts_around_bright_stars_are_no_sources() -> None:
+    stars = np.array([[120.3, 90.2, 20000 * SIGMA], [60.0, 45.0, 40 * SIGMA], [131.0, 96.0, 300 * SIGMA]])
+    sharp, measured = make_images(stars)
+    # A broken ring in the wings: far above the noise, far below the star.
+    y, x = np.indices(SHAPE) - np.array([90.2, 120.3]).reshape(2, 1, 1)
+    height = 10 * SIGMA * np.max(sharp.kernels) * (1 + np.cos(3 * np.arctan2(y, x)))
+    ring = np.where(abs(np.hypot(x, y) - 8) < 1.5, height, 0)
+    sharp = dataclasses.replace(sharp, image=(sharp.image + ring).astype(np.float32))
+    # What shows there on the measured image, too, as the PSF is not exact.
+    wings = 0.3 * scipy.ndimage.gaussian_filter(ring, 1.3)
+    measured = dataclasses.replace(measured, image=(measured.image + wings).astype(np.float32))
+    found = find(sharp, measured)
+    assert len(found) == len(stars)
+    assert nearest(stars, found)[1].max() < 0.2
+    assert len(find(sharp, measured, minFraction=0.0)) > len(stars)
+
+
+def test_peaks_are_those_of_a_search_at_all_levels() -> None:
+    rng = np.random.default_rng(7)
+    image = scipy.ndimage.gaussian_filter(rng.standard_normal((40, 50)), 1.5)
+    image += 0.5 - image.min()
+    sigma = rng.uniform(0.02, 0.08, image.shape)
+    inside = scipy.ndimage.binary_dilation(rng.uniform(size=image.shape) < 0.02, iterations=4)
+    row, column = find_peaks(image, sigma, inside, min_height=10.0, min_dip=1.5)
+    expected = []
+    for y, x in zip(*np.nonzero(inside), strict=True):
+        level = image[y, x] - 1.5 * sigma[y, x]
+        # Nothing higher can be reached without going below that.
+        labels, _ = scipy.ndimage.label(inside & (image >= level), structure=np.ones((3, 3)))
+        if image[y, x] == image[labels == labels[y, x]].max() and image[y, x] > 10 * sigma[y, x]:
+            expected.append((y, x))
+    assert 5 < len(expected) < 60
+    assert sorted(zip(row.tolist(), column.tolist(), strict=True)) == expected
+
+
+def test_plateau_is_one_peak() -> None:
+    image = np.zeros((20, 30))
+    image[5:9, 4:12] = 3.0
+    image[5:9, 13:20] = 3.0
+    row, column = find_peaks(image, np.ones_like(image), image >= 0, min_height=1.0, min_dip=1.0)
+    assert len(row) == 2
+    assert sorted(image[row, column]) == [3.0, 3.0]
+    image[8, 12] = 2.5
+    assert len(find_peaks(image, np.ones_like(image), image >= 0, min_height=1.0, min_dip=1.0)[0]) == 1
+    nothing = find_peaks(image, np.ones_like(image), image < 0, min_height=1.0, min_dip=1.0)
+    assert nothing[0].shape == nothing[1].shape == (0,)
 
 
 def test_source_that_only_the_measured_image_shows() -> None:
@@ -190,6 +256,8 @@ def test_galaxies_have_aperture_fluxes_and_shapes() -> None:
     galaxies = star_grid((200, 400))
     found = find(*make_images(galaxies, galaxy=2.0))
     index, distance = nearest(galaxies, found)
+    # None is split.
+    assert len(found) == len(galaxies)
     assert distance.max() < 0.2
     aperture = found.aperture_flux[index] / galaxies[:, 2]
     # A tenth of their light is outside, or in the ring around the aperture.

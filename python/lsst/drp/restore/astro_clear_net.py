@@ -122,7 +122,6 @@ class AstroClearNetTask(pipeBase.Task):
         *,
         start: StartingPoint,
         n_threads: int = 1,
-        guides: np.ndarray | None = None,
     ) -> Restoration:
         """Restore the patch.
 
@@ -137,8 +136,6 @@ class AstroClearNetTask(pipeBase.Task):
             `TARGET_FWHM`.
         n_threads : `int`, optional
             CPU threads to use.
-        guides : `numpy.ndarray`, optional
-            Not used.
 
         Returns
         -------
@@ -156,6 +153,7 @@ class AstroClearNetTask(pipeBase.Task):
         device = prepare_backend(self.config.computeDevice, n_threads, seed=0)
         from .decoder import FieldDecoder
         from .first_estimate import first_estimate
+        from .shared_structure import share_structure
         from .trained_network import load_network
 
         tuned = self._fine_tune(stack)
@@ -165,20 +163,26 @@ class AstroClearNetTask(pipeBase.Task):
         kernels = convolution_kernels(stack.kernels, fwhm)
         sharp = dataclasses.replace(stack, kernels=kernels)
         matched = matched_stack(stack, start.measurable)
+        final_fwhm = start.target_fwhm / stack.factor
         blur = np.sqrt(max(start.target_fwhm**2 - TARGET_FWHM**2, 0.0)) / _FWHM_PER_SIGMA
+
+        def modeled(coadd: ExposureStack, fwhm: float = fwhm) -> ExposureStack:
+            return dataclasses.replace(coadd, kernels=convolution_kernels(coadd.kernels, fwhm))
 
         def restore(exposures: ExposureStack, coadd: ExposureStack, latent: np.ndarray) -> tuple:
             begin = _smooth(latent, TARGET_FWHM / _FWHM_PER_SIGMA)
             image, error = network.apply(coadd, begin, self.config.passes, self.config.tileSize)
+            # A smoother guide would blur.
+            if start.guides and not blur:
+                image, error = share_structure(image, error, modeled(coadd), start.guides)
             return image, error, _smooth(self.consistency.run(exposures, image, error), blur)
 
         def repeat(other: ExposureStack) -> np.ndarray:
-            # The kernels of a matched coadd's model are those to its PSF.
             coadd = dataclasses.replace(matched, image=other.image)
-            return restore(other, coadd, first_estimate(coadd))[2]
+            return restore(modeled(coadd), coadd, first_estimate(coadd))[2]
 
         predicted, error, latent = restore(sharp, matched, start.latent)
-        final = kernels if not blur else convolution_kernels(stack.kernels, start.target_fwhm / stack.factor)
+        final = convolution_kernels(stack.kernels, final_fwhm) if blur else kernels
         decoder, coarse = FieldDecoder(sharp), FieldDecoder(dataclasses.replace(stack, kernels=final))
         delta = self.consistency.config.huberDelta
         rows = [
@@ -193,7 +197,6 @@ class AstroClearNetTask(pipeBase.Task):
             "Loss per good pixel: %.5f of the first estimate, %.5f of the network, %.5f after consistency.",
             *(row[1] for row in rows),
         )
-        model = dataclasses.replace(matched, kernels=convolution_kernels(matched.kernels, fwhm))
         return Restoration(
             latent=latent,
             padding=stack.padding * stack.factor,
@@ -205,7 +208,7 @@ class AstroClearNetTask(pipeBase.Task):
             device=device,
             seconds=time.perf_counter() - began,
             repeat=repeat,
-            model=model,
+            model=modeled(matched, final_fwhm),
             kernels=final,
             target_fwhm=start.target_fwhm,
             error=error,

@@ -57,6 +57,10 @@ _POINT_TAPS = 5
 _SIGNAL_EDGES = np.array([0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0])
 _MIN_GROUP = 200
 
+# Width (sigma, pixels) of the Gaussian that the calibrated variance is averaged
+# over: about that of the PSF.
+_CORRELATION = 1.0
+
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Character:
@@ -203,8 +207,9 @@ class CharacterizeTask(pipeBase.Task):
     restored.
 
     Where a network states an error for each pixel, the mean squared errors of
-    the draws say by which factor it is wrong, as a function of the pixel's
-    ratio of signal to stated error.  It contains what the restoration loses of
+    the draws say by which factor it is wrong: around each pixel on sources,
+    and in empty sky as a function of the pixel's ratio of signal to stated
+    error.  It contains what the restoration loses of
     faint sources, as well as the noise.
 
     Of an image of points, only what is significant (``minSignal``) is taken for
@@ -345,8 +350,27 @@ class CharacterizeTask(pipeBase.Task):
             brightness = sky[patch] + max(pedestal, smallest)
             variance = self._variance_of_points(stack, scatter, brightness, empty)
         else:
-            variance = _calibrated_variance(restoration.error[patch], squares, sky[patch], stack.latent_seen)
+            variance = self._variance_of_network(stack, restoration.error[patch], squares, sky[patch], empty)
         return np.maximum(variance, smallest**2).astype(np.float32), realizations, pedestal
+
+    def _variance_of_network(
+        self,
+        stack: ExposureStack,
+        error: np.ndarray,
+        squares: np.ndarray,
+        sky: np.ndarray,
+        empty: np.ndarray,
+    ) -> np.ndarray:
+        """Bring the error that a network states to the scale of those that
+        were found.
+        """
+        stated = error.astype(np.float64) ** 2
+        scale = self.config.sourceScale * stack.factor
+        variance = stated * _smooth(squares, scale) / _smooth(stated, scale)
+        np.copyto(variance, _calibrated_variance(error, squares, sky, empty), where=empty)
+        # Errors are correlated over the PSF.  Where a source's wings are as good as zero, so would be their
+        # variance, and fits with the inverse variance as weight would see nothing but wings.
+        return scipy.ndimage.gaussian_filter(variance, _CORRELATION, mode="nearest")
 
     def _variance_of_points(
         self, stack: ExposureStack, scatter: np.ndarray, brightness: np.ndarray, empty: np.ndarray

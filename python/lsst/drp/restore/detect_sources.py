@@ -58,7 +58,7 @@ _COLUMNS: tuple[tuple[str, type, str, str], ...] = (
         "psfFlux",
         np.float64,
         "nJy",
-        "Flux of the PSF that fits the measurable coadd best, together with its neighbours: that of point "
+        "Flux of the PSF that fits the measurable coadd best, together with its neighbors: that of point "
         "sources. NaN for blends.",
     ),
     ("psfFluxErr", np.float64, "nJy", "Standard deviation of psfFlux."),
@@ -67,7 +67,7 @@ _COLUMNS: tuple[tuple[str, type, str, str], ...] = (
         "apFlux",
         np.float64,
         "nJy",
-        "Flux in a circle (apertureRadius) of the measurable coadd without neighbours, above the median of "
+        "Flux in a circle (apertureRadius) of the measurable coadd without neighbors, above the median of "
         "a ring around it, divided by the fraction of the PSF's flux in the circle: that of small galaxies.",
     ),
     ("apFluxErr", np.float64, "nJy", "Standard deviation of apFlux."),
@@ -90,8 +90,8 @@ _COLUMNS: tuple[tuple[str, type, str, str], ...] = (
     ),
     ("flag_blended", np.bool_, "", "Split from a blend."),
     ("flag_edge", np.bool_, "", "Pixels without data, or the patch's edge, are among those of the fit."),
-    ("flag_noData", np.bool_, "", "No exposure has a good pixel at its centre: saturated, or a gap."),
-    ("flag_fewExposures", np.bool_, "", "Few exposures have data at its centre."),
+    ("flag_noData", np.bool_, "", "No exposure has a good pixel at its center: saturated, or a gap."),
+    ("flag_fewExposures", np.bool_, "", "Few exposures have data at its center."),
     ("flag_inconsistent", np.bool_, "", "The exposures contradict the restored coadd: variable or moving?"),
     ("flag_notConverged", np.bool_, "", "The restored coadd did not converge."),
     ("flag_inexactPsf", np.bool_, "", "The PSF of the measurable coadd is not exact here: missing pixels."),
@@ -101,7 +101,7 @@ _COLUMNS: tuple[tuple[str, type, str, str], ...] = (
     ("flag_shape", np.bool_, "", "The second moments could not be measured."),
 )
 
-# Flags that are those of a mask plane at the centre of the source.
+# Flags that are those of a mask plane at the center of the source.
 _MASK_FLAGS = {
     "NO_DATA": "flag_noData",
     "FEW_EXPOSURES": "flag_fewExposures",
@@ -139,7 +139,7 @@ class DetectRestoredSourcesConnections(pipeBase.PipelineTaskConnections, dimensi
         dimensions=_PATCH,
     )
     restored_source_metrics = cT.Output(
-        doc="Comparison of these sources with those that the same code finds on the reference coadd.",
+        doc="Comparison of these sources with those that are detected on the reference coadd.",
         name="restored_source_metrics",
         storageClass="StructuredDataDict",
         dimensions=_PATCH,
@@ -253,7 +253,7 @@ class DetectRestoredSourcesTask(pipeBase.PipelineTask):
         widths = reference.sky_width(), measurable.sky_width()
         scale = widths[0] / widths[1] if min(widths) > 0 else 1.0
         reference = dataclasses.replace(reference, variance=reference.variance * scale**2)
-        compared = self.find.run(reference, reference)
+        compared = self.find.run(None, reference)
         metrics = self._compare(found, compared, table, geometry)
         metrics["reference_noise_scale"] = float(scale)
         title = f"{geometry.skymap}, tract {geometry.tract}, patch {geometry.patch.id}, {restored_coadd.band}"

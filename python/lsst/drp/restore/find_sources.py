@@ -3,8 +3,8 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""From images to sources: detected where it is certain that there is light,
-told apart where the picture is sharp, measured where fluxes are unbiased.
+"""Source lists: detection on an image of white noise, deblending on a sharp
+one, photometry on the former.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import lsst.pipe.base as pipeBase
 
 from .psf_kernels import fwhm, kernel_moments
 from .psf_photometry import CellPsf, PsfPhotometry, fit_sources
-from .super_resolution import split_pixels
+from .super_resolution import bin_pixels, split_pixels
 
 # Half of the size of the matched filter, pixels: the rest only takes time.
 _FILTER_RADIUS = 6
@@ -32,7 +32,7 @@ _FILTER_RADIUS = 6
 # Smallest number of missing pixels that can be the core of a saturated star.
 _MIN_CORE = 5
 
-# The brightest pixel beside it, as a fraction of the footprint's.
+# The brightest pixel next to it, as a fraction of the footprint's.
 _CORE_CONTRAST = 0.8
 
 # Half of the size of the stamps in which shapes are measured, and inner and
@@ -111,7 +111,7 @@ class FoundSources:
         Number of the footprint that each pixel is in, 0 outside of all, shape
         ``(height, width)``.
     aperture_flux, aperture_flux_err : `numpy.ndarray`
-        Flux in a circle without neighbours, above the local background,
+        Flux in a circle without neighbors, above the local background,
         divided by the fraction of the PSF's flux in the circle, nJy; and its
         standard deviation.
     moments, psf_moments : `numpy.ndarray`
@@ -160,48 +160,33 @@ class FindSourcesConfig(pexConfig.Config):
     )
     peakSigma = pexConfig.RangeField(
         dtype=float,
-        doc="Peaks of the sharp image inside of footprints count as sources where they are as high as that "
-        "of a point source which has this signal-to-noise ratio in the measured image. The sharp image's "
-        "own variance has no part in it: on sources it is that of the sources.",
+        doc="Peaks of the sharp image inside of footprints count as sources above this many standard "
+        "deviations: the larger one of that which the sharp image states and of the height of a point source "
+        "with the flux error of the measured image.",
         default=2.5,
         min=0.0,
-        inclusiveMin=False,
     )
-    peakArea = pexConfig.RangeField(
-        dtype=int,
-        doc="Smallest number of pixels of such a peak and of what it is split into.",
-        default=2,
-        min=1,
-    )
-    smoothFwhm = pexConfig.RangeField(
+    splitSigma = pexConfig.RangeField(
         dtype=float,
-        doc="Before that the sharp image is smoothed with a Gaussian of this full width at half maximum, "
-        "pixels; 0 leaves it as it is.",
-        default=1.0,
+        doc="Two peaks are two sources if the fainter one is more than this many of the same standard "
+        "deviations above the saddle between them. The default is for restored images, where isolated "
+        "sources hardly ever have a second peak; of an image with independent noise, 3 or more.",
+        default=0.5,
         min=0.0,
     )
-    oversampling = pexConfig.RangeField(
-        dtype=int,
-        doc="The sharp image is interpolated (cubic splines) to pixels this many times smaller before that: "
-        "its sources are hardly wider than a pixel, and the dip between two of them is less.",
-        default=2,
-        min=1,
-    )
-    deblendThresholds = pexConfig.RangeField(
-        dtype=int, doc="Number of levels of a peak at which sep looks for several.", default=32, min=1
-    )
-    deblendContrast = pexConfig.RangeField(
+    minFraction = pexConfig.RangeField(
         dtype=float,
-        doc="Smallest fraction of the flux of a peak of the sharp image that makes a part of it a source of "
-        "its own; 1 splits nothing.",
-        default=0.005,
+        doc="Smallest ratio of a peak to that of a point source with all of the flux that the sharp image "
+        "has there at the resolution of the measured one: 1 for isolated stars, about 0.3 on the largest "
+        "galaxies, and less for artifacts in the wings of bright stars.",
+        default=0.2,
         min=0.0,
         max=1.0,
     )
     minSignificance = pexConfig.RangeField(
         dtype=float,
         doc="Smallest ratio of a source's flux to its standard deviation in the measured image, fitted "
-        "together with its neighbours. What is less significant is no source, however sharp it looks.",
+        "together with its neighbors. What is less significant is no source, however sharp it looks.",
         default=5.0,
         min=0.0,
     )
@@ -231,17 +216,18 @@ class FindSourcesTask(pipeBase.Task):
 
     Notes
     -----
-    Two images of the same sky take part. The *sharp* one (the restored coadd)
-    shows where sources are, and which are two; but it is a non-linear fit, so
-    that neither its fluxes nor its variance say how significant they are. The
-    *measured* one is linear and has white noise: filtered with its PSF it is
-    the likelihood of a point source at each pixel.
+    Two images of the same sky take part.  The *sharp* one (the restored coadd)
+    has a narrow PSF and correlated noise of a stated variance.  The *measured*
+    one is linear and has white noise: filtered with its PSF it is the
+    likelihood of a point source at each pixel.
 
     1. Footprints are where the filtered measured image is above
        ``detectionSigma``, grown.
-    2. In them, ``sep`` detects and deblends the sharp image. A footprint's peak
-       that the sharp image does not show is added. Pixels that are missing
-       inside of a footprint are the core of one saturated star.
+    2. In them, peaks of the sharp image are sources (`find_peaks`) if they are
+       significant, and if they are significantly above the saddle to any higher
+       peak.  Sources of the measured image without such a peak are added.
+       Pixels that are missing inside of a footprint are the core of one
+       saturated star.
     3. PSFs are fitted to the measured image at all of these positions, and what
        is less significant than ``minSignificance`` is taken out.
     """
@@ -250,32 +236,32 @@ class FindSourcesTask(pipeBase.Task):
     _DefaultName: ClassVar[str] = "findSources"
     config: FindSourcesConfig
 
-    def run(self, sharp: SourceImage, measured: SourceImage) -> FoundSources:
+    def run(self, sharp: SourceImage | None, measured: SourceImage) -> FoundSources:
         """Find sources.
 
         Parameters
         ----------
-        sharp : `SourceImage`
-            Image to tell sources apart on.  Its pixels may be a whole number of
-            times smaller than those of ``measured``.
+        sharp : `SourceImage` or `None`
+            Image to deblend sources on.  Its pixels may be a whole number of
+            times smaller than those of ``measured``.  Without one, the sources
+            are those that the filtered ``measured`` shows.
         measured : `SourceImage`
-            Image to measure on.  The same one can be both.
+            Image to detect and measure sources on.
 
         Returns
         -------
         sources : `FoundSources`
             The sources, in no particular order.
         """
-        kernel, sharp_kernel = measured.mean_kernel(), sharp.mean_kernel()
-        valid = measured.valid
-        if kernel is None or sharp_kernel is None or not valid.any():
+        kernel, valid = measured.mean_kernel(), measured.valid
+        if kernel is None or not valid.any():
             nothing = np.zeros(valid.shape, np.int32)
             return self._measure(
                 measured, np.empty((0, 2)), nothing, 0, np.nan, np.empty(0), np.empty(0, bool)
             )
         width = fwhm(kernel)
         footprints, faint = self._footprints(measured, kernel, width)
-        peaks = self._peaks(sharp, sharp_kernel, measured, kernel, footprints)
+        peaks = np.empty((0, 2)) if sharp is None else self._peaks(sharp, measured, kernel, footprints)
         # What the sharp image does not show.
         if len(peaks) and len(faint):
             faint = faint[cKDTree(peaks).query(faint)[0] > width]
@@ -302,10 +288,7 @@ class FindSourcesTask(pipeBase.Task):
             np.sqrt(np.where(measured.valid, measured.variance, np.nan)),
             self.config.detectionSigma,
             _middle(kernel),
-            "matched",
             self.config.minArea,
-            self.config.deblendThresholds,
-            0.005,
         )
         outside = scipy.ndimage.distance_transform_edt(segments == 0)
         inside = outside <= self.config.growFootprint * width if len(found) else segments > 0
@@ -315,46 +298,38 @@ class FindSourcesTask(pipeBase.Task):
         return footprints, np.stack([found["x"], found["y"]], axis=1).astype(float)
 
     def _peaks(
-        self,
-        sharp: SourceImage,
-        sharp_kernel: np.ndarray,
-        measured: SourceImage,
-        kernel: np.ndarray,
-        footprints: np.ndarray,
+        self, sharp: SourceImage, measured: SourceImage, kernel: np.ndarray, footprints: np.ndarray
     ) -> np.ndarray:
         """Return positions x, y of the sources of the sharp image, pixels of
         the measured one.
         """
-        # Parts of a measured pixel that the sharp image has, and those of
-        # its own pixels that are still needed.
-        parts = sharp.image.shape[0] // measured.image.shape[0]
-        fine, smooth = max(1, self.config.oversampling // parts), self.config.smoothFwhm * parts
-        seen = sharp_kernel
-        if smooth:
-            gaussian = _gaussian(smooth)
-            seen = scipy.ndimage.convolve(sharp_kernel, gaussian / gaussian.sum(), mode="constant")
-        # The noise of the flux of a point, as the height of its peak.
-        valid = measured.valid
-        variance = np.where(valid, measured.variance, np.median(measured.variance[valid]))
-        height = split_pixels(np.sqrt(variance / np.sum(kernel**2)) * seen.max(), parts * fine)
-        missing = ~np.isfinite(sharp.image)
-        image = np.where(split_pixels(footprints > 0, parts) & ~missing, sharp.image, np.float32(0))
-        if fine > 1:
-            image = scipy.ndimage.zoom(image, fine, order=3, mode="nearest", grid_mode=True)
-            missing = split_pixels(missing, fine)
-        image[missing] = np.nan
-        found, _ = _extract(
-            image,
-            height,
-            self.config.peakSigma,
-            _gaussian(smooth * fine) if smooth else None,
-            "conv",
-            self.config.peakArea * (parts * fine) ** 2,
-            self.config.deblendThresholds,
-            self.config.deblendContrast,
+        sharp_kernel = sharp.mean_kernel()
+        if sharp_kernel is None:
+            return np.empty((0, 2))
+        # Parts of a measured pixel that the sharp image has.
+        parts = sharp.image.shape[0] // footprints.shape[0]
+        inside = split_pixels(footprints > 0, parts) & sharp.valid
+        variance = np.where(measured.valid, measured.variance, np.median(measured.variance[measured.valid]))
+        of_point = np.sqrt(variance / np.sum(kernel**2)) * sharp_kernel.max()
+        row, column = find_peaks(
+            sharp.image,
+            np.maximum(np.sqrt(np.where(inside, sharp.variance, 0.0)), split_pixels(of_point, parts)),
+            inside,
+            min_height=self.config.peakSigma,
+            min_dip=self.config.splitSigma,
         )
-        # From the pixels' corner to that of the fine ones, and back.
-        return (np.stack([found["x"], found["y"]], axis=1) + 0.5) / (parts * fine) - 0.5
+        blurred, blurred_point = (
+            fftconvolve(bin_pixels(pixels, parts), kernel, mode="same")
+            for pixels in (
+                np.where(sharp.valid, sharp.image, 0.0),
+                np.pad(sharp_kernel, (0, -len(sharp_kernel) % parts)),
+            )
+        )
+        # From the corner of a measured pixel, and back to its center.
+        positions = (_vertices(sharp.image, row, column) + 0.5) / parts - 0.5
+        height = sharp.image[row, column] / sharp_kernel.max()
+        whole = blurred[row // parts, column // parts] / blurred_point.max()
+        return positions[height > self.config.minFraction * whole]
 
     def _measure(
         self,
@@ -449,6 +424,110 @@ class FindSourcesTask(pipeBase.Task):
         return total / fraction, float(np.sqrt(noise)) / fraction, moments
 
 
+def find_peaks(
+    image: np.ndarray,
+    sigma: np.ndarray,
+    inside: np.ndarray,
+    *,
+    min_height: float,
+    min_dip: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the significant peaks of an image.
+
+    Parameters
+    ----------
+    image, sigma : `numpy.ndarray`
+        Image and its standard deviation, shape ``(height, width)``.
+    inside : `numpy.ndarray`
+        `bool`, same shape: the pixels to search.
+    min_height : `float`
+        Smallest height of a peak, in units of ``sigma`` there.
+    min_dip : `float`
+        Smallest height of a peak above the saddle to any higher one, in units
+        of ``sigma`` at the peak.
+
+    Returns
+    -------
+    row, column : `numpy.ndarray`
+        Pixels of the peaks, shape ``(n,)``.
+
+    Notes
+    -----
+    Each pixel belongs to the maximum that the steepest ascent over the eight
+    pixels around leads to.  Where two such regions touch, the highest pixel
+    from which both can be reached is their saddle.  Regions are joined from the
+    highest saddle down, and the lower one of their peaks counts if it is
+    significantly above the saddle (the persistence of a peak); no threshold
+    levels are needed.
+    """
+    rows, columns = np.nonzero(inside)
+    order = np.argsort(image[rows, columns], kind="stable")
+    rows, columns = rows[order], columns[order]
+    height, noise = image[rows, columns], sigma[rows, columns]
+    # A rank instead of a value: no two pixels are equal.
+    rank = np.full((image.shape[0] + 2, image.shape[1] + 2), -1)
+    rank[rows + 1, columns + 1] = np.arange(len(rows))
+    top = scipy.ndimage.maximum_filter(rank, 3)[rows + 1, columns + 1]
+    while not np.array_equal(higher := top[top], top):
+        top = higher
+    peak = np.flatnonzero(top == np.arange(len(top)))
+
+    joined = np.arange(len(top))
+    significant = np.ones(len(top), bool)
+    for saddle, *pair in _saddles(rank, rows, columns, top):
+        low, high = sorted(_root(joined, member) for member in pair)
+        if low != high:
+            significant[low] = height[low] - height[saddle] > min_dip * noise[low]
+            joined[low] = high
+    peak = peak[significant[peak] & (height[peak] > min_height * noise[peak])]
+    return rows[peak], columns[peak]
+
+
+def _saddles(
+    rank: np.ndarray, rows: np.ndarray, columns: np.ndarray, top: np.ndarray
+) -> list[tuple[int, int, int]]:
+    """Return the ranks of the saddles between adjacent regions and of the two
+    peaks, the highest saddle first.
+    """
+    found = []
+    own = np.arange(len(top))
+    for down, right in ((0, 1), (1, -1), (1, 0), (1, 1)):
+        other = rank[rows + 1 + down, columns + 1 + right]
+        border = (other >= 0) & (top[other] != top)
+        first, second = top[border], top[other[border]]
+        saddle = np.minimum(own[border], other[border])
+        found.append(np.stack([saddle, np.minimum(first, second), np.maximum(first, second)]))
+    saddles = np.concatenate(found, axis=1)
+    saddles = saddles[:, np.argsort(-saddles[0], kind="stable")]
+    _, highest = np.unique(saddles[1] * len(top) + saddles[2], return_index=True)
+    return [tuple(one) for one in saddles[:, np.sort(highest)].T.tolist()]
+
+
+def _root(joined: np.ndarray, member: int) -> int:
+    """Return the highest peak of the regions that one was joined with."""
+    while joined[member] != member:
+        joined[member] = joined[joined[member]]
+        member = joined[member]
+    return member
+
+
+def _vertices(image: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Return the positions x, y of peaks between pixels: those of a Gaussian
+    through the peak and the pixels next to it, along each axis.
+    """
+    padded = np.pad(image, 1, constant_values=np.nan)
+    positions = []
+    for index, (down, right) in ((column, (0, 1)), (row, (1, 0))):
+        before, middle, after = (
+            padded[row + 1 + k * down, column + 1 + k * right].astype(np.float64) for k in (-1, 0, 1)
+        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            falls = np.log(middle / before), np.log(middle / after)
+            shift = 0.5 * (falls[0] - falls[1]) / (falls[0] + falls[1])
+        positions.append(index + np.clip(np.nan_to_num(shift, posinf=0.0, neginf=0.0), -0.5, 0.5))
+    return np.stack(positions, axis=1)
+
+
 def _saturated_cores(
     image: np.ndarray, valid: np.ndarray, footprints: np.ndarray, largest: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -499,11 +578,8 @@ def _extract(
     image: np.ndarray,
     sigma: np.ndarray,
     threshold: float,
-    kernel: np.ndarray | None,
-    filter_type: str,
+    kernel: np.ndarray,
     min_area: int,
-    n_thresholds: int,
-    contrast: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Extract sources with sep; return them and the segmentation map.  Pixels
     that are not finite are masked.
@@ -521,10 +597,10 @@ def _extract(
         err=np.ascontiguousarray(np.where(missing, typical, sigma), dtype=np.float32),
         mask=missing,
         minarea=min_area,
-        filter_kernel=None if kernel is None else np.ascontiguousarray(kernel, dtype=np.float32),
-        filter_type=filter_type,
-        deblend_nthresh=n_thresholds,
-        deblend_cont=contrast,
+        filter_kernel=np.ascontiguousarray(kernel, dtype=np.float32),
+        filter_type="matched",
+        deblend_nthresh=32,
+        deblend_cont=0.005,
         clean=False,
         segmentation_map=True,
     )
@@ -535,13 +611,6 @@ def _middle(kernel: np.ndarray) -> np.ndarray:
     middle = len(kernel) // 2
     radius = min(_FILTER_RADIUS, middle)
     return kernel[middle - radius : middle + radius + 1, middle - radius : middle + radius + 1]
-
-
-def _gaussian(width: float) -> np.ndarray:
-    """Return a Gaussian of a full width at half maximum, peak 1."""
-    radius = max(1, int(np.ceil(1.5 * width)))
-    profile = np.exp(-4 * np.log(2) * (np.arange(-radius, radius + 1) / width) ** 2)
-    return np.outer(profile, profile)
 
 
 def _pixels(x: np.ndarray, y: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

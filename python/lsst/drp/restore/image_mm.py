@@ -98,7 +98,6 @@ class ImageMMTask(pipeBase.Task):
         *,
         start: StartingPoint | None = None,
         n_threads: int = 1,
-        guides: np.ndarray | None = None,
     ) -> Restoration:
         """Restore the patch.
 
@@ -112,8 +111,6 @@ class ImageMMTask(pipeBase.Task):
             Not used.
         n_threads : `int`, optional
             CPU threads to use.
-        guides : `numpy.ndarray`, optional
-            Not used.
 
         Returns
         -------

@@ -38,7 +38,7 @@ class CellPsf:
     Parameters
     ----------
     kernels : `numpy.ndarray`
-        Kernels by cell, centred on their middle pixel, shape ``(cells_y,
+        Kernels by cell, centered on their middle pixel, shape ``(cells_y,
         cells_x, k, k)``, ``k`` odd.  Not finite or zero where there is none.
     cell_shape : `tuple` [`int`, `int`]
         Height and width of a cell, pixels.
@@ -72,7 +72,7 @@ class CellPsf:
         -------
         stamps : `numpy.ndarray`
             Image of each source and its derivatives by x and y of the source,
-            per pixel, shape ``(n, 3, k, k)``, centred on the pixel nearest to
+            per pixel, shape ``(n, 3, k, k)``, centered on the pixel nearest to
             the source.
         """
         transfer = self._transfer[self.cell_of(x, y)]
@@ -130,7 +130,7 @@ def fit_sources(
     min_significance: float = 0.0,
     certain: np.ndarray | None = None,
 ) -> tuple[PsfPhotometry, np.ndarray]:
-    """Fit fluxes and positions of sources, neighbours simultaneously.
+    """Fit fluxes and positions of sources, neighbors simultaneously.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ def fit_sources(
     fluxes would depend on the noise and on errors of the PSF.  The stated
     errors are those of this estimator with the given variance, for noise
     that is not correlated.  Positions are fitted by Gauss-Newton steps with the
-    given ones as a prior, so that sources that hardly can be told apart stay
+    given ones as a prior, so that sources that hardly can be deblended stay
     where they were seen.  Groups see each other through the residual image;
     some passes over all of them converge to the common solution.
     """
@@ -186,7 +186,7 @@ def fit_sources(
         for group in groups:
             fit.update(group, move=number > 0 and movable)
     while True:
-        # A source that is too faint takes flux from its neighbours: refit them.
+        # A source that is too faint takes flux from its neighbors: refit them.
         with np.errstate(invalid="ignore", divide="ignore"):
             significance = np.nan_to_num(fit.flux / fit.flux_err, nan=-np.inf, posinf=-np.inf)
         if certain is not None:
@@ -204,7 +204,7 @@ def fit_sources(
         for number in range(3):
             for group in changed:
                 fit.update(group, move=movable and number < 2)
-    # At the positions as they are now, neighbouring groups as they are now.
+    # At the positions as they are now, neighboring groups as they are now.
     for group in groups:
         fit.update(group, move=False)
     for group in groups:

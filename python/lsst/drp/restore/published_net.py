@@ -26,6 +26,7 @@ from .errors import DivergedError
 from .exposure_stack import ExposureStack
 from .reference_coadd import ReferenceCoadd, weighted_mean
 from .restoration import Restoration, StartingPoint
+from .super_resolution import bin_pixels
 
 if TYPE_CHECKING:
     from .crops import FieldInput
@@ -114,7 +115,6 @@ class PublishedNetTask(pipeBase.Task):
         *,
         start: StartingPoint | None = None,
         n_threads: int = 1,
-        guides: np.ndarray | None = None,
     ) -> Restoration:
         """Fit the network and restore the patch.
 
@@ -126,12 +126,10 @@ class PublishedNetTask(pipeBase.Task):
             Coadd of the same exposures.  The mean with its weights stands in
             where an exposure has no good pixel in the encoder's input.
         start : `StartingPoint`, optional
-            Not used.
+            Its guides are additional channels of the network's input, see
+            `FieldInput`; the rest is not used.
         n_threads : `int`, optional
             CPU threads to use.
-        guides : `numpy.ndarray`, optional
-            Restored images of the patch in other bands, additional channels
-            of the network's input; see `FieldInput`.
 
         Returns
         -------
@@ -154,6 +152,12 @@ class PublishedNetTask(pipeBase.Task):
 
         weights = reference.weights
         margin = encoder_margin(self.config.kernelSizes)
+        guides = None
+        if start is not None and start.guides:
+            # In pixels of the exposures, and in units of their own noise.
+            guides = np.stack(
+                [bin_pixels(guide.latent, stack.factor) / np.float32(guide.noise) for guide in start.guides]
+            )
         field = FieldInput(stack, weighted_mean(stack, weights), margin, guides=guides)
         scale = field.scale
         decoder = FieldDecoder(stack)

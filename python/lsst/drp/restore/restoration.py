@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Restoration", "StartingPoint", "make_history")
+__all__ = ("Guide", "Restoration", "StartingPoint", "make_history")
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -18,6 +18,26 @@ import numpy as np
 
 from .exposure_stack import ExposureStack
 from .measurable import Measurable
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Guide:
+    """A restored image of the same sky in another band.
+
+    Parameters
+    ----------
+    latent : `numpy.ndarray`
+        Its latent image, nJy per latent pixel.
+    error : `numpy.ndarray` or `None`
+        Standard deviation of its error as a network states it, nJy, same
+        shape.
+    noise : `float`
+        Median standard deviation of the pixels of its exposures, nJy.
+    """
+
+    latent: np.ndarray
+    error: np.ndarray | None
+    noise: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -34,11 +54,14 @@ class StartingPoint:
     target_fwhm : `float`
         FWHM of the Gaussian PSF that the restored image is to have, latent
         pixels.
+    guides : `~collections.abc.Sequence` [`Guide`], optional
+        Restored images of the deeper bands.
     """
 
     latent: np.ndarray
     measurable: Measurable
     target_fwhm: float
+    guides: Sequence[Guide] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

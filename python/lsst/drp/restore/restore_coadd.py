@@ -19,7 +19,6 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import astropy.units as u
-import numpy as np
 
 import lsst.pex.config as pexConfig
 import lsst.pipe.base as pipeBase
@@ -47,7 +46,7 @@ from .provenance import describe_computation
 from .published_net import PublishedNetTask
 from .read_input import find_environment_error
 from .reference_coadd import naive_mean, reference_coadd
-from .restoration import StartingPoint
+from .restoration import Guide, StartingPoint
 from .stack_warps import StackWarpsTask
 from .subtract_sky import SubtractSkyTask
 from .target_psf import TARGET_FWHM
@@ -524,7 +523,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         stack: ExposureStack,
         *,
         n_threads: int = 1,
-        guides: np.ndarray | None = None,
+        guides: Sequence[Guide] = (),
     ) -> pipeBase.Struct:
         """Restore a stack of exposures: the part of `run` that knows only
         arrays.
@@ -536,9 +535,8 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             their outliers are taken out, and their kernels are fitted.
         n_threads : `int`, optional
             CPU threads to use.
-        guides : `numpy.ndarray`, optional
-            Restored images of the patch in other bands for the network to see,
-            see `FieldInput`.
+        guides : `~collections.abc.Sequence` [`Guide`], optional
+            Restored images of the patch in deeper bands.
 
         Returns
         -------
@@ -586,9 +584,11 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         measurable = white
         if self.measurable.config.targetFwhm:
             measurable = self.measurable.run(stack, reference, latent)
-        start = StartingPoint(latent=latent, measurable=white, target_fwhm=self.config.targetFwhm)
+        start = StartingPoint(
+            latent=latent, measurable=white, target_fwhm=self.config.targetFwhm, guides=guides
+        )
         restoration = require_finite(
-            self.restorer.run(stack, reference, start=start, n_threads=n_threads, guides=guides), stack
+            self.restorer.run(stack, reference, start=start, n_threads=n_threads), stack
         )
         self.metadata["n_retries"] = restoration.n_retries
         return pipeBase.Struct(

@@ -29,13 +29,13 @@ from lsst.images import MaskedImage
 
 from .exposure_stack import ExposureStack
 from .patch_geometry import PatchGeometry
+from .restoration import Guide
 from .restore_coadd import (
     RestoreCoaddConfig,
     RestoreCoaddConnections,
     RestoreCoaddTask,
     all_or_nothing,
 )
-from .super_resolution import bin_pixels
 
 
 class RestoreMultibandCoaddConnections(RestoreCoaddConnections, dimensions=("skymap", "tract", "patch")):
@@ -91,8 +91,8 @@ class RestoreMultibandCoaddConfig(RestoreCoaddConfig, pipelineConnections=Restor
         doc="Bands to restore; empty for all that the patch has visit images of.", default=[]
     )
     shareStructure = pexConfig.Field[bool](
-        doc="Show the network of a band the restored images of the bands that are deeper. False restores "
-        "band by band.",
+        doc="Guide the restoration of a band by the restored images of the bands that are deeper. False "
+        "restores band by band.",
         default=True,
     )
 
@@ -102,15 +102,14 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
 
     Notes
     -----
-    The deepest band is restored as `RestoreCoaddTask` does it.  The network of
-    every other band sees, besides the exposures, the restored images of the
-    bands that are deeper.  They tell it where light is; how much, and the
-    loss, is a matter of its own exposures alone.  All exposures of all bands
-    are in memory, or in temporary files, at the same time.
+    The deepest band is restored as `RestoreCoaddTask` does it.  Every other
+    band is restored with the images of the bands that are deeper as guides:
+    `share_structure` for the default, input channels for `PublishedNetTask`.
+    All exposures of all bands are in memory, or in temporary files, at the
+    same time.
 
     What `CharacterizeTask` states of a band takes the deeper bands' images for
-    given: their noise is not part of the variance, and the stated PSF is that
-    of sources which these images do not show.
+    given: their noise is not part of the variance.
     """
 
     ConfigClass = RestoreMultibandCoaddConfig
@@ -241,20 +240,25 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
         """
         depths = {band: point_depth(stack) for band, stack in stacks.items()}
         results: dict[str, pipeBase.Struct] = {}
-        guides: list[np.ndarray] = []
+        guides: list[Guide] = []
         for band in sorted(depths, key=lambda band: -depths[band]):
-            seen = np.stack(guides) if guides and self.config.shareStructure else None
+            seen = tuple(guides) if self.config.shareStructure else ()
             self.log.info(
                 "Band %s: %d exposures, 5 sigma for a point source at %.4g nJy%s.",
                 band,
                 stacks[band].n_exposures,
                 5.0 / np.sqrt(depths[band]) if depths[band] else np.inf,
-                "" if seen is None else f", with the structure seen in {', '.join(results)}",
+                "" if not seen else f", with the structure seen in {', '.join(results)}",
             )
             results[band] = self.restore(stacks[band], n_threads=n_threads, guides=seen)
-            # The network sees pixels of the exposures.
-            coarse = bin_pixels(results[band].restoration.latent, stacks[band].factor)
-            guides.append(coarse / np.float32(stacks[band].median_sigma))
+            restoration = results[band].restoration
+            guides.append(
+                Guide(
+                    latent=restoration.latent,
+                    error=restoration.error,
+                    noise=stacks[band].median_sigma,
+                )
+            )
         return results
 
 
