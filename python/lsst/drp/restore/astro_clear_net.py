@@ -13,7 +13,7 @@ __all__ = ("AstroClearNetConfig", "AstroClearNetTask")
 
 import dataclasses
 import time
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import scipy.ndimage
@@ -25,9 +25,13 @@ from .compute import COMPUTE_DEVICES, prepare_backend
 from .consistency import ConsistencyTask
 from .exposure_stack import ExposureStack
 from .measurable import matched_stack
+from .network_weights import describe_weights, read_weights
 from .reference_coadd import ReferenceCoadd
 from .restoration import Restoration, StartingPoint, make_history
 from .target_psf import TARGET_FWHM, convolution_kernels
+
+if TYPE_CHECKING:
+    from .trained_network import TrainedNetwork
 
 # FWHM of a Gaussian over its standard deviation.
 _FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
@@ -35,9 +39,6 @@ _FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
 class AstroClearNetConfig(pexConfig.Config):
     """Configuration of `AstroClearNetTask`."""
-
-    fits_weights: ClassVar[bool] = False
-    """Whether the restorer fits weights to each patch."""
 
     passes = pexConfig.RangeField(
         dtype=int,
@@ -56,9 +57,41 @@ class AstroClearNetConfig(pexConfig.Config):
         default=256,
         min=64,
     )
+    weightsFile = pexConfig.Field[str](
+        doc="File of the network's weights (`write_weights`), for example fine-tuned on patches of a survey "
+        "(`fine_tune`). None for the weights that the package ships.",
+        default=None,
+        optional=True,
+    )
+    fineTuneSteps = pexConfig.RangeField(
+        dtype=int,
+        doc="Steps for which the weights are trained further on the patch, without any truth: some of the "
+        "exposures predict the others. At least 4 exposures are needed. 0 uses the weights as they are.",
+        default=0,
+        min=0,
+    )
+    fineTuneRate = pexConfig.RangeField(
+        dtype=float,
+        doc="Largest learning rate of these steps.",
+        default=1e-4,
+        min=0.0,
+        inclusiveMin=False,
+    )
+    seed = pexConfig.RangeField(
+        dtype=int,
+        doc="Seed of the halves of the exposures and of the crops that these steps are taken on.",
+        default=42,
+        min=0,
+        max=2**31 - 1,
+    )
     computeDevice = pexConfig.ChoiceField[str](
         doc="Where to compute.", default="auto", allowed=dict(COMPUTE_DEVICES), optional=False
     )
+
+    @property
+    def fits_weights(self) -> bool:
+        """Whether the restorer fits weights to each patch (`bool`)."""
+        return self.fineTuneSteps > 0
 
 
 class AstroClearNetTask(pipeBase.Task):
@@ -113,6 +146,8 @@ class AstroClearNetTask(pipeBase.Task):
         ------
         RestorationError
             Raised if a GPU is asked for and there is none.
+        DivergedError
+            Raised if fine-tuning diverges.
         """
         began = time.perf_counter()
         device = prepare_backend(self.config.computeDevice, n_threads, seed=0)
@@ -121,7 +156,8 @@ class AstroClearNetTask(pipeBase.Task):
         from .shared_structure import share_structure
         from .trained_network import load_network
 
-        network = load_network()
+        tuned = self._fine_tune(stack)
+        network = load_network(self.config.weightsFile) if tuned is None else tuned
         # The network has one resolution; coarser ones are made from it.
         fwhm = TARGET_FWHM / stack.factor
         kernels = convolution_kernels(stack.kernels, fwhm)
@@ -166,7 +202,7 @@ class AstroClearNetTask(pipeBase.Task):
             padding=stack.padding * stack.factor,
             converged=rows[2][1] <= rows[1][1],
             history=make_history(rows),
-            weights={},
+            weights={} if tuned is None else tuned.weights,
             steps=rows[-1][0],
             loss=rows[-1][1],
             device=device,
@@ -176,7 +212,43 @@ class AstroClearNetTask(pipeBase.Task):
             kernels=final,
             target_fwhm=start.target_fwhm,
             error=error,
+            network={
+                **describe_weights(self.config.weightsFile),
+                "fine_tuning_steps": 0 if tuned is None else self.config.fineTuneSteps,
+            },
         )
+
+    def _fine_tune(self, stack: ExposureStack) -> TrainedNetwork | None:
+        """Train the weights further on the patch, if this is asked for and
+        possible.
+        """
+        if not self.config.fineTuneSteps:
+            return None
+        from .fine_tuning import MIN_EXPOSURES, MIN_SIZE, fine_tune
+
+        if stack.n_exposures < MIN_EXPOSURES or min(stack.shape) < MIN_SIZE:
+            self.log.warning(
+                "The network is not fine-tuned: that needs %d exposures of %dx%d pixels, and there are %d of "
+                "%dx%d.",
+                *(MIN_EXPOSURES, MIN_SIZE, MIN_SIZE),
+                *(stack.n_exposures, *stack.shape),
+            )
+            return None
+        network, history = fine_tune(
+            [stack],
+            read_weights(self.config.weightsFile),
+            passes=self.config.passes,
+            steps=self.config.fineTuneSteps,
+            rate=self.config.fineTuneRate,
+            seed=self.config.seed,
+            log=self.log,
+        )
+        self.log.info(
+            "Fine-tuned the network: loss per good pixel of the exposures that it did not see from %.5f to "
+            "%.5f in %d steps, %.0f s.",
+            *(history["loss"][0], history["loss"][-1], self.config.fineTuneSteps, history["seconds"][-1]),
+        )
+        return network
 
 
 def _smooth(image: np.ndarray, sigma: float) -> np.ndarray:

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = ("MAX_FACTOR", "NO_DATA_NOISE", "PENALTY", "STEPS", "starting_image")
+__all__ = ("MAX_FACTOR", "NO_DATA_NOISE", "PENALTY", "STEPS", "frame", "starting_image", "turned")
 
 import numpy as np
 
@@ -76,3 +76,44 @@ def starting_image(
         )
         image += (flux / (down.sum() * right.sum()) * np.outer(down, right)).astype(np.float32)
     return image
+
+
+def frame(size: int, width: int) -> np.ndarray:
+    """Find the frame of a square image.
+
+    Parameters
+    ----------
+    size : `int`
+        Height and width of the image, pixels.
+    width : `int`
+        Width of the frame, pixels.
+
+    Returns
+    -------
+    pixels : `numpy.ndarray`
+        `bool`, shape ``(size, size)``: `True` on the frame.
+    """
+    pixels = np.ones((size, size), bool)
+    pixels[width : size - width, width : size - width] = False
+    return pixels
+
+
+def turned(images: np.ndarray, turns: int, mirrored: bool) -> np.ndarray:
+    """Turn images and mirror them.
+
+    Parameters
+    ----------
+    images : `numpy.ndarray`
+        Square images, shape ``(n, size, size)``.
+    turns : `int`
+        Quarter turns.
+    mirrored : `bool`
+        Whether to mirror them afterwards.
+
+    Returns
+    -------
+    images : `numpy.ndarray`
+        The same pixels in other places.
+    """
+    images = np.rot90(images, turns, axes=(1, 2))
+    return images[:, :, ::-1] if mirrored else images

@@ -13,6 +13,7 @@ import functools
 import hashlib
 import importlib.resources
 from collections.abc import Sequence
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +21,20 @@ import numpy as np
 _FILE = "sky_network.npz"
 
 
-def read_weights() -> list[np.ndarray]:
+def read_weights(path: str | None = None) -> list[np.ndarray]:
     """Read the weights of the network.
+
+    Parameters
+    ----------
+    path : `str`, optional
+        File from `write_weights`; by default that of the package.
 
     Returns
     -------
     weights : `list` [`numpy.ndarray`]
         What `keras.Model.set_weights` takes, `numpy.float32`.
     """
-    with importlib.resources.files(__package__).joinpath(_FILE).open("rb") as file, np.load(file) as stored:
+    with _source(path).open("rb") as file, np.load(file) as stored:
         return [stored[f"weights_{k:03d}"] for k in range(len(stored.files) - 1)]
 
 
@@ -49,15 +55,25 @@ def write_weights(path: Path, weights: Sequence[np.ndarray], version: str) -> No
 
 
 @functools.cache
-def describe_weights() -> dict[str, str]:
-    """Identify the shipped weights, for provenance.
+def describe_weights(path: str | None = None) -> dict[str, str]:
+    """Identify weights, for provenance.
+
+    Parameters
+    ----------
+    path : `str`, optional
+        File from `write_weights`; by default that of the package.
 
     Returns
     -------
     facts : `dict` [`str`, `str`]
         ``version``, and ``sha256`` of the file.
     """
-    source = importlib.resources.files(__package__).joinpath(_FILE)
+    source = _source(path)
     with source.open("rb") as file, np.load(file) as stored:
         version = str(stored["version"])
     return {"version": version, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}
+
+
+def _source(path: str | None) -> Traversable:
+    """Return the file of weights."""
+    return importlib.resources.files(__package__).joinpath(_FILE) if path is None else Path(path)

@@ -13,6 +13,7 @@ import functools
 import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,18 @@ _BACKENDS = {"tensorflow": ("tensorflow",), "jax": ("jax", "jaxlib")}
 _SWITCHES = ("TF_ENABLE_ONEDNN_OPTS", "NVIDIA_TF32_OVERRIDE", "OPENBLAS_CORETYPE", "MKL_CBWR")
 
 
-def describe_computation() -> dict[str, Any]:
+def describe_computation(network: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Describe the software and the machine that this process computes with.
 
     The same image to the bit needs the same configuration and the same inputs,
     which the Butler keeps, and all of this.  The dataset ``packages`` lacks
     the network's software, which is imported after it has been written.
+
+    Parameters
+    ----------
+    network : `~collections.abc.Mapping`, optional
+        Facts about the network that was used; by default, those of the
+        weights that the package ships.
 
     Returns
     -------
@@ -68,8 +75,9 @@ def describe_computation() -> dict[str, Any]:
             Environment variables that choose between implementations, those
             that are set.
         ``network``
-            ``version`` of the trained network's weights, and ``sha256`` of
-            their file.
+            ``version`` of the trained network's weights, ``sha256`` of
+            their file, and ``fine_tuning_steps``, for which they were
+            trained further on the patch.
         ``versions``
             Versions of Python and of the packages that make the pixels.
     """
@@ -80,7 +88,7 @@ def describe_computation() -> dict[str, Any]:
         "backend": backend,
         "float_type": keras.config.floatx(),
         "deterministic": backend == "tensorflow",
-        "network": describe_weights(),
+        "network": dict(network or {**describe_weights(), "fine_tuning_steps": 0}),
         "machine": platform.machine(),
         "cpu": _cpu_name(),
         "switches": {name: os.environ[name] for name in _SWITCHES if name in os.environ},

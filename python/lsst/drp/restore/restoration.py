@@ -11,6 +11,7 @@ __all__ = ("Guide", "Restoration", "StartingPoint", "make_history")
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import astropy.table
 import numpy as np
@@ -113,6 +114,9 @@ class Restoration:
         nJy, shape of ``latent``.
     n_retries : `int`
         Trainings that diverged and were repeated with a smaller learning rate.
+    network : `dict`
+        Facts about the trained network that was used, see
+        `describe_computation`; empty without one.
     """
 
     latent: np.ndarray
@@ -130,6 +134,7 @@ class Restoration:
     target_fwhm: float = 0.0
     error: np.ndarray | None = None
     n_retries: int = 0
+    network: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def image(self) -> np.ndarray:

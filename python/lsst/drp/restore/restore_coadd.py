@@ -482,7 +482,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         metrics = measure_metrics(result, stack, geometry=geometry, inputs=inputs, coadd=coadd)
         if result.kernel_fit is not None:
             metrics["kernel_fit"] = result.kernel_fit.metrics(stack.names)
-        metrics["provenance"] = describe_computation()
+        metrics["provenance"] = describe_computation(restoration.network)
         title = f"{geometry.skymap}, tract {geometry.tract}, patch {geometry.patch.id}, {band}"
         self.log.info("Restored %s:\n%s", title, format_metrics(metrics))
         outputs = pipeBase.Struct(

@@ -10,7 +10,7 @@ This module imports Keras; import it inside of the function that needs it.
 
 from __future__ import annotations
 
-__all__ = ("TrainedNetwork", "load_network")
+__all__ = ("TrainedNetwork", "load_network", "noise_map")
 
 import dataclasses
 import functools
@@ -30,13 +30,27 @@ from .sky_network import ALIGNMENT, MARGIN, build_network
 from .target_psf import TARGET_FWHM, convolution_kernels, deconvolution_kernels
 
 
-@functools.cache
-def load_network() -> TrainedNetwork:
-    """Return the network with the weights that the package ships
-    (`TrainedNetwork`).
+def load_network(path: str | None = None) -> TrainedNetwork:
+    """Return the trained network.
+
+    Parameters
+    ----------
+    path : `str`, optional
+        File of its weights (`write_weights`); by default those that the
+        package ships.
+
+    Returns
+    -------
+    network : `TrainedNetwork`
+        One for the whole process: its weights must not be changed.
     """
+    return _load(path)
+
+
+@functools.cache
+def _load(path: str | None) -> TrainedNetwork:
     network = build_network()
-    network.set_weights(read_weights())
+    network.set_weights(read_weights(path))
     return TrainedNetwork(network)
 
 
@@ -51,6 +65,13 @@ class TrainedNetwork:
 
     def __init__(self, network: keras.Model) -> None:
         self._network = network
+
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """Copies of the weights by name, in the order that `write_weights`
+        takes (`dict` [`str`, `numpy.ndarray`]).
+        """
+        return {v.path: np.array(ops.convert_to_numpy(v)) for v in self._network.weights}
 
     def apply(
         self, matched: ExposureStack, start: np.ndarray, passes: int, tile_size: int
@@ -89,7 +110,7 @@ class TrainedNetwork:
         deconvolution = FieldDecoder(dataclasses.replace(matched, kernels=backwards))
         # White noise that a latent pixel would have.
         unit = np.float32(matched.median_sigma / matched.factor)
-        noise = self._noise(matched, unit)
+        noise = noise_map(matched, unit)
         parts = np.float32(matched.factor**2)
         image, error = start, np.zeros_like(start)
         for _ in range(passes):
@@ -105,15 +126,6 @@ class TrainedNetwork:
             )
             image, error = np.moveaxis(self._pass(seen, tile_size), -1, 0) * unit
         return image, error
-
-    def _noise(self, matched: ExposureStack, unit: np.float32) -> np.ndarray:
-        """Return the noise of each latent pixel in units of the sky's."""
-        sigma = np.sqrt(np.where(matched.good[0], matched.variance[0], np.float32(np.inf)))
-        sigma /= unit * np.float32(matched.factor)
-        noise = np.full(matched.latent_shape, np.float32(NO_DATA_NOISE))
-        fine = sigma.repeat(matched.factor, axis=0).repeat(matched.factor, axis=1)
-        noise[matched.latent_patch] = np.minimum(fine, np.float32(NO_DATA_NOISE))
-        return noise
 
     def _pass(self, seen: np.ndarray, tile_size: int) -> np.ndarray:
         """Run the network over a patch, ``(height, width, 4)``, tile by tile."""
@@ -141,3 +153,28 @@ class TrainedNetwork:
                 part = result[y : y + size, x : x + size]
                 part[...] = piece[: part.shape[0], : part.shape[1]]
         return result
+
+
+def noise_map(matched: ExposureStack, unit: np.float32) -> np.ndarray:
+    """Compute the noise that the network is told.
+
+    Parameters
+    ----------
+    matched : `ExposureStack`
+        The white-noise coadd (`matched_stack`).
+    unit : `numpy.float32`
+        White noise that a latent pixel would have where the sky's is the
+        median, nJy.
+
+    Returns
+    -------
+    noise : `numpy.ndarray`
+        Noise of each latent pixel in units of this, `numpy.float32`, shape of
+        the latent image.
+    """
+    sigma = np.sqrt(np.where(matched.good[0], matched.variance[0], np.float32(np.inf)))
+    sigma /= unit * np.float32(matched.factor)
+    noise = np.full(matched.latent_shape, np.float32(NO_DATA_NOISE))
+    fine = sigma.repeat(matched.factor, axis=0).repeat(matched.factor, axis=1)
+    noise[matched.latent_patch] = np.minimum(fine, np.float32(NO_DATA_NOISE))
+    return noise

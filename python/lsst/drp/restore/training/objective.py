@@ -19,7 +19,7 @@ import numpy as np
 import scipy.ndimage
 from keras import ops
 
-from ..network_input import NO_DATA_NOISE
+from ..network_input import NO_DATA_NOISE, frame, turned
 from ..sky_network import Unrolled
 
 # The squared error counts relative to this variance, of the noise and the
@@ -81,22 +81,20 @@ class Crops(keras.utils.PyDataset):
         for number in rng.integers(len(self._planes), size=self._batch):
             row, column = (rng.integers(extent - size + 1) for extent in self._planes.shape[2:])
             crop = self._planes[number, :, row : row + size, column : column + size]
-            turns, mirrored = rng.integers(4), rng.random() < 0.5
+            turns, mirrored = int(rng.integers(4)), bool(rng.random() < 0.5)
             for images, many in ((planes, crop), (kernels, self._kernels[number])):
-                many = np.rot90(many, turns, axes=(1, 2))
-                images.append(many[:, :, ::-1] if mirrored else many)
+                images.append(turned(many, turns, mirrored))
         stacked = np.moveaxis(np.array(planes), 1, -1)
         inputs, truth = stacked[..., :4], stacked[..., 4:]
         reach = self._kernels.shape[-1] // 2
-        frame = np.ones((size, size), bool)
-        frame[reach:-reach, reach:-reach] = False
+        border = frame(size, reach)
         # Light from the frame is seen, but there are no data on it.
         noise = inputs[..., 2]
-        noise[:, frame] = NO_DATA_NOISE
+        noise[:, border] = NO_DATA_NOISE
         start = inputs[..., 1]
         brightness = scipy.ndimage.uniform_filter(start, (0, _BRIGHTNESS_WINDOW, _BRIGHTNESS_WINDOW))
         variance = _VARIANCE[0] * noise**2 + _VARIANCE[1] * brightness + (_VARIANCE[2] * brightness) ** 2
-        weight = np.where(frame, 0.0, 1.0 / variance)
+        weight = np.where(border, 0.0, 1.0 / variance)
         weight /= weight.sum(axis=(1, 2), keepdims=True)
         easy = _EASY + (weight * (start - truth[..., 0]) ** 2).sum(axis=(1, 2), keepdims=True)
         target = np.stack([truth[..., 0], weight, np.broadcast_to(easy, weight.shape)], axis=-1)
