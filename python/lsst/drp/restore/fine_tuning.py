@@ -256,7 +256,7 @@ class _Crops:
     def _crop(self) -> tuple[np.ndarray, ...]:
         """Draw one crop."""
         rng, size = self._rng, self._size
-        split = self._splits[rng.integers(len(self._splits))]
+        split = self._splits[int(rng.integers(len(self._splits)))]
         reach = split.kernels.shape[-1] // 2
         row, column = (rng.integers(extent - size + 1) for extent in split.planes.shape[1:])
         planes = split.planes[:, row : row + size, column : column + size].copy()
