@@ -10,7 +10,7 @@ This module imports Keras; import it inside of the function that needs it.
 
 from __future__ import annotations
 
-__all__ = ("Crops", "SkyLoss", "build_trainer")
+__all__ = ("EARLY_WEIGHT", "Crops", "SkyLoss", "build_trainer")
 
 from typing import Any
 
@@ -33,8 +33,8 @@ _EASY = 0.05
 # Weight of the stated error's likelihood beside the image's error.
 _ERROR_WEIGHT = 0.02
 
-# Weight of the passes before the last one.
-_EARLY_WEIGHT = 0.5
+EARLY_WEIGHT = 0.5
+"""Weight of the passes before the last one in the loss."""
 
 
 class Crops(keras.utils.PyDataset):
@@ -128,7 +128,7 @@ class SkyLoss(keras.losses.Loss):
             inside = ops.cast(weight > 0.0, stated.dtype)
             likelihood = ops.sum(inside * (ops.log(stated) + 0.5 * ops.minimum(pull, 100.0)), axis=(1, 2))
             likelihood /= ops.sum(inside, axis=(1, 2))
-            total += (1.0 if k == passes - 1 else _EARLY_WEIGHT) * (
+            total += (1.0 if k == passes - 1 else EARLY_WEIGHT) * (
                 ops.sqrt(error + 1e-6) + _ERROR_WEIGHT * likelihood
             )
         return total

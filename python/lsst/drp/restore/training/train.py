@@ -22,7 +22,7 @@ import keras
 import numpy as np
 
 from ..sky_network import build_network
-from .objective import Crops, SkyLoss, build_trainer
+from .objective import EARLY_WEIGHT, Crops, SkyLoss, build_trainer
 from .samples import write_samples
 
 _LOG = logging.getLogger(__name__)
@@ -160,9 +160,11 @@ def plot_losses(folder: Path, path: Path) -> None:
     for passes, epochs in plan["stages"]:
         shown = np.arange(first, min(first + epochs, len(losses)))
         label = f"{passes} pass" + ("es" if passes > 1 else "")
-        axes.plot((shown + 1) * plan["steps"], losses[shown], ".-", label=label)
+        # The passes before the last one count less.
+        weight = 1.0 + EARLY_WEIGHT * (passes - 1)
+        axes.plot((shown + 1) * plan["steps"], losses[shown] / weight, ".-", label=label)
         first += epochs
-    axes.set(xlabel="Step", ylabel="Loss (mean of an epoch; that of two passes counts 1.5 times)")
+    axes.set(xlabel="Step", ylabel="Loss per pass, mean of an epoch")
     axes.legend()
     figure.savefig(path, dpi=100)
 
