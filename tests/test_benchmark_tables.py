@@ -39,7 +39,7 @@ def test_table_of_seeds() -> None:
 def test_table_of_bands() -> None:
     def measured(psnr: float, error: float) -> dict[str, object]:
         flux = [error - 0.1, error, error + 0.1]
-        return {"psnr": psnr, "flux": flux, "snr": [7.0] * 3, "psf flux": flux, "psf snr": [30.0] * 3}
+        return {"psnr": psnr, "flux": flux * 2, "snr": [7.0] * 3 + [30.0] * 3}
 
     results = {
         seed: {"alone": measured(20.0, -0.2), "together": measured(20.0 + seed, 0.0)} for seed in (1, 2, 3)
@@ -48,4 +48,4 @@ def test_table_of_bands() -> None:
     assert "20, 21" in table
     assert table.splitlines()[1].endswith("+2")
     assert "aperture, S/N 5 to 10: alone -0.200 +- 0.148 (9); together +0.000 +- 0.148 (9)" in table
-    assert "stated PSF, S/N 20 to 50: alone -0.200" in table
+    assert "aperture, S/N 20 to 50: alone -0.200" in table
