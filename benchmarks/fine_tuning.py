@@ -180,6 +180,29 @@ def format_table(figures: Figures) -> str:
     return "\n".join(lines)
 
 
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the options.
+
+    Parameters
+    ----------
+    arguments : `~collections.abc.Sequence` [`str`], optional
+        Arguments of the command line.
+
+    Returns
+    -------
+    options : `argparse.Namespace`
+        The options.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fine_tuning", description=__doc__)
+    add = parser.add_argument
+    rate = RestoreCoaddConfig().restorer.fineTuneRate
+    add("--steps", type=int, nargs="+", default=[0, 100, 300], help="steps to try; 0 is the shipped network")
+    add("--rate", type=float, default=rate, help="learning rate")
+    add("--seeds", type=int, nargs="*", default=[102], help="seeds of the simulated fields")
+    add("--workers", type=int, default=2, help="processes side by side, one thread each")
+    return parser.parse_args(arguments)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark.
 
@@ -193,14 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status : `int`
         Exit status.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fine_tuning", description=__doc__)
-    add = parser.add_argument
-    rate = RestoreCoaddConfig().restorer.fineTuneRate
-    add("--steps", type=int, nargs="+", default=[0, 100, 300], help="steps to try; 0 is the shipped network")
-    add("--rate", type=float, default=rate, help="learning rate")
-    add("--seeds", type=int, nargs="*", default=[102], help="seeds of the simulated fields")
-    add("--workers", type=int, default=2, help="processes side by side, one thread each")
-    options = parser.parse_args(arguments)
+    options = parse(arguments)
     rest = (options.steps, options.rate)
     jobs: list[Job] = [
         *(
