@@ -28,13 +28,10 @@ from .measurable import matched_stack
 from .network_weights import describe_weights, read_weights
 from .reference_coadd import ReferenceCoadd
 from .restoration import Restoration, StartingPoint, make_history
-from .target_psf import TARGET_FWHM, convolution_kernels
+from .target_psf import FWHM_PER_SIGMA, TARGET_FWHM, convolution_kernels
 
 if TYPE_CHECKING:
     from .trained_network import TrainedNetwork
-
-# FWHM of a Gaussian over its standard deviation.
-_FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
 
 class AstroClearNetConfig(pexConfig.Config):
@@ -164,13 +161,13 @@ class AstroClearNetTask(pipeBase.Task):
         sharp = dataclasses.replace(stack, kernels=kernels)
         matched = matched_stack(stack, start.measurable)
         final_fwhm = start.target_fwhm / stack.factor
-        blur = np.sqrt(max(start.target_fwhm**2 - TARGET_FWHM**2, 0.0)) / _FWHM_PER_SIGMA
+        blur = np.sqrt(max(start.target_fwhm**2 - TARGET_FWHM**2, 0.0)) / FWHM_PER_SIGMA
 
         def modeled(coadd: ExposureStack, fwhm: float = fwhm) -> ExposureStack:
             return dataclasses.replace(coadd, kernels=convolution_kernels(coadd.kernels, fwhm))
 
         def restore(exposures: ExposureStack, coadd: ExposureStack, latent: np.ndarray) -> tuple:
-            begin = _smooth(latent, TARGET_FWHM / _FWHM_PER_SIGMA)
+            begin = _smooth(latent, TARGET_FWHM / FWHM_PER_SIGMA)
             image, error = network.apply(coadd, begin, self.config.passes, self.config.tileSize)
             # A smoother guide would blur.
             if start.guides and not blur:

@@ -209,8 +209,8 @@ class CharacterizeTask(pipeBase.Task):
     Where a network states an error for each pixel, the mean squared errors of
     the draws say by which factor it is wrong: around each pixel on sources,
     and in empty sky as a function of the pixel's ratio of signal to stated
-    error.  It contains what the restoration loses of
-    faint sources, as well as the noise.
+    error.  They contain what the restoration loses of faint sources, as well
+    as the noise.  The result is averaged over the PSF.
 
     Of an image of points, only what is significant (``minSignal``) is taken for
     the sky: its own noise must not be part of it, or empty sky would have it

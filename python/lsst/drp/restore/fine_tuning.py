@@ -34,7 +34,7 @@ from .network import MaskedHuber
 from .network_input import NO_DATA_NOISE, frame, turned
 from .reference_coadd import reference_coadd
 from .sky_network import ALIGNMENT, Unrolled, build_network
-from .target_psf import TARGET_FWHM, convolution_kernels, deconvolution_kernels
+from .target_psf import FWHM_PER_SIGMA, TARGET_FWHM, convolution_kernels, deconvolution_kernels
 from .trained_network import TrainedNetwork, noise_map
 
 MIN_EXPOSURES = 4
@@ -66,8 +66,6 @@ _ERROR_WEIGHT = 3.0
 
 # Steps from one row of the history to the next, at most.
 _EPOCH = 25
-
-_FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -125,7 +123,7 @@ def split_exposures(stack: ExposureStack, rng: np.random.Generator) -> list[Spli
     if not all(part.good.any() for part in halves):
         return []
     coadds, latents = zip(*(_coadd(part) for part in halves), strict=True)
-    sigma = TARGET_FWHM / _FWHM_PER_SIGMA
+    sigma = TARGET_FWHM / FWHM_PER_SIGMA
     starts = [
         scipy.ndimage.gaussian_filter(latent, sigma, mode="constant", truncate=6.0) for latent in latents
     ]
