@@ -18,9 +18,9 @@ import dataclasses
 import numpy as np
 
 from lsst.drp.restore import ImageMMTask, RestoreCoaddConfig, RestoreCoaddTask
-from lsst.drp.restore.exposure_stack import ExposureStack
-from lsst.drp.restore.image_quality import star_fwhm
-from lsst.drp.restore.psf_kernels import fwhm, gaussian_kernel
+from lsst.drp.restore.outputs.image_quality import star_fwhm
+from lsst.drp.restore.stack.exposure_stack import ExposureStack
+from lsst.drp.restore.warping.psf_drawing import fwhm, gaussian_kernel
 
 from .fields import Field, FieldOptions, make_field
 

@@ -90,10 +90,10 @@ def time_training(blur: type, compiled: bool, n: int, repeats: int) -> float:
     """
     import keras
 
-    from lsst.drp.restore import decoder
-    from lsst.drp.restore.fit_kernels import KernelNetworkConfig
-    from lsst.drp.restore.kernel_network import MARGIN, build_crop_encoder
-    from lsst.drp.restore.network import MaskedHuber, build_trainer
+    from lsst.drp.restore.psf_fitting.blind_network import MARGIN, build_crop_encoder
+    from lsst.drp.restore.psf_fitting.fit_kernels import KernelNetworkConfig
+    from lsst.drp.restore.restoration import decoder
+    from lsst.drp.restore.restoration.network import MaskedHuber, build_trainer
 
     config = KernelNetworkConfig()
     crop, batch = config.cropSize, config.batchSize
@@ -200,13 +200,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     import keras
 
-    from lsst.drp.restore.compute import prepare_backend
+    from lsst.drp.restore.restoration.backend import prepare_backend
 
     # TensorFlow compiles nothing that has to be deterministic.
     name = "tensorflow.config.experimental.enable_op_determinism"
     with mock.patch(name) if keras.backend.backend() == "tensorflow" else nullcontext():
         device = prepare_backend(options.device, options.threads, 1)
-    from lsst.drp.restore.decoder import Blur
+    from lsst.drp.restore.restoration.decoder import Blur
 
     print(f"{keras.backend.backend()} on {device}; median time, ms")
     print("".ljust(40) + "".join(t.rjust(14) for t in ("FFT", "FFT, XLA", "direct", "direct, XLA")))

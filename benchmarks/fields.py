@@ -19,15 +19,15 @@ import astropy.units as u
 import numpy as np
 
 from lsst.daf.butler import Butler
-from lsst.drp.restore.build_stack import BuildStackTask
-from lsst.drp.restore.exposure_stack import ExposureStack
-from lsst.drp.restore.patch_geometry import PatchGeometry
-from lsst.drp.restore.register_tract import register_tract
-from lsst.drp.restore.simulate import simulate_exposures
-from lsst.drp.restore.simulate_camera import SimulatedVisit
-from lsst.drp.restore.simulate_config import SimulationConfig
-from lsst.drp.restore.simulate_sky import complete_catalog, locate, random_sky
-from lsst.drp.restore.simulate_truth import draw_truth
+from lsst.drp.restore.repository.register_tract import register_tract
+from lsst.drp.restore.simulation.camera import SimulatedVisit
+from lsst.drp.restore.simulation.config import SimulationConfig
+from lsst.drp.restore.simulation.simulate import simulate_exposures
+from lsst.drp.restore.simulation.sky import complete_catalog, locate, random_sky
+from lsst.drp.restore.simulation.truth import draw_truth
+from lsst.drp.restore.stack.exposure_stack import ExposureStack
+from lsst.drp.restore.warping.build_stack import BuildStackTask
+from lsst.drp.restore.warping.patch_geometry import PatchGeometry
 
 SNR_BINS = ((5.0, 10.0), (10.0, 20.0), (20.0, 50.0), (50.0, np.inf))
 """Bins of the signal-to-noise ratio on the reference coadd."""

@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lsst.drp.restore.target_psf import TARGET_FWHM
+from lsst.drp.restore.restoration.target_psf import TARGET_FWHM
 
 from .fields import SNR_BINS, Field
 from .pictures import draw_panels

@@ -19,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lsst.drp.restore.exposure_stack import ExposureStack
-from lsst.drp.restore.image_quality import psnr, sky_noise
-from lsst.drp.restore.reference_coadd import reference_coadd
-from lsst.drp.restore.restoration import Restoration
+from lsst.drp.restore.outputs.image_quality import psnr, sky_noise
+from lsst.drp.restore.restoration.restoration import Restoration
+from lsst.drp.restore.restoration.target_psf import TARGET_FWHM, convolution_kernels
 from lsst.drp.restore.restore_coadd import RestoreCoaddConfig, RestoreCoaddTask
-from lsst.drp.restore.target_psf import TARGET_FWHM, convolution_kernels
+from lsst.drp.restore.stack.exposure_stack import ExposureStack
+from lsst.drp.restore.stack.reference_coadd import reference_coadd
 
 from .fields import FieldOptions, make_field
 from .held_out import HALVES, decam_folder, load_stack, median_chi2, predict, source_chi2, source_pixels

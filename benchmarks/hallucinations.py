@@ -17,8 +17,8 @@ import numpy as np
 import scipy.ndimage
 from scipy.signal import fftconvolve
 
-from lsst.drp.restore.psf_kernels import gaussian_kernel
-from lsst.drp.restore.target_psf import TARGET_FWHM
+from lsst.drp.restore.restoration.target_psf import TARGET_FWHM
+from lsst.drp.restore.warping.psf_drawing import gaussian_kernel
 
 from .peers import divide_kernels
 from .sky_image import SkyImage

@@ -59,10 +59,10 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import fftconvolve
 
-from lsst.drp.restore.exposure_stack import ExposureStack
-from lsst.drp.restore.image_mm import ImageMMTask
-from lsst.drp.restore.reference_coadd import ReferenceCoadd, reference_coadd, weighted_mean
-from lsst.drp.restore.target_psf import convolution_kernels
+from lsst.drp.restore.restoration.image_mm import ImageMMTask
+from lsst.drp.restore.restoration.target_psf import convolution_kernels
+from lsst.drp.restore.stack.exposure_stack import ExposureStack
+from lsst.drp.restore.stack.reference_coadd import ReferenceCoadd, reference_coadd, weighted_mean
 
 from .jobs import quiet
 from .methods import default_task

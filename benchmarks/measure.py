@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from scipy.signal import fftconvolve
 
-from lsst.drp.restore.image_quality import psnr, sharpness, sky_noise, ssim, star_fwhm
-from lsst.drp.restore.target_psf import TARGET_FWHM
+from lsst.drp.restore.outputs.image_quality import psnr, sharpness, sky_noise, ssim, star_fwhm
+from lsst.drp.restore.restoration.target_psf import TARGET_FWHM
 
 from .detection import detect, match_sources, pairs_split
 from .fields import SNR_BINS

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lsst.drp.restore.exposure_stack import ExposureStack
-from lsst.drp.restore.image_mm import ImageMMTask
-from lsst.drp.restore.reference_coadd import ReferenceCoadd, naive_mean, reference_coadd
+from lsst.drp.restore.restoration.image_mm import ImageMMTask
 from lsst.drp.restore.restore_coadd import RestoreCoaddConfig, RestoreCoaddTask
+from lsst.drp.restore.stack.exposure_stack import ExposureStack
+from lsst.drp.restore.stack.reference_coadd import ReferenceCoadd, naive_mean, reference_coadd
 
 from .peers import deconvolve_rubin, proper_coadd, scaled_gradient_projection
 from .sky_image import Cutout, SkyImage, gaussian_cells

@@ -18,7 +18,7 @@ import astropy.io.fits
 import numpy as np
 import scipy.ndimage
 
-from lsst.drp.restore.target_psf import TARGET_FWHM
+from lsst.drp.restore.restoration.target_psf import TARGET_FWHM
 
 from .scenes import Scene, make_scene
 from .true_images import blur

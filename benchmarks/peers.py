@@ -24,10 +24,10 @@ import numpy as np
 import scipy.fft
 import scipy.special
 
-from lsst.drp.restore.compute import prepare_backend
-from lsst.drp.restore.exposure_stack import ExposureStack
-from lsst.drp.restore.measurable import MeasurableTask
-from lsst.drp.restore.reference_coadd import ReferenceCoadd
+from lsst.drp.restore.restoration.backend import prepare_backend
+from lsst.drp.restore.restoration.measurable import MeasurableTask
+from lsst.drp.restore.stack.exposure_stack import ExposureStack
+from lsst.drp.restore.stack.reference_coadd import ReferenceCoadd
 
 from .sky_image import SkyImage
 
@@ -224,8 +224,8 @@ def scaled_gradient_projection(
     along a direction it is known from one product with its second derivative.
     """
     prepare_backend("cpu", 1, seed=0)
-    from lsst.drp.restore.decoder import FieldDecoder
-    from lsst.drp.restore.majorize_minimize import coverage
+    from lsst.drp.restore.restoration.decoder import FieldDecoder
+    from lsst.drp.restore.restoration.majorize_minimize import coverage
 
     decoder = FieldDecoder(stack)
     movable = coverage(stack, decoder) > _MIN_COVERAGE

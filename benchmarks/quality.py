@@ -288,7 +288,7 @@ class Benchmark:
 
     def _truths(self, name: str) -> dict[str, dict[str, Any]]:
         """Measure the truth of a field, by its PSF."""
-        from lsst.drp.restore.target_psf import TARGET_FWHM
+        from lsst.drp.restore.restoration.target_psf import TARGET_FWHM
 
         from .measure import measure_sky
         from .sky_image import SkyImage

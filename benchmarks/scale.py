@@ -89,15 +89,17 @@ def restore(repo: Path, size: int, visits: int, cores: int) -> dict[str, Stage]:
     """
     quiet()
     stages = Stages()
-    from lsst.drp.restore import build_stack, first_estimate, restore_coadd
-    from lsst.drp.restore.characterize import CharacterizeTask
-    from lsst.drp.restore.consistency import ConsistencyTask
+    from lsst.drp.restore import restore_coadd
     from lsst.drp.restore.detect_sources import DetectRestoredSourcesTask
-    from lsst.drp.restore.measurable import MeasurableTask
+    from lsst.drp.restore.restoration import first_estimate
+    from lsst.drp.restore.restoration.characterize import CharacterizeTask
+    from lsst.drp.restore.restoration.consistency import ConsistencyTask
+    from lsst.drp.restore.restoration.measurable import MeasurableTask
+    from lsst.drp.restore.restoration.trained_network import TrainedNetwork
     from lsst.drp.restore.restore_coadd import RestoreCoaddTask
-    from lsst.drp.restore.subtract_sky import SubtractSkyTask
-    from lsst.drp.restore.trained_network import TrainedNetwork
-    from lsst.drp.restore.visit_input import VisitInput
+    from lsst.drp.restore.stack.subtract_sky import SubtractSkyTask
+    from lsst.drp.restore.warping import build_stack
+    from lsst.drp.restore.warping.visit_input import VisitInput
     from lsst.pipe.base import ExecutionResources, QuantumContext
     from lsst.pipe.base.simple_pipeline_executor import SimplePipelineExecutor
 
@@ -139,8 +141,8 @@ def _watch_imagemm(stages: Stages, task: Any) -> None:
     run = task.run
 
     def watched(self: Any, stack: Any, reference: Any, restoration: Any) -> Any:
-        from lsst.drp.restore.decoder import FieldDecoder
-        from lsst.drp.restore.majorize_minimize import majorize_minimize
+        from lsst.drp.restore.restoration.decoder import FieldDecoder
+        from lsst.drp.restore.restoration.majorize_minimize import majorize_minimize
 
         latent = restoration.latent.copy()
         with stages.stage(_IMAGEMM):

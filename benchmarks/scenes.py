@@ -18,11 +18,11 @@ import numpy as np
 import scipy.fft
 from scipy.spatial import cKDTree
 
-from lsst.drp.restore.exposure_stack import ExposureStack
-from lsst.drp.restore.image_quality import psnr, sky_noise, ssim
-from lsst.drp.restore.psf_kernels import gaussian_kernel
-from lsst.drp.restore.reference_coadd import reference_coadd
-from lsst.drp.restore.target_psf import TARGET_FWHM
+from lsst.drp.restore.outputs.image_quality import psnr, sky_noise, ssim
+from lsst.drp.restore.restoration.target_psf import TARGET_FWHM
+from lsst.drp.restore.stack.exposure_stack import ExposureStack
+from lsst.drp.restore.stack.reference_coadd import reference_coadd
+from lsst.drp.restore.warping.psf_drawing import gaussian_kernel
 
 from .hallucinations import find_false, find_peaks
 from .photometry import aperture_flux, psf_flux, psf_stamp

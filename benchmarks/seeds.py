@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from lsst.drp.restore.image_quality import psnr
+from lsst.drp.restore.outputs.image_quality import psnr
 
 from .fields import SNR_BINS, FieldOptions
 from .jobs import Job, run_jobs, write_field
@@ -102,8 +102,8 @@ def train(path: Path, log: Path, n_seeds: int) -> SeedResult:
     result : `SeedResult`
         The measurements.
     """
-    from lsst.drp.restore.decoder import FieldDecoder
-    from lsst.drp.restore.reference_coadd import reference_coadd
+    from lsst.drp.restore.restoration.decoder import FieldDecoder
+    from lsst.drp.restore.stack.reference_coadd import reference_coadd
 
     from .jobs import quiet
 

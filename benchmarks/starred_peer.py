@@ -11,10 +11,10 @@ __all__ = ("STARRED_FWHM", "STARRED_LAMBDAS", "point_candidates", "restore_starr
 
 import numpy as np
 
-from lsst.drp.restore.exposure_stack import ExposureStack
-from lsst.drp.restore.image_quality import star_fwhm
-from lsst.drp.restore.psf_kernels import fwhm, gaussian_kernel
-from lsst.drp.restore.reference_coadd import ReferenceCoadd
+from lsst.drp.restore.outputs.image_quality import star_fwhm
+from lsst.drp.restore.stack.exposure_stack import ExposureStack
+from lsst.drp.restore.stack.reference_coadd import ReferenceCoadd
+from lsst.drp.restore.warping.psf_drawing import fwhm, gaussian_kernel
 
 from .peers import divide_kernels
 from .photometry import psf_flux, psf_stamp

@@ -44,8 +44,8 @@ def restore_finer(path: Path, factor: int) -> dict[str, float]:
     import pickle
     import time
 
-    from lsst.drp.restore.image_quality import star_fwhm
-    from lsst.drp.restore.super_resolution import split_pixels
+    from lsst.drp.restore.outputs.image_quality import star_fwhm
+    from lsst.drp.restore.stack.oversampling import split_pixels
     from lsst.utils.usage import get_peak_mem_usage
 
     from .detection import detect, pairs_split

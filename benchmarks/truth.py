@@ -16,8 +16,8 @@ import dataclasses
 import numpy as np
 from scipy.signal import fftconvolve
 
-from lsst.drp.restore.image_quality import sky_noise, star_fwhm
-from lsst.drp.restore.reference_coadd import reference_coadd
+from lsst.drp.restore.outputs.image_quality import sky_noise, star_fwhm
+from lsst.drp.restore.stack.reference_coadd import reference_coadd
 
 from .fields import PIXEL_SCALE, Field
 from .photometry import psf_flux, psf_stamp

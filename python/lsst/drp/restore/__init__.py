@@ -11,23 +11,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .astro_clear_net import AstroClearNetConfig, AstroClearNetTask
-    from .build_stack import BuildStackConfig, BuildStackTask
-    from .consistency import ConsistencyConfig, ConsistencyTask
     from .detect_sources import (
         DetectRestoredSourcesConfig,
         DetectRestoredSourcesConnections,
         DetectRestoredSourcesTask,
     )
     from .errors import InputError, RestorationError
-    from .exposure_stack import ExposureStack
-    from .find_sources import FindSourcesConfig, FindSourcesTask
-    from .fit_kernels import FitKernelsConfig, FitKernelsTask, KernelFit
-    from .image_mm import ImageMMConfig, ImageMMTask
-    from .measurable import Measurable, MeasurableConfig, MeasurableTask
-    from .patch_geometry import PatchGeometry
-    from .published_net import PublishedNetConfig, PublishedNetTask
-    from .restoration import Restoration
+    from .psf_fitting.fit_kernels import FitKernelsConfig, FitKernelsTask, KernelFit
+    from .restoration.astro_clear_net import AstroClearNetConfig, AstroClearNetTask
+    from .restoration.consistency import ConsistencyConfig, ConsistencyTask
+    from .restoration.image_mm import ImageMMConfig, ImageMMTask
+    from .restoration.measurable import Measurable, MeasurableConfig, MeasurableTask
+    from .restoration.published_net import PublishedNetConfig, PublishedNetTask
+    from .restoration.restoration import Restoration
     from .restore_arrays import ImageWithPsf, RestoredArrays, restore
     from .restore_coadd import RestoreCoaddConfig, RestoreCoaddConnections, RestoreCoaddTask
     from .restore_multiband import (
@@ -35,7 +31,11 @@ if TYPE_CHECKING:
         RestoreMultibandCoaddConnections,
         RestoreMultibandCoaddTask,
     )
-    from .stack_warps import StackWarpsConfig, StackWarpsTask
+    from .sources.find_sources import FindSourcesConfig, FindSourcesTask
+    from .stack.exposure_stack import ExposureStack
+    from .warping.build_stack import BuildStackConfig, BuildStackTask
+    from .warping.patch_geometry import PatchGeometry
+    from .warping.stack_warps import StackWarpsConfig, StackWarpsTask
 
 __all__ = (
     "AstroClearNetConfig",
@@ -78,32 +78,32 @@ __all__ = (
 )
 
 _MODULES = {
-    "AstroClearNetConfig": "astro_clear_net",
-    "AstroClearNetTask": "astro_clear_net",
-    "BuildStackConfig": "build_stack",
-    "BuildStackTask": "build_stack",
-    "ConsistencyConfig": "consistency",
-    "ConsistencyTask": "consistency",
+    "AstroClearNetConfig": "restoration.astro_clear_net",
+    "AstroClearNetTask": "restoration.astro_clear_net",
+    "BuildStackConfig": "warping.build_stack",
+    "BuildStackTask": "warping.build_stack",
+    "ConsistencyConfig": "restoration.consistency",
+    "ConsistencyTask": "restoration.consistency",
     "DetectRestoredSourcesConfig": "detect_sources",
     "DetectRestoredSourcesConnections": "detect_sources",
     "DetectRestoredSourcesTask": "detect_sources",
-    "ExposureStack": "exposure_stack",
-    "FitKernelsConfig": "fit_kernels",
-    "FitKernelsTask": "fit_kernels",
-    "FindSourcesConfig": "find_sources",
-    "FindSourcesTask": "find_sources",
-    "ImageMMConfig": "image_mm",
-    "ImageMMTask": "image_mm",
+    "ExposureStack": "stack.exposure_stack",
+    "FitKernelsConfig": "psf_fitting.fit_kernels",
+    "FitKernelsTask": "psf_fitting.fit_kernels",
+    "FindSourcesConfig": "sources.find_sources",
+    "FindSourcesTask": "sources.find_sources",
+    "ImageMMConfig": "restoration.image_mm",
+    "ImageMMTask": "restoration.image_mm",
     "ImageWithPsf": "restore_arrays",
     "InputError": "errors",
-    "KernelFit": "fit_kernels",
-    "Measurable": "measurable",
-    "MeasurableConfig": "measurable",
-    "MeasurableTask": "measurable",
-    "PatchGeometry": "patch_geometry",
-    "PublishedNetConfig": "published_net",
-    "PublishedNetTask": "published_net",
-    "Restoration": "restoration",
+    "KernelFit": "psf_fitting.fit_kernels",
+    "Measurable": "restoration.measurable",
+    "MeasurableConfig": "restoration.measurable",
+    "MeasurableTask": "restoration.measurable",
+    "PatchGeometry": "warping.patch_geometry",
+    "PublishedNetConfig": "restoration.published_net",
+    "PublishedNetTask": "restoration.published_net",
+    "Restoration": "restoration.restoration",
     "RestorationError": "errors",
     "RestoreCoaddConfig": "restore_coadd",
     "RestoreCoaddConnections": "restore_coadd",
@@ -112,8 +112,8 @@ _MODULES = {
     "RestoreMultibandCoaddConnections": "restore_multiband",
     "RestoreMultibandCoaddTask": "restore_multiband",
     "RestoredArrays": "restore_arrays",
-    "StackWarpsConfig": "stack_warps",
-    "StackWarpsTask": "stack_warps",
+    "StackWarpsConfig": "warping.stack_warps",
+    "StackWarpsTask": "warping.stack_warps",
     "restore": "restore_arrays",
 }
 

@@ -31,10 +31,10 @@ import lsst.pipe.base.connectionTypes as cT
 from lsst.images.cells import CellCoadd
 
 from .errors import InputError
-from .find_sources import FindSourcesTask, FoundSources, SourceImage
-from .patch_geometry import PatchGeometry
-from .source_plots import plot_sources
-from .super_resolution import bin_pixels
+from .outputs.plot_sources import plot_sources
+from .sources.find_sources import FindSourcesTask, FoundSources, SourceImage
+from .stack.oversampling import bin_pixels
+from .warping.patch_geometry import PatchGeometry
 
 _PATCH = ("skymap", "tract", "patch", "band")
 

@@ -20,11 +20,11 @@ import numpy as np
 import lsst.pipe.base as pipeBase
 
 from .errors import InputError
-from .exposure_stack import ExposureStack
-from .pack import MIN_COVERAGE
-from .reference_coadd import constrained_pixels
+from .outputs.coadds import MIN_COVERAGE
 from .restore_coadd import RestoreCoaddConfig, RestoreCoaddTask
-from .super_resolution import split_pixels
+from .stack.exposure_stack import ExposureStack
+from .stack.oversampling import split_pixels
+from .stack.reference_coadd import constrained_pixels
 
 if TYPE_CHECKING:
     import astropy.table

@@ -26,31 +26,36 @@ import lsst.pipe.base.connectionTypes as cT
 from lsst.daf.butler import Butler
 from lsst.images import Image, MaskedImage
 
-from .astro_clear_net import AstroClearNetTask
-from .build_stack import BuildStackTask
-from .cell_kernels import describe_error
-from .characterize import CharacterizeTask
-from .compute import prepare_backend
-from .divergence import require_finite
-from .exposure_stack import ExposureStack
-from .fit_kernels import FitKernelsTask
-from .image_mm import ImageMMTask
-from .kernel_fit_plot import plot_kernel_fit
-from .kernel_plot import plot_kernels
-from .measurable import MeasurableTask
-from .metrics import format_metrics, measure_metrics
-from .pack import make_measurable_coadd, make_reference_coadd, make_restored_coadd, make_weights_table
-from .patch_geometry import PatchGeometry
-from .plots import plot_history, plot_restoration
-from .provenance import describe_computation
-from .published_net import PublishedNetTask
-from .read_input import find_environment_error
-from .reference_coadd import naive_mean, reference_coadd
-from .restoration import Guide, StartingPoint
-from .stack_warps import StackWarpsTask
-from .subtract_sky import SubtractSkyTask
-from .target_psf import TARGET_FWHM
-from .warp_input import coadd_from_afw
+from .outputs.coadds import (
+    make_measurable_coadd,
+    make_reference_coadd,
+    make_restored_coadd,
+    make_weights_table,
+)
+from .outputs.metrics import format_metrics, measure_metrics
+from .outputs.plot_kernel_fit import plot_kernel_fit
+from .outputs.plot_kernels import plot_kernels
+from .outputs.plot_restoration import plot_history, plot_restoration
+from .outputs.software_provenance import describe_computation
+from .psf_fitting.fit_kernels import FitKernelsTask
+from .restoration.astro_clear_net import AstroClearNetTask
+from .restoration.backend import prepare_backend
+from .restoration.characterize import CharacterizeTask
+from .restoration.divergence import require_finite
+from .restoration.image_mm import ImageMMTask
+from .restoration.measurable import MeasurableTask
+from .restoration.published_net import PublishedNetTask
+from .restoration.restoration import Guide, StartingPoint
+from .restoration.target_psf import TARGET_FWHM
+from .stack.exposure_stack import ExposureStack
+from .stack.reference_coadd import naive_mean, reference_coadd
+from .stack.subtract_sky import SubtractSkyTask
+from .warping.build_stack import BuildStackTask
+from .warping.cell_kernels import describe_error
+from .warping.patch_geometry import PatchGeometry
+from .warping.read_errors import find_environment_error
+from .warping.stack_warps import StackWarpsTask
+from .warping.warp_input import coadd_from_afw
 
 _LOG = logging.getLogger(__name__)
 
@@ -577,7 +582,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
             reference = reference_coadd(stack, clip_sigma=self.config.clipSigma)
             stack.reject(reference.clipped)
         prepare_backend(self.restorer.config.computeDevice, n_threads, seed=0)
-        from .first_estimate import first_estimate
+        from .restoration.first_estimate import first_estimate
 
         latent = first_estimate(stack)
         white = self.measurable.run(stack, reference, latent, target_fwhm=0.0)

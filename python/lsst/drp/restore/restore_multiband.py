@@ -27,15 +27,15 @@ import lsst.pipe.base.connectionTypes as cT
 from lsst.daf.butler import DatasetRef
 from lsst.images import MaskedImage
 
-from .exposure_stack import ExposureStack
-from .patch_geometry import PatchGeometry
-from .restoration import Guide
+from .restoration.restoration import Guide
 from .restore_coadd import (
     RestoreCoaddConfig,
     RestoreCoaddConnections,
     RestoreCoaddTask,
     all_or_nothing,
 )
+from .stack.exposure_stack import ExposureStack
+from .warping.patch_geometry import PatchGeometry
 
 
 class RestoreMultibandCoaddConnections(RestoreCoaddConnections, dimensions=("skymap", "tract", "patch")):

@@ -61,7 +61,7 @@ def ingest_exposures(repo: str, manifest: str, **options: Any) -> None:
     """  # noqa: D301 (a backspace is how click is told to keep the lines)
     from lsst.daf.butler import Butler
 
-    from ..ingest import ingest_exposures as ingest
+    from ..repository.ingest import ingest_exposures as ingest
 
     try:
         with Butler.from_config(repo, writeable=True) as butler:

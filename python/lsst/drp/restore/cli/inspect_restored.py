@@ -86,8 +86,15 @@ def inspect_restored(
     """
     from lsst.daf.butler import Butler, ButlerUserError
 
-    from ..inspect_page import write_page
-    from ..inspect_restored import COLUMNS, FORMATS, find_patches, format_patches, sort_patches, write_table
+    from ..repository.campaign.inspect import (
+        COLUMNS,
+        FORMATS,
+        find_patches,
+        format_patches,
+        sort_patches,
+        write_table,
+    )
+    from ..repository.campaign.page import write_page
 
     if by not in ("warnings", "patch", *COLUMNS):
         raise click.ClickException(f"--sort {by!r} is none of warnings, patch, {', '.join(COLUMNS)}.")

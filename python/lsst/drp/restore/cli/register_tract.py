@@ -70,7 +70,7 @@ def register_tract(repo: str, name: str, **options: Any) -> None:
     """
     from lsst.daf.butler import Butler
 
-    from ..register_tract import register_tract as register
+    from ..repository.register_tract import register_tract as register
 
     try:
         with Butler.from_config(repo, writeable=True) as butler:

@@ -113,8 +113,8 @@ def simulate_exposures(repo: str, catalog: str | None, **options: Any) -> None:
 
     from lsst.daf.butler import Butler
 
-    from ..simulate import SimulationConfig
-    from ..simulate import simulate_exposures as simulate
+    from ..simulation.simulate import SimulationConfig
+    from ..simulation.simulate import simulate_exposures as simulate
 
     try:
         config = SimulationConfig(

@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-_WEIGHTS = Path(__file__).resolve().parent.parent / "sky_network.npz"
+_WEIGHTS = Path(__file__).resolve().parent.parent / "restoration" / "sky_network.npz"
 
 
 @click.command(help=__doc__)
@@ -54,7 +54,7 @@ def main(
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from ..network_weights import write_weights
+    from ..restoration.network_weights import write_weights
     from .train import Plan, plot_losses, train
 
     given: dict[str, Any] = {"samples": samples, "steps": steps, "seed": seed}

@@ -19,8 +19,8 @@ import numpy as np
 import scipy.ndimage
 from keras import ops
 
-from ..network_input import NO_DATA_NOISE, frame, turned
-from ..sky_network import Unrolled
+from ..restoration.network_input import NO_DATA_NOISE, frame, turned
+from ..restoration.sky_network import Unrolled
 
 # The squared error counts relative to this variance, of the noise and the
 # local brightness b of the start: a n**2 + b * c + (d * b)**2.

@@ -21,10 +21,10 @@ import numpy as np
 import scipy.fft
 import scipy.ndimage
 
-from ..measurable import coadd_filters
-from ..network_input import MAX_FACTOR, NO_DATA_NOISE, PENALTY, STEPS, starting_image
-from ..saturated_stars import find_saturated_stars
-from ..target_psf import TARGET_FWHM, convolution_kernels, deconvolution_kernels, target_kernel
+from ..restoration.measurable import coadd_filters
+from ..restoration.network_input import MAX_FACTOR, NO_DATA_NOISE, PENALTY, STEPS, starting_image
+from ..restoration.target_psf import TARGET_FWHM, convolution_kernels, deconvolution_kernels, target_kernel
+from ..stack.saturated_stars import find_saturated_stars
 from .skies import draw_sky
 
 _KERNEL_SIZE = 25

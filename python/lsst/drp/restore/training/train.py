@@ -21,7 +21,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from ..sky_network import build_network
+from ..restoration.sky_network import build_network
 from .objective import EARLY_WEIGHT, Crops, SkyLoss, build_trainer
 from .samples import write_samples
 

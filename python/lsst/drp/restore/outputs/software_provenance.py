@@ -1,0 +1,130 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""What a restoration depends on besides its inputs and its configuration."""
+
+from __future__ import annotations
+
+__all__ = ("describe_computation",)
+
+import functools
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..restoration.network_weights import describe_weights
+
+# Distributions whose code makes the pixels.
+_NUMERICS = (
+    "astropy",
+    "drizzle",
+    "galsim",
+    "keras",
+    "lsst-drp-restore",
+    "lsst-images",
+    "numpy",
+    "piff",
+    "scipy",
+    "sep",
+    "starlink-pyast",
+)
+_BACKENDS = {"tensorflow": ("tensorflow",), "jax": ("jax", "jaxlib")}
+
+# They choose between implementations that round differently.
+_SWITCHES = ("TF_ENABLE_ONEDNN_OPTS", "NVIDIA_TF32_OVERRIDE", "OPENBLAS_CORETYPE", "MKL_CBWR")
+
+
+def describe_computation(network: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Describe the software and the machine that this process computes with.
+
+    The same image to the bit needs the same configuration and the same inputs,
+    which the Butler keeps, and all of this.  The dataset ``packages`` lacks
+    the network's software, which is imported after it has been written.
+
+    Parameters
+    ----------
+    network : `~collections.abc.Mapping`, optional
+        Facts about the network that was used; by default, those of the
+        weights that the package ships.
+
+    Returns
+    -------
+    facts : `dict`
+        Nested `dict` of `int`, `bool` and `str`:
+
+        ``backend``
+            Keras' backend.
+        ``float_type``
+            Type of the numbers the network computes with.
+        ``deterministic``
+            Whether the backend has been told to give the same result each
+            time.
+        ``threads_within_operations``, ``threads_between_operations``
+            CPU threads of TensorFlow; 0 if it chooses.  Sums of several
+            threads are rounded differently from those of one.
+        ``reduced_precision``
+            Whether a GPU may multiply with fewer digits (TF32).
+        ``machine``, ``cpu``
+            Architecture and name of the processor.
+        ``switches``
+            Environment variables that choose between implementations, those
+            that are set.
+        ``network``
+            ``version`` of the trained network's weights, ``sha256`` of
+            their file, and ``fine_tuning_steps``, for which they were
+            trained further on the patch.
+        ``versions``
+            Versions of Python and of the packages that make the pixels.
+    """
+    import keras
+
+    backend = keras.backend.backend()
+    facts: dict[str, Any] = {
+        "backend": backend,
+        "float_type": keras.config.floatx(),
+        "deterministic": backend == "tensorflow",
+        "network": dict(network or {**describe_weights(), "fine_tuning_steps": 0}),
+        "machine": platform.machine(),
+        "cpu": _cpu_name(),
+        "switches": {name: os.environ[name] for name in _SWITCHES if name in os.environ},
+        "versions": {"python": platform.python_version()}
+        | _versions((*_NUMERICS, *_BACKENDS.get(backend, ()))),
+    }
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        threading = tf.config.threading
+        facts["threads_within_operations"] = int(threading.get_intra_op_parallelism_threads())
+        facts["threads_between_operations"] = int(threading.get_inter_op_parallelism_threads())
+        facts["reduced_precision"] = bool(tf.config.experimental.tensor_float_32_execution_enabled())
+    return facts
+
+
+def _versions(distributions: tuple[str, ...]) -> dict[str, str]:
+    """Return the versions of those distributions that are installed as such:
+    in the Science Pipelines some are not.
+    """
+    versions = {}
+    for name in sorted(distributions):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+@functools.cache
+def _cpu_name() -> str:
+    """Return the processor's name."""
+    # The standard library knows it on other systems only.
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"

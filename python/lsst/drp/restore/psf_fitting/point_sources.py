@@ -1,0 +1,250 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Stars of an exposure stack, found without knowing its PSFs."""
+
+from __future__ import annotations
+
+__all__ = ("PointSources", "find_point_sources", "point_image", "shift_matrix", "stellar")
+
+import dataclasses
+
+import numpy as np
+import scipy.ndimage
+
+from ..stack.exposure_stack import ExposureStack, expand_cells
+from ..stack.reference_coadd import ReferenceCoadd
+from ..warping.psf_drawing import fwhm
+
+# Sources are found above this many standard deviations of a pixel of the coadd, in this many pixels.
+_THRESHOLD = 3.0
+_MIN_AREA = 5
+
+# Signal-to-noise ratios are those of the flux in squares of this half width, pixels.
+_APERTURE = 4
+
+# Stars have the smallest common width: that of a range of widths, this wide as a fraction, with at least this
+# fraction of the sources that the fullest such range has.
+_LOCUS_WIDTH = 0.15
+_LOCUS_SHARE = 0.3
+
+# Another source's light reaches this many pixels beyond where it was found, and may not come closer to a star
+# than this.
+_GROW = 2
+_CLEAR_RADIUS = 4.0
+
+# At least this fraction of the pixels within these radii, in all exposures that see the star, is good: the
+# mean of saturated stars is as broad as the exposures that show their cores.
+_MIN_GOOD = 0.5
+_GOOD_RADII = (1.5, _CLEAR_RADIUS)
+
+# Lobes of the windowed sinc that puts a point between pixels.
+_LOBES = 5
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class PointSources:
+    """Isolated stars.
+
+    Parameters
+    ----------
+    y, x : `numpy.ndarray`
+        Where they are, pixels of the patch, shape ``(s,)``.
+    flux : `numpy.ndarray`
+        Rough fluxes, nJy, shape ``(s,)``.
+    snr : `numpy.ndarray`
+        Signal-to-noise ratio on the coadd, shape ``(s,)``.
+    width : `numpy.ndarray`
+        Full width at half maximum on the coadd, pixels, shape ``(s,)``.
+    clear : `numpy.ndarray`
+        `bool`, shape ``(s, k, k)``: the pixels of a stamp as large as a PSF
+        kernel, around the pixel the star is on, that no other source
+        reaches.
+    """
+
+    y: np.ndarray
+    x: np.ndarray
+    flux: np.ndarray
+    snr: np.ndarray
+    width: np.ndarray
+    clear: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, chosen: np.ndarray) -> PointSources:
+        """Return some of the stars."""
+        fields = {f.name: getattr(self, f.name)[chosen] for f in dataclasses.fields(self)}
+        return PointSources(**fields)
+
+
+def find_point_sources(
+    stack: ExposureStack, reference: ReferenceCoadd, *, min_snr: float, max_count: int
+) -> PointSources:
+    """Find isolated sources on the mean of the exposures; see `stellar` for
+    which are stars.
+
+    Parameters
+    ----------
+    stack : `ExposureStack`
+        The exposures.  Their kernels are not used, but for their size.
+    reference : `ReferenceCoadd`
+        Their mean.
+    min_snr : `float`
+        Smallest signal-to-noise ratio on the mean.
+    max_count : `int`
+        Largest number of sources; the brightest are taken.
+
+    Returns
+    -------
+    sources : `PointSources`
+        The sources, the brightest first; possibly none.
+    """
+    import sep
+
+    half = stack.kernel_size // 2
+    covered = np.isfinite(reference.image)
+    noise = reference.variance * expand_cells(reference.correlation, stack.cell_shape)
+    pixels = np.where(covered, reference.image, 0).astype(np.float32)
+    sigma = np.where(covered, np.sqrt(noise), 1).astype(np.float32)
+    # The default is for images of some million pixels.
+    sep.set_extract_pixstack(max(300000, pixels.size))
+    objects, segments = sep.extract(
+        pixels, _THRESHOLD, err=sigma, mask=~covered, minarea=_MIN_AREA, segmentation_map=True
+    )
+    stamps = np.ogrid[-half : half + 1, -half : half + 1]
+    distance = np.hypot(*stamps)
+    rows: list[tuple] = []
+    for index in np.argsort(-objects["flux"], kind="stable"):
+        if len(rows) >= max_count:
+            break
+        y, x = float(objects["y"][index]), float(objects["x"][index])
+        row, column = round(y), round(x)
+        window = (slice(row - half, row + half + 1), slice(column - half, column + half + 1))
+        inside = half <= row < stack.shape[0] - half and half <= column < stack.shape[1] - half
+        if not inside or not covered[window][distance <= _CLEAR_RADIUS].all():
+            continue
+        core = (
+            slice(row - _APERTURE, row + _APERTURE + 1),
+            slice(column - _APERTURE, column + _APERTURE + 1),
+        )
+        flux = float(pixels[core].sum())
+        snr = flux / float(np.sqrt(np.sum(sigma[core] ** 2)))
+        if snr < min_snr:
+            continue
+        others = (segments[window] > 0) & (segments[window] != index + 1)
+        reached = scipy.ndimage.binary_dilation(others, iterations=_GROW) if others.any() else others
+        good = stack.good[(slice(None), *window)]
+        good = good[good.any(axis=(1, 2))]
+        if reached[distance <= _CLEAR_RADIUS].any() or any(
+            good[:, distance <= radius].mean() < _MIN_GOOD for radius in _GOOD_RADII
+        ):
+            continue
+        width = (
+            fwhm(pixels[row - 8 : row + 9, column - 8 : column + 9]) if half >= 8 else fwhm(pixels[window])
+        )
+        if np.isfinite(width):
+            rows.append((y, x, flux, snr, width, ~reached))
+    columns = [np.array(column) for column in zip(*rows, strict=True)] or [np.zeros(0)] * 5
+    clear = columns[5] if rows else np.zeros((0, stack.kernel_size, stack.kernel_size), bool)
+    names = ("y", "x", "flux", "snr", "width")
+    stars = PointSources(**dict(zip(names, columns[:5], strict=True)), clear=clear)
+    return stars[np.argsort(-stars.snr, kind="stable")]
+
+
+def stellar(width: np.ndarray) -> np.ndarray:
+    """Tell which sources have the smallest width that is common.
+
+    Parameters
+    ----------
+    width : `numpy.ndarray`
+        Full widths at half maximum, pixels, shape ``(s,)``.
+
+    Returns
+    -------
+    is_star : `numpy.ndarray`
+        `bool`, shape ``(s,)``.
+
+    Notes
+    -----
+    Nothing is known about the PSF, but that it is the same for all stars and
+    that nothing is sharper.  The widths of many sources gather where the stars
+    are, and galaxies spread above.  Whoever uses them has to look for galaxies
+    among them once the PSF is known.
+    """
+    if not len(width):
+        return np.zeros(0, bool)
+    narrowest = width[:, np.newaxis]
+    within = (width >= narrowest) & (width <= (1.0 + _LOCUS_WIDTH) * narrowest)
+    count = within.sum(axis=1)
+    most = int(count.max())
+    common = count >= max(_LOCUS_SHARE * most, min(2, most))
+    return np.asarray(within[np.flatnonzero(common)[np.argmin(width[common])]])
+
+
+def shift_matrix(offset: np.ndarray, size: int) -> np.ndarray:
+    """Return the matrices that move images along one axis by fractions of a
+    pixel.
+
+    Parameters
+    ----------
+    offset : `numpy.ndarray`
+        Shifts towards larger indices, pixels, any shape.
+    size : `int`
+        Length of the axis.
+
+    Returns
+    -------
+    matrices : `numpy.ndarray`
+        Shape ``offset.shape + (size, size)``: an image's rows are moved by
+        multiplication from the left.  Interpolation is by a sinc in a sinc
+        window of 5 lobes; what is outside of the image is zero.
+    """
+    offset = np.asarray(offset, np.float64)[..., np.newaxis]
+    # The weight of input pixel j in output pixel i depends on i - j only.
+    weight = _lanczos(np.arange(1 - size, size) - offset) / _lanczos_sum(offset)
+    index = np.arange(size)
+    return weight[..., index[:, np.newaxis] - index + size - 1]
+
+
+def point_image(y: np.ndarray, x: np.ndarray, flux: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Draw points that are between pixels: what, convolved with a PSF kernel,
+    is the image of stars.
+
+    Parameters
+    ----------
+    y, x : `numpy.ndarray`
+        Positions, pixels of the image, shape ``(s,)``.
+    flux : `numpy.ndarray`
+        Fluxes, shape ``(s,)``.
+    shape : `tuple` [`int`, `int`]
+        Height and width of the image.
+
+    Returns
+    -------
+    image : `numpy.ndarray`
+        `numpy.float32`, of that shape.  A point reaches 5 pixels far and has
+        the negative lobes of band-limited interpolation.
+    """
+    image = np.zeros(shape, np.float64)
+    reach = np.arange(-_LOBES, _LOBES + 1)
+    for row, column, total in zip(y, x, flux, strict=True):
+        rows, columns = round(float(row)) + reach, round(float(column)) + reach
+        in_y = _lanczos(rows - row) / _lanczos_sum(np.asarray(row))
+        in_x = _lanczos(columns - column) / _lanczos_sum(np.asarray(column))
+        inside_y, inside_x = (rows >= 0) & (rows < shape[0]), (columns >= 0) & (columns < shape[1])
+        stamp = total * np.outer(in_y[inside_y], in_x[inside_x])
+        image[np.ix_(rows[inside_y], columns[inside_x])] += stamp
+    return image.astype(np.float32)
+
+
+def _lanczos(distance: np.ndarray) -> np.ndarray:
+    return np.where(np.abs(distance) < _LOBES, np.sinc(distance) * np.sinc(distance / _LOBES), 0.0)
+
+
+def _lanczos_sum(offset: np.ndarray) -> np.ndarray:
+    """Return the sum of the interpolation weights, nearly 1."""
+    fraction = np.asarray(offset, np.float64)[..., np.newaxis] % 1.0
+    return _lanczos(np.arange(-_LOBES, _LOBES + 2) - fraction).sum(axis=-1)

@@ -1,0 +1,6 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""What writes to or queries a Butler outside of a quantum."""

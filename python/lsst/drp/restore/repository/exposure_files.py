@@ -1,0 +1,260 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Reads the FITS images of an exposure."""
+
+from __future__ import annotations
+
+__all__ = ("ExposureArrays", "ExposureFileError", "read_exposure", "read_fits_image")
+
+import dataclasses
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import astropy.io.fits
+import astropy.units as u
+import numpy as np
+from astropy.wcs import WCS, FITSFixedWarning
+
+from lsst.images import Box, DetectorFrame, SkyProjection
+
+from ..warping.projections import sky_projection_from_wcs
+from .manifest import ManifestRow
+
+
+class ExposureFileError(ValueError):
+    """Files of one exposure cannot be used.
+
+    Parameters
+    ----------
+    *reasons : `str`
+        What is wrong, each beginning with the name of the file; nothing where
+        it has been reported already.
+    """
+
+    def __init__(self, *reasons: str) -> None:
+        self.reasons = reasons
+        super().__init__("; ".join(reasons))
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class ExposureArrays:
+    """The pixels of one exposure of one detector.
+
+    Parameters
+    ----------
+    image, variance : `numpy.ndarray`
+        Pixels, nJy and nJy**2, `numpy.float32`, shape ``(height, width)``.
+        The variance is infinite where it is not known.
+    mask : `dict` [`str`, `numpy.ndarray`]
+        Flagged pixels by mask plane, `bool`.
+    sky_projection : `lsst.images.SkyProjection` [`lsst.images.DetectorFrame`]
+        Maps pixels to the sky.
+    """
+
+    image: np.ndarray
+    variance: np.ndarray
+    mask: dict[str, np.ndarray]
+    sky_projection: SkyProjection[DetectorFrame]
+
+
+def read_exposure(
+    row: ManifestRow, folder: Path, *, instrument: str, mask_planes: dict[str, list[int]] | None
+) -> ExposureArrays:
+    """Read image, variance, mask and WCS of one row of a manifest.
+
+    Parameters
+    ----------
+    row : `ManifestRow`
+        Names the files.
+    folder : `~pathlib.Path`
+        What the files are relative to.
+    instrument : `str`
+        Name of the instrument.
+    mask_planes : `dict` [`str`, `list` [`int`]] or `None`
+        Bit numbers by mask plane; `None` if a mask is non-zero where bad.
+
+    Returns
+    -------
+    arrays : `ExposureArrays`
+        The pixels, on the flux scale of 1 nJy per count.
+
+    Raises
+    ------
+    ExposureFileError
+        Raised with everything that is wrong with these files.
+    """
+    if not row.image:
+        raise ExposureFileError()  # reported with the manifest
+    counts, header, hdus = read_fits_image(folder, row.image)
+    reasons: list[str] = []
+
+    projection = None
+    try:
+        frame = DetectorFrame(
+            instrument=instrument, visit=row.visit, detector=row.detector, bbox=Box.from_shape(counts.shape)
+        )
+        projection = _read_sky_projection(header, hdus, frame)
+    except ValueError as error:
+        reasons.append(f"{row.image}: {error}")
+
+    def read_companion(name: str) -> np.ndarray | None:
+        try:
+            array = read_fits_image(folder, name)[0]
+        except ExposureFileError as error:
+            reasons.extend(error.reasons)
+            return None
+        if array.shape != counts.shape:
+            reasons.append(
+                f"{name}: {array.shape[1]}x{array.shape[0]} pixels, but {row.image} has "
+                f"{counts.shape[1]}x{counts.shape[0]}"
+            )
+            return None
+        return array
+
+    nanojansky = (row.zero_point * u.ABmag).to_value(u.nJy)
+    variance_name = row.variance or row.weight
+    variance = read_companion(variance_name) if variance_name is not None else None
+    if variance is not None:
+        variance = variance.astype(np.float64)
+        known = np.isfinite(variance) & (variance > 0.0)
+        if not known.any():
+            reasons.append(f"{variance_name}: not one positive pixel")
+        if row.variance is None:
+            np.divide(1.0, variance, out=variance, where=known)
+        variance = np.where(known, variance * nanojansky**2, np.inf)
+    missing = ~np.isfinite(counts)
+    if missing.all():
+        reasons.append(f"{row.image}: not one finite pixel")
+
+    mask: dict[str, np.ndarray] = {}
+    if row.mask is not None:
+        flags = read_companion(row.mask)
+        if flags is not None:
+            try:
+                mask = _mask_by_plane(flags, mask_planes)
+            except ValueError as error:
+                reasons.append(f"{row.mask}: {error}")
+    if variance is None or projection is None or reasons:
+        raise ExposureFileError(*reasons)
+    mask["NO_DATA"] = mask.get("NO_DATA", False) | missing | ~np.isfinite(variance)
+    return ExposureArrays(
+        image=(counts * nanojansky).astype(np.float32),
+        variance=variance.astype(np.float32),
+        mask=mask,
+        sky_projection=projection,
+    )
+
+
+def read_fits_image(
+    folder: Path, name: str
+) -> tuple[np.ndarray, astropy.io.fits.Header, astropy.io.fits.HDUList]:
+    """Read a two-dimensional image of a FITS file.
+
+    Parameters
+    ----------
+    folder : `~pathlib.Path`
+        What the file is relative to.
+    name : `str`
+        Name of the file, with ``[1]`` or ``[SCI]`` or ``[SCI,2]`` at its end
+        to choose an extension.
+
+    Returns
+    -------
+    array : `numpy.ndarray`
+        The pixels.
+    header : `astropy.io.fits.Header`
+        The image's header.
+    hdus : `astropy.io.fits.HDUList`
+        The file, for WCSs that need other extensions; it is closed, and what
+        had not been read is not available.
+
+    Raises
+    ------
+    ExposureFileError
+        Raised if there is no such image.
+    """
+    path, extension = split_extension(folder, name)
+    if not path.is_file():
+        raise ExposureFileError(f"{name}: no such file")
+    try:
+        with astropy.io.fits.open(path, memmap=False) as hdus:
+            if extension is None:
+                extension = next((n for n, hdu in enumerate(hdus) if _is_image(hdu)), None)
+                if extension is None:
+                    raise ExposureFileError(f"{name}: no extension with a two-dimensional image")
+            try:
+                hdu = hdus[extension]
+            except (KeyError, IndexError) as error:
+                raise ExposureFileError(f"{name}: no extension {extension}") from error
+            if not _is_image(hdu):
+                raise ExposureFileError(f"{name}: extension {extension} is not a two-dimensional image")
+            # In the machine's byte order, which FITS is not.
+            array = np.asarray(hdu.data)
+            return array.astype(array.dtype.newbyteorder("=")), hdu.header, hdus
+    except OSError as error:
+        raise ExposureFileError(f"{name}: cannot be read: {error}") from error
+
+
+def split_extension(folder: Path, name: str) -> tuple[Path, int | str | tuple[str, int] | None]:
+    """Split the choice of an extension from the name of a file.
+
+    Parameters
+    ----------
+    folder : `~pathlib.Path`
+        What the file is relative to.
+    name : `str`
+        Name of the file, with ``[...]`` at its end if an extension is chosen.
+
+    Returns
+    -------
+    path : `~pathlib.Path`
+        The file.
+    extension : `int`, `str`, `tuple` [`str`, `int`] or `None`
+        Number, name, or name and version of the extension.
+    """
+    match = re.fullmatch(r"(.+)\[([^\[\]]+)\]", name)
+    if match is None or (folder / name).exists():
+        return folder / name, None
+    path, chosen = folder / match[1], match[2].strip()
+    if chosen.isdigit():
+        return path, int(chosen)
+    extension, comma, version = chosen.partition(",")
+    if comma and version.strip().isdigit():
+        return path, (extension.strip(), int(version))
+    return path, chosen
+
+
+def _is_image(hdu: Any) -> bool:
+    """Whether a FITS extension holds a two-dimensional image."""
+    return bool(hdu.is_image) and len(hdu.shape) == 2 and all(hdu.shape)
+
+
+def _read_sky_projection(
+    header: astropy.io.fits.Header, hdus: astropy.io.fits.HDUList, frame: DetectorFrame
+) -> SkyProjection[DetectorFrame]:
+    """Return the sky projection of a FITS header."""
+    with warnings.catch_warnings():
+        # Only dates and units are fixed, nothing of the coordinates.
+        warnings.simplefilter("ignore", FITSFixedWarning)
+        try:
+            wcs = WCS(header, fobj=hdus)
+        except Exception as error:  # wcslib's own errors are of many types
+            raise ValueError(f"the WCS cannot be read: {error}") from error
+    if not wcs.has_celestial:
+        raise ValueError("no celestial WCS")
+    return sky_projection_from_wcs(wcs, frame)
+
+
+def _mask_by_plane(flags: np.ndarray, mask_planes: dict[str, list[int]] | None) -> dict[str, np.ndarray]:
+    """Return the flagged pixels by mask plane."""
+    if mask_planes is None:
+        return {"BAD": flags != 0}
+    if not np.issubdtype(flags.dtype, np.integer):
+        raise ValueError(f"a bit mask must hold integers, not {flags.dtype}")
+    flags = flags.astype(np.int64)
+    return {name: (flags & sum(1 << bit for bit in set(bits))) != 0 for name, bits in mask_planes.items()}

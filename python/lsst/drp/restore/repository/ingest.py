@@ -1,0 +1,289 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Ingests real exposures, which a manifest lists, as visit images."""
+
+from __future__ import annotations
+
+__all__ = ("IngestSummary", "ingest_exposures")
+
+import dataclasses
+import logging
+from collections import defaultdict
+from pathlib import Path
+
+import lsst.utils.logging
+from lsst.daf.butler import Butler, MissingCollectionError, MissingDatasetTypeError
+from lsst.images import Box
+from lsst.sphgeom import ConvexPolygon
+
+from ..instrument import ExternalInstrument
+from ..warping.projections import pixel_scale, sky_region
+from .exposure_files import ExposureFileError, read_exposure
+from .manifest import MAX_NAME_LENGTH, Manifest, ManifestError, ManifestRow, read_manifest
+from .psf_files import read_psf
+from .register import (
+    define_input_collection,
+    make_visit_image,
+    put_visit_image,
+    register_instrument,
+    register_visit,
+    visit_timespan,
+)
+
+_LOG = logging.getLogger(__name__)
+
+# Where register-tract and simulate-exposures have the tract's geometry, unless
+# told otherwise.
+_TRACT_COLLECTION = "skymaps"
+
+# Seconds between messages of progress.
+_LOG_INTERVAL = 5.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IngestSummary:
+    """What was ingested.
+
+    Parameters
+    ----------
+    instrument : `str`
+        Name of the instrument.
+    collection : `str`
+        CHAINED collection to read the images from.
+    n_images, n_visits : `int`
+        Number of images that were written, and of their visits.
+    """
+
+    instrument: str
+    collection: str
+    n_images: int
+    n_visits: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _CheckedRow:
+    """A row whose files can be read, and its region on the sky."""
+
+    row: ManifestRow
+    region: ConvexPolygon
+
+
+def ingest_exposures(
+    butler: Butler,
+    manifest_path: str | Path,
+    *,
+    instrument: str | None = None,
+    collection: str = "ingested",
+    tract_collection: str | None = None,
+    dataset_type: str = "visit_image",
+    skip_existing: bool = False,
+) -> IngestSummary:
+    """Ingest the exposures of a manifest as visit images in nJy.
+
+    Every file is read and checked before anything is written, then read again
+    to be written, so that there is one image in memory at a time.
+
+    Parameters
+    ----------
+    butler : `lsst.daf.butler.Butler`
+        Writeable client of the repository.
+    manifest_path : `str` or `~pathlib.Path`
+        The manifest, see `lsst.drp.restore.repository.manifest`.
+    instrument : `str`, optional
+        Name of the instrument; that of the manifest if not given, or
+        ``External``.
+    collection : `str`, optional
+        CHAINED collection to make, of ``<collection>/run``, to which the
+        images are written, and the tract's collection.
+    tract_collection : `str`, optional
+        Collection with the geometry of the tract; ``skymaps`` if not given and
+        there is one.
+    dataset_type : `str`, optional
+        Dataset type of the images.
+    skip_existing : `bool`, optional
+        Whether to leave out images that ``<collection>/run`` has already,
+        for example of an ingest that was interrupted.
+
+    Returns
+    -------
+    summary : `IngestSummary`
+        What was ingested.
+
+    Raises
+    ------
+    ManifestError
+        Raised with everything that is wrong, before anything is written.
+    ValueError
+        Raised if ``collection`` exists and is no CHAINED collection.
+    """
+    manifest = read_manifest(manifest_path)
+    instrument = instrument or manifest.instrument or ExternalInstrument.getName()
+    run = f"{collection}/run"
+    existing = _existing(butler, dataset_type, run, instrument)
+    rows = list(manifest.rows)
+    problems = list(manifest.problems)
+    if len(instrument) > MAX_NAME_LENGTH:
+        problems.append(f"instrument {instrument!r} has more than {MAX_NAME_LENGTH} characters")
+    if skip_existing:
+        rows = [row for row in rows if (row.visit, row.detector) not in existing]
+    else:
+        problems.extend(
+            f"{row.label}: {row.image}: collection {run!r} has it already"
+            for row in rows
+            if (row.visit, row.detector) in existing
+        )
+    checked, file_problems = _check_files(manifest, rows, instrument)
+    problems.extend(file_problems)
+    problems.extend(_check_registered(butler, instrument, [row for row in rows if row.complete]))
+    if problems:
+        raise ManifestError(manifest.path, problems)
+    children = [run, *_tract_collections(butler, tract_collection)]
+
+    # The collection comes first: it may be refused.
+    define_input_collection(butler, collection, [])
+    butler.collections.register(run)
+    define_input_collection(butler, collection, children)
+    _register(butler, instrument, checked)
+    periodic = lsst.utils.logging.PeriodicLogger(_LOG, interval=_LOG_INTERVAL)
+    for count, item in enumerate(checked):
+        periodic.log("Wrote %d of %d images.", count, len(checked))
+        _write(butler, manifest, item.row, instrument, run, dataset_type)
+    n_visits = len({item.row.visit for item in checked})
+    _LOG.info("Wrote %d images of %d visits to collection %s.", len(checked), n_visits, run)
+    return IngestSummary(
+        instrument=instrument, collection=collection, n_images=len(checked), n_visits=n_visits
+    )
+
+
+def _existing(butler: Butler, dataset_type: str, run: str, instrument: str) -> set[tuple[int, int]]:
+    """Return the visit and detector IDs of the images that a run has."""
+    try:
+        refs = butler.query_datasets(
+            dataset_type, collections=run, instrument=instrument, limit=None, explain=False
+        )
+    except (MissingCollectionError, MissingDatasetTypeError):
+        return set()
+    return {(int(ref.dataId["visit"]), int(ref.dataId["detector"])) for ref in refs}
+
+
+def _tract_collections(butler: Butler, name: str | None) -> list[str]:
+    """Return the collection of the tract's geometry, if there is one."""
+    try:
+        return list(butler.collections.query(name or _TRACT_COLLECTION))
+    except MissingCollectionError as error:
+        if name is None:
+            return []
+        raise ValueError(
+            f"There is no collection {name!r}; register the tract first, with register-tract."
+        ) from error
+
+
+def _check_files(
+    manifest: Manifest, rows: list[ManifestRow], instrument: str
+) -> tuple[list[_CheckedRow], list[str]]:
+    """Read everything once, and return what can be used and what is wrong."""
+    folder = manifest.path.parent
+    checked: list[_CheckedRow] = []
+    problems: list[str] = []
+    periodic = lsst.utils.logging.PeriodicLogger(_LOG, interval=_LOG_INTERVAL)
+    for count, row in enumerate(rows):
+        periodic.log("Checked %d of %d images.", count, len(rows))
+        projection = None
+        try:
+            arrays = read_exposure(row, folder, instrument=instrument, mask_planes=manifest.mask_planes)
+            projection = arrays.sky_projection
+        except ExposureFileError as error:
+            problems.extend(f"{row.label}: {reason}" for reason in error.reasons)
+        try:
+            # Any pixel will do where there is no image.
+            bbox = projection.pixel_frame.bbox if projection is not None else Box.from_shape((1, 1))
+            scale = pixel_scale(projection, bbox) if projection is not None else 1.0
+            read_psf(row, folder, bbox, scale)
+        except ExposureFileError as error:
+            problems.extend(f"{row.label}: {reason}" for reason in error.reasons)
+        if projection is not None:
+            checked.append(_CheckedRow(row=row, region=sky_region(projection, bbox)))
+    return checked, problems
+
+
+def _check_registered(butler: Butler, instrument: str, rows: list[ManifestRow]) -> list[str]:
+    """Return where the rows contradict what the repository knows already."""
+    problems = []
+    filters = {
+        record.name: record.band
+        for record in butler.query_dimension_records("physical_filter", instrument=instrument, explain=False)
+    }
+    visits = {
+        record.id: record
+        for record in butler.query_dimension_records(
+            "visit", instrument=instrument, limit=None, explain=False
+        )
+    }
+    for row in rows:
+        label = f"{row.label}: {row.image}"
+        band = filters.get(row.physical_filter, row.band)
+        if band != row.band:
+            problems.append(
+                f"{label}: filter {row.physical_filter!r} of {instrument!r} is registered with band "
+                f"{band!r}, not {row.band!r}"
+            )
+        visit = visits.get(row.visit)
+        timespan = visit_timespan(row.begin, row.exposure_time)
+        if visit is not None and (visit.physical_filter, visit.timespan) != (row.physical_filter, timespan):
+            problems.append(
+                f"{label}: visit {row.visit} of {instrument!r} is registered with {visit.physical_filter!r} "
+                f"at {visit.timespan}, not with {row.physical_filter!r} at {timespan}"
+            )
+    return problems
+
+
+def _register(butler: Butler, instrument: str, checked: list[_CheckedRow]) -> None:
+    """Register all dimension records."""
+    register_instrument(
+        butler,
+        instrument,
+        detectors={item.row.detector: str(item.row.detector) for item in checked},
+        filters={item.row.physical_filter: item.row.band for item in checked},
+    )
+    visits: dict[int, list[_CheckedRow]] = defaultdict(list)
+    for item in checked:
+        visits[item.row.visit].append(item)
+    for visit, items in visits.items():
+        row = items[0].row
+        register_visit(
+            butler,
+            instrument=instrument,
+            visit=visit,
+            physical_filter=row.physical_filter,
+            begin=row.begin,
+            exposure_time=row.exposure_time,
+            detector_regions={item.row.detector: item.region for item in items},
+        )
+
+
+def _write(
+    butler: Butler, manifest: Manifest, row: ManifestRow, instrument: str, run: str, dataset_type: str
+) -> None:
+    """Write one image."""
+    folder = manifest.path.parent
+    arrays = read_exposure(row, folder, instrument=instrument, mask_planes=manifest.mask_planes)
+    projection = arrays.sky_projection
+    bbox = projection.pixel_frame.bbox
+    visit_image = make_visit_image(
+        image=arrays.image,
+        variance=arrays.variance,
+        mask=arrays.mask,
+        wcs=projection,
+        psf=read_psf(row, folder, bbox, pixel_scale(projection, bbox)),
+        instrument=instrument,
+        visit=row.visit,
+        detector=row.detector,
+        physical_filter=row.physical_filter,
+        band=row.band,
+        begin=row.begin,
+        exposure_time=row.exposure_time,
+    )
+    put_visit_image(butler, visit_image, run, dataset_type=dataset_type)

@@ -1,0 +1,390 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The table of exposures to ingest.
+
+A manifest is an ECSV table with one row for each exposure and detector and
+these columns; those marked with * can be left out, and their cells be empty.
+
+``visit``
+    ID of the exposure, the same for all of its detectors; a positive integer.
+``detector`` *
+    ID of the detector, 0 if not given.
+``image``
+    FITS image, sky-subtracted, in any unit of which ``zero_point`` is the
+    zero point ("counts"), with a celestial WCS (TPV and SIP included).
+``variance`` * and ``weight`` *
+    FITS image of the variance (counts squared), or of its inverse; one of the
+    two.  Pixels whose weight is not positive get the mask plane ``NO_DATA``.
+``mask`` *
+    FITS image, non-zero where a pixel is bad: mask plane ``BAD``.  Bit masks
+    are translated by ``mask_planes`` of the table's meta data, see below.
+``psf_kind`` and ``psf``
+    ``kernel``: FITS image of the PSF in pixels of the exposure, square with
+    an odd size of at least 25; an offset of its centroid from the middle pixel
+    is kept.  ``psfex``: file of PSFEx.  ``piff``: file of Piff.
+    ``fwhm_pixel`` or ``fwhm_arcsec``: full width at half maximum of a round
+    Gaussian that includes the pixels' response.
+``band``
+    Band, for example ``i``.
+``physical_filter`` *
+    Name of the instrument's filter, that of the band if not given.
+``time``
+    Start of the exposure: ISO format, MJD, or an Astropy time column.
+``exposure_time``
+    Exposure time, s.
+``zero_point``
+    AB magnitude of a source of 1 count (of the whole exposure).
+
+Files are relative to the manifest.  ``name.fits[1]`` or ``name.fits[SCI]``
+chooses an extension, the first one with an image (or PSFEx table) otherwise.
+
+Meta data of the table, all optional:
+
+``instrument``
+    Name of the instrument.
+``time_scale``
+    Time scale of ``time``, for example ``tai``; UTC if not given.
+``mask_planes``
+    Bit numbers by mask plane, for example ``{BAD: [0, 1], SATURATED: [2],
+    COSMIC_RAY: [4]}``.  Other bits are ignored.
+"""
+
+from __future__ import annotations
+
+__all__ = ("Manifest", "ManifestError", "ManifestRow", "read_manifest")
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import astropy.table
+import numpy as np
+from astropy.time import Time
+
+from lsst.images import get_legacy_visit_image_mask_planes
+
+from ..instrument import ExternalInstrument
+
+PSF_FILE_KINDS = ("kernel", "psfex", "piff")
+PSF_FWHM_KINDS = ("fwhm_pixel", "fwhm_arcsec")
+
+# Characters that a repository has for the name of an instrument, filter or band.
+MAX_NAME_LENGTH = 32
+
+# The first time that a repository can hold.
+_EPOCH = Time("1970-01-01", scale="tai")
+
+_REQUIRED = ("visit", "image", "psf_kind", "psf", "band", "time", "exposure_time", "zero_point")
+_OPTIONAL = ("detector", "variance", "weight", "mask", "physical_filter")
+
+
+class ManifestError(ValueError):
+    """A manifest, or what it names, cannot be ingested.
+
+    Parameters
+    ----------
+    path : `~pathlib.Path`
+        The manifest.
+    problems : `~collections.abc.Iterable` [`str`]
+        Everything that is wrong, each with file name and reason.
+    """
+
+    def __init__(self, path: Path, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        lines = "\n".join(f"- {problem}" for problem in self.problems)
+        super().__init__(f"Nothing was ingested, {len(self.problems)} problem(s) with {path}:\n{lines}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ManifestRow:
+    """One exposure of one detector.
+
+    Parameters
+    ----------
+    number : `int`
+        Row of the table, the first is 1.
+    visit, detector : `int`
+        IDs of the visit and detector.
+    image : `str`
+        File of the image, with extension if any.
+    variance, weight, mask : `str` or `None`
+        The other files.
+    psf_kind : `str`
+        How the PSF is given.
+    psf : `str` or `float`
+        File of the PSF, or its FWHM.
+    band, physical_filter : `str`
+        Band and filter.
+    begin : `astropy.time.Time`
+        Start of the exposure.
+    exposure_time : `float`
+        Exposure time, s.
+    zero_point : `float`
+        AB magnitude of 1 count.
+    complete : `bool`
+        Whether everything could be read.
+    """
+
+    number: int
+    visit: int
+    detector: int
+    image: str
+    variance: str | None
+    weight: str | None
+    mask: str | None
+    psf_kind: str
+    psf: str | float
+    band: str
+    physical_filter: str
+    begin: Time
+    exposure_time: float
+    zero_point: float
+    complete: bool
+
+    @property
+    def label(self) -> str:
+        """What to call the row in messages (`str`)."""
+        return f"row {self.number} (visit {self.visit}, detector {self.detector})"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The exposures to ingest.
+
+    Parameters
+    ----------
+    path : `~pathlib.Path`
+        The manifest; files are relative to its folder.
+    rows : `tuple` [`ManifestRow`, ...]
+        The exposures; what could not be read of one is an empty text, -1 or
+        NaN, and reported in ``problems``.
+    problems : `tuple` [`str`, ...]
+        What is wrong with the table itself.
+    instrument : `str` or `None`
+        Name of the instrument, if the manifest has one.
+    mask_planes : `dict` [`str`, `list` [`int`]] or `None`
+        Bit numbers by mask plane, if masks are bit masks.
+    """
+
+    path: Path
+    rows: tuple[ManifestRow, ...]
+    problems: tuple[str, ...]
+    instrument: str | None
+    mask_planes: dict[str, list[int]] | None
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Read and check a manifest, but none of the files that it names.
+
+    Parameters
+    ----------
+    path : `str` or `~pathlib.Path`
+        The ECSV file.
+
+    Returns
+    -------
+    manifest : `Manifest`
+        The rows and the problems.
+
+    Raises
+    ------
+    ManifestError
+        Raised if the file is no table with the required columns.
+    """
+    path = Path(path)
+    try:
+        table = astropy.table.Table.read(path, format="ascii.ecsv")
+    except Exception as error:  # the reader's own errors are of many types
+        raise ManifestError(path, [f"{path.name}: not an ECSV table: {error}"]) from error
+    missing = [name for name in _REQUIRED if name not in table.colnames]
+    unknown = [name for name in table.colnames if name not in _REQUIRED + _OPTIONAL]
+    if missing or unknown or not len(table):
+        reasons = [f"no column {name!r}" for name in missing]
+        reasons += [f"unknown column {name!r}" for name in unknown]
+        reasons += [] if len(table) else ["no rows"]
+        raise ManifestError(path, [f"{path.name}: {reason}" for reason in reasons])
+
+    problems: list[str] = []
+    rows = []
+    scale = str(table.meta.get("time_scale", "utc"))
+    for number in range(1, len(table) + 1):
+        cells = {name: _cell(table[name], number - 1) for name in table.colnames}
+        parser = _RowParser(cells, scale)
+        row = parser.parse(number)
+        rows.append(row)
+        problems.extend(f"{path.name}: {row.label}: {reason}" for reason in parser.problems)
+    problems.extend(_contradictions([row for row in rows if row.complete]))
+    planes, reasons = _mask_planes(table.meta.get("mask_planes"))
+    problems.extend(f"{path.name}: {reason}" for reason in reasons)
+    return Manifest(
+        path=path,
+        rows=tuple(rows),
+        problems=tuple(problems),
+        instrument=table.meta.get("instrument"),
+        mask_planes=planes,
+    )
+
+
+def _cell(column: Any, index: int) -> Any:
+    """Return one value of a column, `None` where it is empty."""
+    value = column[index]
+    if value is np.ma.masked or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, Time) and np.any(value.mask):
+        return None
+    return value.strip() if isinstance(value, str) else value
+
+
+class _RowParser:
+    """Turns the cells of one row into a `ManifestRow`, as far as possible."""
+
+    def __init__(self, cells: dict[str, Any], time_scale: str) -> None:
+        self._cells = cells
+        self._time_scale = time_scale
+        self.problems: list[str] = []
+
+    def parse(self, number: int) -> ManifestRow:
+        """Return the row, and collect what is wrong with it."""
+        if (self._cells.get("variance") is None) == (self._cells.get("weight") is None):
+            self.problems.append("give either a variance or a weight")
+        row = ManifestRow(
+            number=number,
+            visit=self._integer("visit", ExternalInstrument.VISIT_MAX),
+            detector=self._integer("detector", ExternalInstrument.DETECTOR_MAX, default=0),
+            image=self._text("image"),
+            variance=self._text("variance", default="") or None,
+            weight=self._text("weight", default="") or None,
+            mask=self._text("mask", default="") or None,
+            psf_kind=self._text("psf_kind"),
+            psf=self._psf(),
+            band=self._name("band"),
+            physical_filter=self._name("physical_filter", default=str(self._cells["band"])),
+            begin=self._time(),
+            exposure_time=self._number("exposure_time", minimum=0.0),
+            zero_point=self._number("zero_point"),
+            complete=True,
+        )
+        return dataclasses.replace(row, complete=not self.problems)
+
+    def _value(self, name: str) -> Any:
+        """Return a cell that must not be empty."""
+        value = self._cells.get(name)
+        if value is None:
+            self.problems.append(f"{name} is empty")
+        return value
+
+    def _text(self, name: str, *, default: str | None = None) -> str:
+        value = self._cells.get(name, default)
+        if value is None:
+            value = default if default is not None else self._value(name)
+        return "" if value is None else str(value)
+
+    def _name(self, name: str, *, default: str | None = None) -> str:
+        value = self._text(name, default=default)
+        if len(value) > MAX_NAME_LENGTH:
+            self.problems.append(f"{name} {value!r} has more than {MAX_NAME_LENGTH} characters")
+        return value
+
+    def _number(self, name: str, *, minimum: float = -math.inf) -> float:
+        value = self._value(name)
+        if value is None:
+            return math.nan
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not minimum <= number < math.inf:
+            at_least = "" if math.isinf(minimum) else f" of at least {minimum:g}"
+            self.problems.append(f"{name} is {value}, not a finite number{at_least}")
+            return math.nan
+        return number
+
+    def _integer(self, name: str, limit: int, *, default: int | None = None) -> int:
+        if default is not None and self._cells.get(name) is None:
+            return default
+        number = self._number(name)
+        if math.isnan(number):
+            return -1
+        if number != int(number) or not 0 <= number < limit:
+            self.problems.append(f"{name} is {self._cells[name]}, not an integer from 0 to {limit - 1}")
+            return -1
+        return int(number)
+
+    def _psf(self) -> str | float:
+        kind = self._cells.get("psf_kind")
+        if kind in PSF_FWHM_KINDS:
+            fwhm = self._number("psf")
+            if fwhm <= 0.0:
+                self.problems.append(f"psf is a FWHM of {fwhm}, which must be positive")
+            return fwhm
+        if kind is not None and kind not in PSF_FILE_KINDS:
+            known = ", ".join(PSF_FILE_KINDS + PSF_FWHM_KINDS)
+            self.problems.append(f"psf_kind {kind!r} is unknown; there are {known}")
+        return self._text("psf")
+
+    def _time(self) -> Time:
+        value = self._value("time")
+        with contextlib.suppress(TypeError, ValueError):
+            value = value if isinstance(value, Time) else float(value)
+        try:
+            time = Time(value, format="mjd" if isinstance(value, float) else None, scale=self._time_scale)
+        except ValueError as error:
+            if value is not None:
+                self.problems.append(f"time is {value}, neither ISO format nor MJD: {error}")
+            return _EPOCH
+        if not time > _EPOCH:
+            self.problems.append(f"time is {value}, which is before 1970")
+            return _EPOCH
+        return time
+
+
+def _contradictions(rows: list[ManifestRow]) -> list[str]:
+    """Return what cannot be true of all rows together."""
+    problems = []
+    seen: dict[tuple[int, int], ManifestRow] = {}
+    visits: dict[int, ManifestRow] = {}
+    filters: dict[str, ManifestRow] = {}
+    for row in rows:
+        first = seen.setdefault((row.visit, row.detector), row)
+        if first is not row:
+            problems.append(f"{row.label}: {row.image}: the same visit and detector as row {first.number}")
+        first = visits.setdefault(row.visit, row)
+        for name in ("band", "physical_filter", "begin", "exposure_time"):
+            ours, theirs = getattr(row, name), getattr(first, name)
+            if ours != theirs:
+                problems.append(
+                    f"{row.label}: {row.image}: {name} is {ours}, but {theirs} in row {first.number} of the "
+                    "same visit"
+                )
+        first = filters.setdefault(row.physical_filter, row)
+        if first.band != row.band and first.visit != row.visit:
+            problems.append(
+                f"{row.label}: {row.image}: filter {row.physical_filter!r} is of band {row.band!r}, but of "
+                f"{first.band!r} in row {first.number}"
+            )
+    return problems
+
+
+def _mask_planes(value: Any) -> tuple[dict[str, list[int]] | None, list[str]]:
+    """Return the bit numbers by mask plane, and what is wrong with them."""
+    if value is None:
+        return None, []
+    if not isinstance(value, Mapping):
+        return None, [f"mask_planes is {value!r}, not a mapping from mask plane to bit numbers"]
+    known = {plane.name for plane in get_legacy_visit_image_mask_planes().values()}
+    problems = []
+    result = {}
+    for name, bits in value.items():
+        bits = [bits] if isinstance(bits, int) else bits
+        if name not in known:
+            problems.append(f"mask_planes: no mask plane {name!r}; there are {sorted(known)}")
+        if not isinstance(bits, list) or not all(isinstance(bit, int) and 0 <= bit < 64 for bit in bits):
+            problems.append(f"mask_planes: {name} is {bits!r}, not bit numbers from 0 to 63")
+        result[str(name)] = bits
+    return result, problems

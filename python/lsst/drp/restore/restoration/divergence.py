@@ -1,0 +1,100 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""What is done about trainings whose loss becomes infinite or NaN."""
+
+from __future__ import annotations
+
+__all__ = ("describe_extreme", "require_finite", "retry_diverged")
+
+from collections.abc import Callable
+
+import numpy as np
+
+from lsst.utils.logging import LsstLogAdapter
+
+from ..errors import DivergedError
+from ..stack.exposure_stack import ExposureStack
+from .restoration import Restoration
+
+
+def retry_diverged[T](train: Callable[[float], T], factor: float, log: LsstLogAdapter) -> tuple[T, int]:
+    """Repeat a training once if it diverges, with a smaller learning rate.
+
+    Parameters
+    ----------
+    train : `~collections.abc.Callable`
+        Takes a factor on the learning rate, and trains from fresh weights.
+    factor : `float`
+        The factor for the second time; 0 if there is to be none.
+    log : `lsst.utils.logging.LsstLogAdapter`
+        Where a warning goes.
+
+    Returns
+    -------
+    result : `T`
+        What ``train`` returned.
+    n_retries : `int`
+        How often it diverged before: 0 or 1.
+
+    Raises
+    ------
+    DivergedError
+        Raised if it diverges, for the last time.
+    """
+    try:
+        return train(1.0), 0
+    except DivergedError as err:
+        if not factor:
+            raise
+        log.warning("%s Once more, from fresh weights and with %g of the learning rate.", err, factor)
+    return train(factor), 1
+
+
+def require_finite(restoration: Restoration, stack: ExposureStack) -> Restoration:
+    """Check a latent image.
+
+    Parameters
+    ----------
+    restoration : `Restoration`
+        The image and how it was found.
+    stack : `ExposureStack`
+        The exposures it was restored from.
+
+    Returns
+    -------
+    restoration : `Restoration`
+        The same.
+
+    Raises
+    ------
+    DivergedError
+        Raised if a pixel of the image is infinite or NaN.
+    """
+    finite = np.isfinite(restoration.latent)
+    if not finite.all():
+        raise DivergedError(
+            f"{np.count_nonzero(~finite)} of the {finite.size} pixels of the restored image are not finite. "
+            f"Mask pixels of the exposures that should not be fitted: {describe_extreme(stack)}."
+        )
+    return restoration
+
+
+def describe_extreme(stack: ExposureStack) -> str:
+    """Describe the good pixel of a stack that is farthest from zero.
+
+    Parameters
+    ----------
+    stack : `ExposureStack`
+        The exposures.
+
+    Returns
+    -------
+    text : `str`
+        Part of a sentence.
+    """
+    extremes = [np.abs(image).max(initial=0.0, where=good) for _, image, _, good in stack.planes()]
+    k = int(np.argmax(extremes))
+    return f"the most extreme good pixel has {extremes[k]:.3g} nJy, on {stack.names[k]}"

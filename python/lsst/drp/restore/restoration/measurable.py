@@ -1,0 +1,338 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The image one measures on: the restored image at a stated resolution plus
+what the exposures have and it has not.
+"""
+
+from __future__ import annotations
+
+__all__ = ("Measurable", "MeasurableConfig", "MeasurableTask", "coadd_filters", "matched_stack")
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+import scipy.fft
+
+import lsst.pex.config as pexConfig
+import lsst.pipe.base as pipeBase
+
+from ..stack.exposure_stack import ExposureStack
+from ..stack.reference_coadd import ReferenceCoadd, constrained_pixels
+
+# Transfer function of a point added to every kernel: where all PSFs have
+# nothing left but rounding errors, the filters become those of a plain
+# weighted mean instead of following the errors.  Signal to noise falls by
+# 2e-4.
+_FLOOR = 0.01
+
+
+# Fraction of the exposures' weight under a PSF, below which the matched coadd
+# counts as missing.
+_MIN_COVERAGE = 0.2
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Measurable:
+    """An image of known PSF and noise, unbiased whatever the restoration lost.
+
+    Parameters
+    ----------
+    image : `numpy.ndarray`
+        Flux per pixel, nJy, `numpy.float32`, shape ``(height, width)``; NaN
+        where no exposure has data within reach of a PSF.
+    variance : `numpy.ndarray`
+        Its variance, nJy**2, same shape and type.
+    kernels : `numpy.ndarray`
+        Its PSF by cell, `numpy.float32`, shape ``(cells_y, cells_x, k, k)``,
+        normalized to the total flux of a source: the sum is the fraction
+        inside of the kernel.  Zero where no exposure has a PSF.
+    coverage : `numpy.ndarray`
+        Weight of the good pixels under the PSF of a source at each pixel, as
+        a fraction of the weight of the cell's exposures, `numpy.float32`,
+        shape ``(height, width)``.
+    noise_realizations : `list` [`numpy.ndarray`]
+        Images of nothing but noise, nJy, same shape and type.
+    """
+
+    image: np.ndarray
+    variance: np.ndarray
+    kernels: np.ndarray
+    coverage: np.ndarray
+    noise_realizations: list[np.ndarray]
+
+
+class MeasurableConfig(pexConfig.Config):
+    """Configuration of `MeasurableTask`."""
+
+    targetFwhm = pexConfig.RangeField(
+        dtype=float,
+        doc="Full width at half maximum, pixels of the patch, of the Gaussian PSF that the image gets. 0 "
+        "gives it the PSF, other in each cell, that makes its noise white and its PSF photometry optimal: "
+        "about as wide as the coadd's. Narrower ones have more noise, correlated from pixel to pixel.",
+        default=0.0,
+        min=0.0,
+    )
+    ridge = pexConfig.RangeField(
+        dtype=float,
+        doc="With targetFwhm only: spatial frequencies of which the exposures pass less than this fraction "
+        "(squared transfer function relative to frequency 0) are left to the restored image.",
+        default=1e-4,
+        min=0.0,
+        inclusiveMin=False,
+    )
+    minCoverage = pexConfig.RangeField(
+        dtype=float,
+        doc="Where less than this fraction of the exposures' weight under a PSF is on good pixels, what they "
+        "have beyond the restored image is not scaled up further.",
+        default=0.2,
+        min=0.0,
+        max=1.0,
+        inclusiveMin=False,
+    )
+    numNoiseRealizations = pexConfig.RangeField(
+        dtype=int, doc="Images of the noise to keep beside the image.", default=1, min=0
+    )
+    seed = pexConfig.RangeField(dtype=int, doc="Seed of these.", default=42, min=0, max=2**31 - 1)
+
+    def validate(self) -> None:
+        """Check that the target resolution is sampled.
+
+        Raises
+        ------
+        lsst.pex.config.FieldValidationError
+            Raised if ``targetFwhm`` is below two pixels.
+        """
+        super().validate()
+        if 0.0 < self.targetFwhm < 2.0:
+            raise pexConfig.FieldValidationError(
+                MeasurableConfig.targetFwhm, self, "a Gaussian narrower than 2 pixels is not well sampled"
+            )
+
+
+def coadd_filters(
+    kernels: np.ndarray, weights: np.ndarray, *, target_fwhm: float = 0.0, ridge: float = 1e-4
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute what to filter exposures with to add them up.
+
+    Parameters
+    ----------
+    kernels : `numpy.ndarray`
+        PSF kernels ``K`` of the exposures, shape ``(n, k, k)``.
+    weights : `numpy.ndarray`
+        Inverse variance ``W`` of each, shape ``(n,)``; zero for exposures that
+        are not used.
+    target_fwhm : `float`, optional
+        Full width at half maximum of a Gaussian PSF, pixels; 0 for white
+        noise.
+    ridge : `float`, optional
+        See ``MeasurableConfig.ridge``.
+
+    Returns
+    -------
+    filters : `numpy.ndarray`
+        Filters ``R``, shape ``(n, k, k)``, scaled such that the sum of the
+        filtered exposures has a source's flux.
+    psf : `numpy.ndarray`
+        PSF of that sum, shape ``(k, k)``: ``sum_t R[t] * K[t]``, or the
+        Gaussian.
+
+    Notes
+    -----
+    With white noise, ``R[t] = W[t] K[t]^* / sqrt(sum_s W[s] |K[s]|^2)`` in
+    Fourier space (B. Zackay and E. O. Ofek 2017, ApJ 836, 188): a sufficient
+    statistic of all exposures, whatever their PSFs.  With a Gaussian ``G``,
+    ``R[t] = G W[t] K[t]^* / (sum_s W[s] |K[s]|^2 + ridge sum_s W[s])``.
+    """
+    size = kernels.shape[-1]
+    grid = scipy.fft.next_fast_len(4 * size, real=True)
+    transfer = _transfer(kernels, grid)
+    weight = np.asarray(weights, np.float64)[:, np.newaxis, np.newaxis]
+    if target_fwhm:
+        offset = np.arange(size) - size // 2
+        profile = np.exp(-4.0 * np.log(2.0) * (offset / target_fwhm) ** 2)
+        psf = np.outer(profile, profile) / profile.sum() ** 2
+        power = (weight * np.abs(transfer) ** 2).sum(axis=0)
+        spectrum = _transfer(psf, grid) * weight * transfer.conj() / (power + ridge * power[0, 0])
+    else:
+        raised = transfer + _FLOOR
+        power = (weight * np.abs(raised) ** 2).sum(axis=0)
+        spectrum = weight * raised.conj() / np.sqrt(power)
+    filters = _central(spectrum, grid, size)
+    filters /= filters.sum()
+    if not target_fwhm:
+        # Of the filters as they are, cut at the stamp's edge.
+        psf = _central((_transfer(filters, grid) * transfer).sum(axis=0), grid, size)
+    return filters.astype(np.float32), psf.astype(np.float32)
+
+
+def _transfer(stamps: np.ndarray, grid: int) -> np.ndarray:
+    """Fourier-transform stamps centred on their middle pixel."""
+    size = stamps.shape[-1]
+    padded = np.zeros((*stamps.shape[:-2], grid, grid))
+    padded[..., :size, :size] = stamps
+    return scipy.fft.rfft2(np.roll(padded, (-(size // 2), -(size // 2)), axis=(-2, -1)))
+
+
+def _central(transfer: np.ndarray, grid: int, size: int) -> np.ndarray:
+    """Invert `_transfer`, for stamps of a given size."""
+    stamps = scipy.fft.irfft2(transfer, s=(grid, grid))
+    return np.roll(stamps, (size // 2, size // 2), axis=(-2, -1))[..., :size, :size]
+
+
+def matched_stack(stack: ExposureStack, measurable: Measurable) -> ExposureStack:
+    """Make a stack of one exposure that says what all exposures say.
+
+    Parameters
+    ----------
+    stack : `ExposureStack`
+        The exposures.
+    measurable : `Measurable`
+        Their white-noise coadd.
+
+    Returns
+    -------
+    matched : `ExposureStack`
+        The coadd, its variance, and its PSF by cell.
+
+    Notes
+    -----
+    In a hole, the coadd is what it was given for missing pixels, with hardly
+    any noise.  A pixel that no exposure has is not good, and no variance is
+    less than that of the weighted mean of the exposures that have the pixel.
+    """
+    weight = np.zeros(stack.shape, np.float32)
+    for _, _, rows, columns in stack.cells():
+        inverse = stack.noise_variance(rows, columns)
+        np.divide(1.0, inverse, out=inverse, where=inverse > 0.0)
+        weight[rows, columns] = inverse.sum(axis=0)
+    good = np.isfinite(measurable.image) & (measurable.coverage >= _MIN_COVERAGE) & (weight > 0.0)
+    smallest = np.divide(1.0, weight, out=np.zeros_like(weight), where=good)
+    return ExposureStack(
+        image=np.where(good, measurable.image, np.float32(0.0))[np.newaxis],
+        variance=np.where(good, np.maximum(measurable.variance, smallest), np.float32(np.inf))[np.newaxis],
+        good=good[np.newaxis],
+        kernels=measurable.kernels[np.newaxis],
+        correlation=np.ones((1, *stack.kernels.shape[1:3]), np.float32),
+        cell_shape=stack.cell_shape,
+        names=("white-noise coadd",),
+        factor=stack.factor,
+    )
+
+
+class MeasurableTask(pipeBase.Task):
+    """Make the image to measure on.
+
+    Notes
+    -----
+    With an estimate ``x`` of the latent image, exposures ``y``, good
+    pixels ``m`` and PSF kernels ``K`` (equation 1), it is
+
+    ``M = g * x + sum_t R[t] * (m (y - K * x))[t] / c``
+
+    with the filters ``R`` and the PSF ``g`` of `coadd_filters`, and the
+    fraction ``c`` of the weight that is on good pixels.  Where no pixel is
+    missing ``M = sum_t R[t] * y[t]``: linear in the exposures, so that no flux
+    is lost, no level is added and the noise is known, whatever the
+    estimate is.  It stands in for missing pixels (and for
+    what a PSF narrower than the exposures' needs beyond what they pass).
+
+    The weights are constant by exposure and cell: those of each pixel contain
+    the photon noise of the source itself, and would bias its flux.
+    """
+
+    ConfigClass = MeasurableConfig
+    _DefaultName: ClassVar[str] = "measurable"
+    config: MeasurableConfig
+
+    def run(
+        self,
+        stack: ExposureStack,
+        reference: ReferenceCoadd,
+        latent: np.ndarray,
+        *,
+        target_fwhm: float | None = None,
+    ) -> Measurable:
+        """Make the image.
+
+        Parameters
+        ----------
+        stack : `ExposureStack`
+            The exposures.
+        reference : `ReferenceCoadd`
+            Coadd of the same exposures; its weights are used.
+        latent : `numpy.ndarray`
+            An estimate of the latent image, nJy, which stands in for missing
+            pixels.
+        target_fwhm : `float`, optional
+            Instead of that of the configuration.
+
+        Returns
+        -------
+        measurable : `Measurable`
+            The image with its noise and PSF.
+        """
+        from .decoder import FieldDecoder
+
+        if target_fwhm is None:
+            target_fwhm = self.config.targetFwhm
+        filters, psf, footprints = self._filters(stack, reference.weights, target_fwhm)
+        model = FieldDecoder(stack)
+        # To pixels of the exposures, whatever those of the restored image are.
+        adder = FieldDecoder(stack, kernels=filters, factor=1)
+        pad = stack.padding
+        patch = (slice(pad, -pad), slice(pad, -pad))
+
+        coverage = FieldDecoder(stack, kernels=footprints, factor=1).adjoint(stack.good)[patch]
+        scale = 1.0 / np.maximum(coverage, np.float32(self.config.minCoverage))
+        image = FieldDecoder(stack, kernels=psf[np.newaxis]).forward(latent)[0]
+
+        def residual(rows: slice, columns: slice) -> np.ndarray:
+            predicted = model.predict(latent, rows, columns)
+            return np.where(stack.good[:, rows, columns], stack.image[:, rows, columns] - predicted, 0.0)
+
+        image += adder.adjoint(residual)[patch] * scale
+        squares = FieldDecoder(stack, kernels=filters, factor=1, squared=True)
+        variance = squares.adjoint(stack.noise_variance)[patch] * scale**2
+
+        realizations = []
+        for index in range(self.config.numNoiseRealizations):
+            rng = np.random.default_rng((self.config.seed, index))
+
+            def noise(rows: slice, columns: slice, rng: np.random.Generator = rng) -> np.ndarray:
+                sigma = np.sqrt(stack.noise_variance(rows, columns))
+                return rng.standard_normal(sigma.shape, dtype=np.float32) * sigma
+
+            realizations.append(adder.adjoint(noise)[patch] * scale)
+
+        nothing = ~constrained_pixels(stack, reference)
+        for plane in (image, variance, *realizations):
+            plane[nothing] = np.nan
+        return Measurable(
+            image=image, variance=variance, kernels=psf, coverage=coverage, noise_realizations=realizations
+        )
+
+    def _filters(
+        self, stack: ExposureStack, weights: np.ndarray, target_fwhm: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Compute the filters of each cell, turned around as the adjoint of
+        the forward model wants them, ``(n, cells_y, cells_x, k, k)``; the PSF,
+        ``(cells_y, cells_x, k, k)``; and what measures the coverage: the PSF
+        kernels in their share of the sum, shape of the filters.
+        """
+        filters = np.zeros_like(stack.kernels)
+        footprints = np.zeros_like(stack.kernels)
+        psf = np.zeros(stack.kernels.shape[1:], np.float32)
+        for i, j in np.argwhere(weights.any(axis=0)):
+            kernels = stack.kernels[:, i, j]
+            of_cell, psf[i, j] = coadd_filters(
+                kernels, weights[:, i, j], target_fwhm=target_fwhm, ridge=self.config.ridge
+            )
+            filters[:, i, j] = of_cell[:, ::-1, ::-1]
+            sums = kernels.sum(axis=(1, 2))
+            share = np.divide(of_cell.sum(axis=(1, 2)), sums, out=np.zeros_like(sums), where=sums > 0.0)
+            footprints[:, i, j] = share[:, np.newaxis, np.newaxis] * kernels
+        return filters, psf, footprints

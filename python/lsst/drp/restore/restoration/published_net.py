@@ -1,0 +1,278 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""AstroClearNet as published: a network fitted to the exposures of a patch
+that turns them into one latent image (arXiv:2302.02030, arXiv:2504.06463).
+"""
+
+from __future__ import annotations
+
+__all__ = ("PublishedNetConfig", "PublishedNetTask")
+
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import astropy.table
+import numpy as np
+
+import lsst.pex.config as pexConfig
+import lsst.pipe.base as pipeBase
+
+from ..errors import DivergedError
+from ..stack.exposure_stack import ExposureStack
+from ..stack.oversampling import bin_pixels
+from ..stack.reference_coadd import ReferenceCoadd, weighted_mean
+from .backend import COMPUTE_DEVICES, prepare_backend
+from .divergence import describe_extreme, retry_diverged
+from .restoration import Restoration, StartingPoint
+
+if TYPE_CHECKING:
+    from .crops import FieldInput
+
+
+class PublishedNetConfig(pexConfig.Config):
+    """Configuration of `PublishedNetTask`; the defaults are the papers'."""
+
+    fits_weights: ClassVar[bool] = True
+    """Whether the restorer fits weights to each patch."""
+
+    # Section 3.4 of the second paper: parallel depthwise convolutions, ReLU,
+    # batch normalization, concatenation, a pointwise convolution, ReLU.
+    kernelSizes = pexConfig.ListField[int](
+        doc="Sizes of the parallel depthwise convolutions, pixels; odd. The papers give none.",
+        default=[1, 3, 5, 7, 9, 11],
+        listCheck=lambda sizes: len(sizes) > 0 and len(set(sizes)) == len(sizes),
+        itemCheck=lambda size: size > 0 and size % 2 == 1,
+    )
+
+    # The loss (equations 4 and 5).
+    huberDelta = pexConfig.RangeField(
+        dtype=float,
+        doc="Residual in units of sigma beyond which the loss is linear. The papers give none.",
+        default=1.0,
+        min=0.0,
+        inclusiveMin=False,
+    )
+
+    # The optimizer (remark in section 3.3).
+    learningRate = pexConfig.RangeField(
+        dtype=float, doc="Adam's initial learning rate.", default=0.002, min=0.0, inclusiveMin=False
+    )
+    learningRateDecay = pexConfig.RangeField(
+        dtype=float,
+        doc="Factor on the learning rate every learningRateDecaySteps.",
+        default=0.95,
+        min=0.0,
+        max=1.0,
+    )
+    learningRateDecaySteps = pexConfig.RangeField(
+        dtype=int, doc="Steps between two decays of the learning rate.", default=1000, min=1
+    )
+    divergenceRetryFactor = pexConfig.RangeField(
+        dtype=float,
+        doc="Factor on the learning rate with which a training that diverges is repeated, once and from "
+        "fresh weights; 0 for no retry.",
+        default=0.25,
+        min=0.0,
+        max=1.0,
+        inclusiveMax=False,
+    )
+    maxEpochs = pexConfig.RangeField(
+        dtype=int, doc="Epochs; one is a step on the whole patch.", default=450, min=1
+    )
+
+    # How it runs.
+    seed = pexConfig.RangeField(
+        dtype=int, doc="Seed of the initial weights.", default=42, min=0, max=2**31 - 1
+    )
+    tileSize = pexConfig.RangeField(
+        dtype=int,
+        doc="Height and width of the tiles of the last pass, pixels: bounds its memory.",
+        default=256,
+        min=32,
+    )
+    computeDevice = pexConfig.ChoiceField[str](
+        doc="Where to compute.", default="auto", allowed=dict(COMPUTE_DEVICES), optional=False
+    )
+    progressInterval = pexConfig.RangeField(
+        dtype=float, doc="Seconds between two progress messages.", default=5.0, min=0.0
+    )
+
+
+class PublishedNetTask(pipeBase.Task):
+    """Restore a stack of exposures with a network fitted to nothing else."""
+
+    ConfigClass = PublishedNetConfig
+    _DefaultName: ClassVar[str] = "publishedNet"
+    config: PublishedNetConfig
+
+    def run(
+        self,
+        stack: ExposureStack,
+        reference: ReferenceCoadd,
+        *,
+        start: StartingPoint | None = None,
+        n_threads: int = 1,
+    ) -> Restoration:
+        """Fit the network and restore the patch.
+
+        Parameters
+        ----------
+        stack : `ExposureStack`
+            The exposures.
+        reference : `ReferenceCoadd`
+            Coadd of the same exposures.  The mean with its weights stands in
+            where an exposure has no good pixel in the encoder's input.
+        start : `StartingPoint`, optional
+            Its guides are additional channels of the network's input, see
+            `FieldInput`; the rest is not used.
+        n_threads : `int`, optional
+            CPU threads to use.
+
+        Returns
+        -------
+        restoration : `Restoration`
+            The latent image and how it was found.
+
+        Raises
+        ------
+        RestorationError
+            Raised if a GPU is asked for and there is none.
+        DivergedError
+            Raised if the training diverges, also when it is repeated with a
+            smaller learning rate.
+        """
+        began = time.perf_counter()
+        device = prepare_backend(self.config.computeDevice, n_threads, self.config.seed)
+        from .crops import FieldInput
+        from .decoder import FieldDecoder
+        from .network import encoder_margin
+
+        weights = reference.weights
+        margin = encoder_margin(self.config.kernelSizes)
+        guides = None
+        if start is not None and start.guides:
+            # In pixels of the exposures, and in units of their own noise.
+            guides = np.stack(
+                [bin_pixels(guide.latent, stack.factor) / np.float32(guide.noise) for guide in start.guides]
+            )
+        field = FieldInput(stack, weighted_mean(stack, weights), margin, guides=guides)
+        scale = field.scale
+        decoder = FieldDecoder(stack)
+
+        (encoder, history), n_retries = retry_diverged(
+            lambda factor: self._fit(field, device, factor), self.config.divergenceRetryFactor, self.log
+        )
+
+        def repeat(other: ExposureStack) -> np.ndarray:
+            # It outlives this function: it must not hold the stack.
+            fill = weighted_mean(other, weights)
+            return self._restore(encoder, FieldInput(other, fill, margin, scale, guides))
+
+        latent = self._restore(encoder, field)
+        loss = decoder.huber_loss(latent, self.config.huberDelta)
+        # A network that died returns a constant image; the loss tells.
+        dark = decoder.huber_loss(np.zeros_like(latent), self.config.huberDelta)
+        self.log.info("Loss per good pixel: %.5f (%.5f of an empty image).", loss, dark)
+        if loss > dark:
+            self.log.warning("The restored image describes the exposures worse than an empty one does.")
+        return Restoration(
+            latent=latent,
+            padding=stack.padding * stack.factor,
+            # The number of epochs is fixed, not where the loss stops falling.
+            converged=False,
+            history=history,
+            weights={v.path: np.asarray(v) for v in encoder.variables},
+            steps=int(history["step"][-1]),
+            n_retries=n_retries,
+            loss=loss,
+            device=device,
+            seconds=time.perf_counter() - began,
+            repeat=repeat,
+            model=stack,
+            kernels=stack.kernels,
+        )
+
+    def _fit(self, field: FieldInput, device: str, factor: float) -> tuple[Any, astropy.table.Table]:
+        """Build a network and train it, with ``factor`` on the learning rate;
+        return the encoder and the history.
+        """
+        import keras
+
+        from .crops import CropSampler
+        from .fitting import History, fit
+        from .network import MaskedHuber, build_encoder, build_trainer, set_field_statistics
+
+        stack = field.stack
+        encoder = build_encoder(
+            stack.n_exposures,
+            self.config.kernelSizes,
+            self.config.seed,
+            n_guides=len(field.guides),
+            factor=stack.factor,
+        )
+        self.log.info(
+            "Fitting %d weights to %d exposures of %dx%d pixels on %s.",
+            encoder.count_params(),
+            stack.n_exposures,
+            *stack.shape,
+            device,
+        )
+        # One "crop", the whole patch.
+        sampler = CropSampler(
+            field,
+            crop_shape=stack.shape,
+            batch_size=1,
+            validation_fraction=0.0,
+            min_good_fraction=0.0,
+            seed=self.config.seed,
+        )
+        trainer = build_trainer(
+            encoder, stack.n_exposures, sampler.context_shape, sampler.kernels_shape, len(field.guides)
+        )
+        first_rate = factor * self.config.learningRate
+        rate = keras.optimizers.schedules.ExponentialDecay(
+            first_rate,
+            self.config.learningRateDecaySteps,
+            self.config.learningRateDecay,
+            staircase=True,
+        )
+        # Keras compiles with XLA what it can: all of it with JAX, nothing with a deterministic TensorFlow.
+        trainer.compile(optimizer=keras.optimizers.Adam(rate), loss=MaskedHuber(self.config.huberDelta))
+        history = History(
+            self.log,
+            max_steps=self.config.maxEpochs,
+            pixels_per_step=sampler.pixels_per_step,
+            interval=self.config.progressInterval,
+        )
+        fit(
+            trainer,
+            sampler.training_batch,
+            [],
+            steps=1,
+            epochs=self.config.maxEpochs,
+            callbacks=[history, keras.callbacks.TerminateOnNaN()],
+        )
+        table = history.table()
+        loss = table["loss"][-1]
+        if not (np.isfinite(loss) and all(np.isfinite(np.asarray(v)).all() for v in encoder.variables)):
+            raise DivergedError(
+                f"The loss is {loss} after {table['step'][-1]} steps with a learning rate of {first_rate:g}: "
+                f"the training diverged. Set a smaller learningRate, or mask pixels that should not be "
+                f"fitted: {describe_extreme(field.stack)}."
+            )
+        tiles = (tile for _, _, tile in field.tiles(self.config.tileSize))
+        set_field_statistics(encoder, self.config.kernelSizes, tiles)
+        return encoder, table
+
+    def _restore(self, encoder: Any, field: FieldInput) -> np.ndarray:
+        """Run the encoder over the patch, tile by tile (equation 6)."""
+        latent = np.empty(field.stack.latent_shape, dtype=np.float32)
+        factor = field.stack.factor
+        for *place, tile in field.tiles(self.config.tileSize):
+            rows, cols = (slice(factor * pixels.start, factor * pixels.stop) for pixels in place)
+            latent[rows, cols] = np.asarray(encoder(tile, training=False))[0, :, :, 0]
+        latent *= np.float32(field.scale)
+        return latent

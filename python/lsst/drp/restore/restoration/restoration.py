@@ -1,0 +1,174 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""What a restorer returns."""
+
+from __future__ import annotations
+
+__all__ = ("Guide", "Restoration", "StartingPoint", "make_history")
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import astropy.table
+import numpy as np
+
+from ..stack.exposure_stack import ExposureStack
+from .measurable import Measurable
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Guide:
+    """A restored image of the same sky in another band.
+
+    Parameters
+    ----------
+    latent : `numpy.ndarray`
+        Its latent image, nJy per latent pixel.
+    error : `numpy.ndarray` or `None`
+        Standard deviation of its error as a network states it, nJy, same
+        shape.
+    noise : `float`
+        Median standard deviation of the pixels of its exposures, nJy.
+    """
+
+    latent: np.ndarray
+    error: np.ndarray | None
+    noise: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class StartingPoint:
+    """What is known of the sky before it is restored.
+
+    Parameters
+    ----------
+    latent : `numpy.ndarray`
+        The first estimate, an image of points (`first_estimate`), nJy per
+        latent pixel, shape of the stack's latent image.
+    measurable : `Measurable`
+        The white-noise coadd of the exposures.
+    target_fwhm : `float`
+        FWHM of the Gaussian PSF that the restored image is to have, latent
+        pixels.
+    guides : `~collections.abc.Sequence` [`Guide`], optional
+        Restored images of the deeper bands.
+    """
+
+    latent: np.ndarray
+    measurable: Measurable
+    target_fwhm: float
+    guides: Sequence[Guide] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Restoration:
+    """A latent image and how it was found.
+
+    Parameters
+    ----------
+    latent : `numpy.ndarray`
+        The latent image ``x``, nJy per latent pixel, non-negative,
+        `numpy.float32`, shape ``(height + 2*padding, width + 2*padding)``: the
+        patch and a border of ``padding`` pixels (half of a PSF kernel) on each
+        side.
+    padding : `int`
+        Width of that border, latent pixels.
+    converged : `bool`
+        Whether the loss stopped falling before the restorer ran out of steps.
+    history : `astropy.table.Table`
+        How the loss fell; see `make_history`.
+    weights : `dict` [`str`, `numpy.ndarray`]
+        The weights of the network fitted to the patch by name; empty without
+        one.
+    steps : `int`
+        Optimizer steps taken.
+    loss : `float`
+        Mean Huber loss per good pixel of the whole patch (equation 4),
+        dimensionless.
+    device : `str`
+        The device the training ran on, for example ``CPU`` or ``GPU``.
+    seconds : `float`
+        Wall time of the restoration, s.
+    repeat : `~collections.abc.Callable`
+        Takes an `ExposureStack` and returns the latent image, shape of
+        ``latent``, that the restorer makes of it: nothing is fitted again.
+        The stack is ``model`` with other pixels: noise, or sources added to
+        them, show what the restoration does to noise and sources.
+    model : `ExposureStack`
+        Exposures that say what the restored ones say, with kernels from the
+        latent image to their PSFs: those that were restored, or their
+        white-noise coadd.
+    kernels : `numpy.ndarray`
+        Kernels from the latent image to the PSFs of the exposures that were
+        restored, shape of their kernels; these kernels themselves if the
+        latent image is one of points.
+    target_fwhm : `float`
+        FWHM of the Gaussian that is the latent image's PSF, latent pixels; 0
+        if it is an image of points.
+    error : `numpy.ndarray` or `None`
+        Standard deviation of the latent image's error as a network states it,
+        nJy, shape of ``latent``.
+    n_retries : `int`
+        Trainings that diverged and were repeated with a smaller learning rate.
+    network : `dict`
+        Facts about the trained network that was used, see
+        `describe_computation`; empty without one.
+    """
+
+    latent: np.ndarray
+    padding: int
+    converged: bool
+    history: astropy.table.Table
+    weights: dict[str, np.ndarray]
+    steps: int
+    loss: float
+    device: str
+    seconds: float
+    repeat: Callable[[ExposureStack], np.ndarray]
+    model: ExposureStack
+    kernels: np.ndarray
+    target_fwhm: float = 0.0
+    error: np.ndarray | None = None
+    n_retries: int = 0
+    network: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def image(self) -> np.ndarray:
+        """The latent image on the patch itself, nJy, shape ``(height,
+        width)`` (`numpy.ndarray`).
+        """
+        height, width = self.latent.shape
+        return self.latent[self.padding : height - self.padding, self.padding : width - self.padding]
+
+
+def make_history(rows: Sequence[tuple[int, float, float, float, float]]) -> astropy.table.Table:
+    """Make the dataset ``restored_coadd_training``.
+
+    Parameters
+    ----------
+    rows : `~collections.abc.Sequence` [`tuple`]
+        ``step``; ``loss`` and ``validation_loss`` per good pixel,
+        dimensionless; ``learning_rate``; ``seconds`` since the start.
+
+    Returns
+    -------
+    history : `astropy.table.Table`
+        The rows; what a restorer does not have is NaN.
+    """
+    return astropy.table.Table(
+        rows=rows,
+        names=("step", "loss", "validation_loss", "learning_rate", "seconds"),
+        dtype=(np.int64, np.float64, np.float64, np.float64, np.float64),
+        descriptions=(
+            "Optimizer steps taken.",
+            "Mean loss per good pixel of what the steps since the last row were taken on.",
+            "Mean loss per good pixel of the held-out crops.",
+            "Learning rate of the next step.",
+            "Seconds since the start of the training.",
+        ),
+        units={"seconds": "s"},
+    )

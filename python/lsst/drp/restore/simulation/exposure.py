@@ -1,0 +1,294 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The pixels of a simulated exposure: sources, detector effects and noise."""
+
+from __future__ import annotations
+
+__all__ = ("SimulatedExposure", "draw_sources")
+
+import dataclasses
+
+import astropy.table
+import numpy as np
+from astropy.coordinates import SkyCoord
+
+from lsst.images import SkyProjection
+
+from .camera import SimulatedCamera, SimulatedVisit
+from .config import SimulationConfig, Stream
+from .psf import SimulatedPsf
+from .sky import galaxy_profile, locate, truncation
+from .truth import add_stamp
+
+# Wings of a source are drawn to this fraction of the sky noise per pixel.
+_FAINTEST = 0.02
+# No source reaches this far, pixels.
+_LONGEST_REACH = 1000
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class SimulatedExposure:
+    """The pixels of one detector in one visit, shape ``(size, size)``.
+
+    Parameters
+    ----------
+    image : `numpy.ndarray`
+        Sky-subtracted image, nJy, `numpy.float32`.
+    variance : `numpy.ndarray`
+        Variance of sky and source photons, nJy**2, `numpy.float32`: nothing in
+        it tells of cosmic rays or defects.
+    masks : `dict` [`str`, `numpy.ndarray`]
+        Masked pixels by mask plane, `bool`: BAD, SATURATED and COSMIC_RAY.
+    unmasked : `numpy.ndarray`
+        Pixels with light of cosmic rays that the mask misses, `bool`.
+    n_cosmic_rays : `tuple` [`int`, `int`]
+        Number of masked and unmasked cosmic rays.
+    """
+
+    image: np.ndarray
+    variance: np.ndarray
+    masks: dict[str, np.ndarray]
+    unmasked: np.ndarray
+    n_cosmic_rays: tuple[int, int]
+
+    @classmethod
+    def draw(
+        cls,
+        camera: SimulatedCamera,
+        visit: SimulatedVisit,
+        detector: int,
+        catalog: astropy.table.Table,
+        projection: SkyProjection,
+        psf: SimulatedPsf,
+    ) -> SimulatedExposure:
+        """Expose a detector to the sky.
+
+        Parameters
+        ----------
+        camera : `SimulatedCamera`
+            The camera.
+        visit : `SimulatedVisit`
+            The visit.
+        detector : `int`
+            ID of the detector.
+        catalog : `astropy.table.Table`
+            Sources; see `simulate_sky`.
+        projection : `lsst.images.SkyProjection`
+            Maps the detector's pixels to the sky.
+        psf : `SimulatedPsf`
+            The PSF.
+
+        Returns
+        -------
+        exposure : `SimulatedExposure`
+            The exposure.
+        """
+        config = camera.config
+        shape = (camera.size, camera.size)
+        faintest = _FAINTEST * visit.sky_sigma
+        sources = draw_sources(catalog, projection, psf, shape, loss=config.psf_loss, faintest=faintest)
+        variance = (np.maximum(sources, 0) + visit.sky_level) / visit.gain
+
+        rng = config.generator(Stream.PIXELS, visit.visit, detector)
+        deviates = rng.standard_normal(shape)
+        if config.noise_seed is not None:
+            # In place of the deviates above, which are drawn all the same: what
+            # is drawn after them, cosmic rays for one, does not change.
+            deviates = config.generator(Stream.NOISE, visit.visit, detector).standard_normal(shape)
+        noise = np.sqrt(variance) * deviates
+        held, saturated = _bleed((sources + visit.sky_level) * visit.gain, config.full_well)
+        image = np.where(saturated, held / visit.gain - visit.sky_level, sources)
+        if config.noise:
+            image[~saturated] += noise[~saturated]
+        image += config.sky_residual * visit.sky_sigma * _low_order(rng, shape)
+
+        image_of_rays, masked, unmasked, counts = _cosmic_rays(config, rng, shape)
+        image += image_of_rays / visit.gain
+        # Charge beyond the full well is lost.
+        limit = config.full_well / visit.gain - visit.sky_level
+        saturated |= image > limit
+        image = np.minimum(image, limit)
+
+        bad = _defects(camera, visit, detector, image)
+        return cls(
+            image=(image * visit.calibration).astype(np.float32),
+            variance=(variance * visit.calibration**2).astype(np.float32),
+            masks={"BAD": bad, "SATURATED": saturated, "COSMIC_RAY": masked},
+            unmasked=unmasked,
+            n_cosmic_rays=counts,
+        )
+
+
+def draw_sources(
+    catalog: astropy.table.Table,
+    projection: SkyProjection,
+    psf: SimulatedPsf,
+    shape: tuple[int, int],
+    *,
+    loss: float,
+    faintest: float,
+) -> np.ndarray:
+    """Draw the sources that a detector sees, without noise.
+
+    Parameters
+    ----------
+    catalog : `astropy.table.Table`
+        Sources; see `simulate_sky`.
+    projection : `lsst.images.SkyProjection`
+        Maps the detector's pixels to the sky.
+    psf : `SimulatedPsf`
+        The PSF.
+    shape : `tuple` [`int`, `int`]
+        Height and width of the detector.
+    loss : `float`
+        Fraction of a source's flux that its stamp may miss.
+    faintest : `float`
+        Surface brightness at which its stamp may end, nJy per pixel.
+
+    Returns
+    -------
+    image : `numpy.ndarray`
+        Flux per pixel, nJy, `numpy.float64`.
+
+    Notes
+    -----
+    Each source is drawn with the PSF and the local linear map of the WCS at
+    its own position.  Both conditions for the size of the stamp hold, so that
+    faint sources keep their flux and bright ones their visible wings.
+    """
+    import galsim
+
+    image = np.zeros(shape)
+    # Far from the detector the WCS need not have an inverse.
+    center = projection.pixel_to_sky(x=(shape[1] - 1) / 2, y=(shape[0] - 1) / 2)
+    corner = projection.pixel_to_sky(x=-_LONGEST_REACH, y=-_LONGEST_REACH)
+    near = SkyCoord(catalog["ra"], catalog["dec"]).separation(center) < center.separation(corner)
+    catalog = catalog[near]
+    x, y, jacobians = locate(catalog, projection)
+    galaxy = catalog["kind"] == "galaxy"
+    radii = np.array(
+        [psf.radius(loss, faintest / max(abs(flux), 1e-30)) for flux in np.asarray(catalog["flux_nJy"])]
+    )
+    # A galaxy's profile ends at a finite radius.
+    ends = np.array([truncation(n) for n in catalog["sersic_n"]])
+    pixels = np.linalg.norm(jacobians, ord=2, axis=(1, 2))
+    major = np.asarray(catalog["half_light_radius"]) / np.sqrt(np.asarray(catalog["axis_ratio"]))
+    radii = np.ceil(radii + np.where(galaxy, ends * major * pixels, 0.0))
+    reaches = (x + radii >= 0) & (x - radii < shape[1]) & (y + radii >= 0) & (y - radii < shape[0])
+    for i in np.flatnonzero(reaches):
+        profile, method = psf.profile(float(x[i]), float(y[i]))
+        if galaxy[i]:
+            (dx_de, dx_dn), (dy_de, dy_dn) = jacobians[i]
+            shape_on_sky = galaxy_profile(catalog[i]).transform(dx_de, dx_dn, dy_de, dy_dn).withFlux(1.0)
+            profile = galsim.Convolve(shape_on_sky, profile)
+        ix, iy, r = round(x[i]), round(y[i]), int(radii[i])
+        stamp = galsim.ImageD(2 * r + 1, 2 * r + 1, scale=1.0)
+        profile.drawImage(stamp, method=method, offset=(x[i] - ix, y[i] - iy))
+        add_stamp(image, stamp.array * float(catalog["flux_nJy"][i]), ix - r, iy - r)
+    return image
+
+
+def _bleed(electrons: np.ndarray, full_well: float) -> tuple[np.ndarray, np.ndarray]:
+    """Let charge beyond the full well run along the columns.
+
+    Parameters
+    ----------
+    electrons : `numpy.ndarray`
+        Charge that fell on each pixel.
+    full_well : `float`
+        Charge that a pixel can hold.
+
+    Returns
+    -------
+    held : `numpy.ndarray`
+        Charge in each pixel.
+    touched : `numpy.ndarray`
+        Pixels that are full or got charge from others, `bool`.
+    """
+    held = np.minimum(electrons, full_well)
+    touched = electrons >= full_well
+    for column in np.flatnonzero(touched.any(axis=0)):
+        excess = electrons[:, column] - held[:, column]
+        # Half of a pixel's surplus goes up and half goes down the column,
+        # into what room there is; at the edges it leaves the detector.
+        for rows in (range(len(excess)), range(len(excess) - 1, -1, -1)):
+            moving = 0.0
+            for row in rows:
+                room = full_well - held[row, column]
+                if moving > 0:
+                    touched[row, column] = True
+                taken = min(room, moving)
+                held[row, column] += taken
+                moving += 0.5 * excess[row] - taken
+    return held, touched
+
+
+def _low_order(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Draw a random surface of second order with values of about 1."""
+    x, y = np.meshgrid(np.linspace(-1, 1, shape[1]), np.linspace(-1, 1, shape[0]))
+    a = rng.standard_normal(5) / np.sqrt(5)
+    return a[0] + a[1] * x + a[2] * y + a[3] * x * y + a[4] * (1.5 * (x**2 + y**2) - 1)
+
+
+def _cosmic_rays(
+    config: SimulationConfig, rng: np.random.Generator, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
+    """Draw the tracks of cosmic rays.
+
+    A track is straight, on average 8 pixels long (a few are much longer, many
+    are points), and holds about 1500 electrons per pixel of its length.
+
+    Returns
+    -------
+    electrons : `numpy.ndarray`
+        Their charge.
+    masked, unmasked : `numpy.ndarray`
+        Pixels hit by those that go into the mask and by those that do not.
+    counts : `tuple` [`int`, `int`]
+        Number of both.
+    """
+    electrons = np.zeros(shape)
+    hit = {True: np.zeros(shape, dtype=bool), False: np.zeros(shape, dtype=bool)}
+    n = int(rng.poisson(config.cosmic_rays * electrons.size / 1e6))
+    in_mask = rng.random(n) >= config.unmasked_cosmic_rays
+    for known in in_mask:
+        length = rng.exponential(8.0)
+        angle = rng.uniform(0, np.pi)
+        charge = 1500 * rng.lognormal(0.0, 0.5) * max(length, 1.0)
+        steps = np.linspace(-0.5, 0.5, int(np.ceil(4 * length)) + 1) * length
+        x = rng.uniform(0, shape[1]) - 0.5 + steps * np.cos(angle)
+        y = rng.uniform(0, shape[0]) - 0.5 + steps * np.sin(angle)
+        column, row = np.rint(x).astype(int), np.rint(y).astype(int)
+        inside = (column >= 0) & (column < shape[1]) & (row >= 0) & (row < shape[0])
+        row, column = row[inside], column[inside]
+        np.add.at(electrons, (row, column), charge / len(steps))
+        hit[bool(known)][row, column] = True
+    unmasked = hit[False] & ~hit[True]
+    return electrons, hit[True], unmasked, (int(in_mask.sum()), int(n - in_mask.sum()))
+
+
+def _defects(camera: SimulatedCamera, visit: SimulatedVisit, detector: int, image: np.ndarray) -> np.ndarray:
+    """Spoil the dead columns and hot pixels of a detector in place.
+
+    Returns
+    -------
+    bad : `numpy.ndarray`
+        The spoiled pixels, `bool`; the same in all visits.
+    """
+    config = camera.config
+    rng = config.generator(Stream.DETECTOR, detector, 2)
+    bad = np.zeros(image.shape, dtype=bool)
+    for _ in range(rng.poisson(config.bad_columns)):
+        column = rng.integers(image.shape[1])
+        # Dead from some row on to the end that is read out last.
+        row = rng.integers(image.shape[0])
+        bad[row:, column] = True
+        image[row:, column] = -visit.sky_level
+    n = rng.poisson(config.hot_pixels * image.size / 1e6)
+    rows, columns = rng.integers(image.shape[0], size=n), rng.integers(image.shape[1], size=n)
+    bad[rows, columns] = True
+    image[rows, columns] += rng.exponential(0.1 * config.full_well, n) / visit.gain
+    return bad

@@ -1,0 +1,245 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Reading of one visit image, however its repository stores it."""
+
+from __future__ import annotations
+
+__all__ = ("VisitInput", "scale_to_njy")
+
+from typing import Any
+
+import astropy.units as u
+import numpy as np
+
+from lsst.images import Box, VisitImage
+
+from ..errors import InputError
+from .read_errors import reading
+
+
+class VisitInput:
+    """One visit image behind a deferred handle.
+
+    A dataset stored as a `~lsst.images.VisitImage` is read by component, and
+    of its pixels only those that are asked for.  One stored as an afw
+    ``ExposureF`` is converted by the Butler on a read of the whole image,
+    even for a component, and it ignores a bounding box: it is read once, and
+    its parts are cut out here.
+
+    Parameters
+    ----------
+    handle : `lsst.daf.butler.DeferredDatasetHandle`
+        Handle of the dataset; or anything with its ``dataId`` and ``get``.
+    """
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+        self._image: VisitImage | None = None
+        self._is_open = False
+
+    @property
+    def instrument(self) -> str:
+        """Name of the instrument (`str`)."""
+        return str(self._handle.dataId["instrument"])
+
+    @property
+    def visit(self) -> int:
+        """ID of the visit (`int`)."""
+        return int(self._handle.dataId["visit"])
+
+    @property
+    def detector(self) -> int:
+        """ID of the detector (`int`)."""
+        return int(self._handle.dataId["detector"])
+
+    @property
+    def physical_filter(self) -> str:
+        """Full name of the filter (`str`)."""
+        name = self._data_id_value("physical_filter")
+        return str(name if name is not None else self.get("obs_info").physical_filter)
+
+    @property
+    def day_obs(self) -> int:
+        """Observing night as YYYYMMDD, 0 if not known (`int`)."""
+        day = self._data_id_value("day_obs")
+        if day is None:
+            day = self.get("obs_info").observing_day
+        return int(day) if day is not None else 0
+
+    def __str__(self) -> str:
+        return f"{self.instrument} visit {self.visit} detector {self.detector}"
+
+    def _data_id_value(self, dimension: str) -> Any:
+        try:
+            return self._handle.dataId[dimension]
+        except KeyError:
+            return None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every read is one of the whole image (`bool`); finding out
+        that it is reads it.
+        """
+        if not self._is_open:
+            self._open()
+        return self._image is not None
+
+    def _open(self) -> None:
+        # Only the conversion from an ExposureF takes this parameter; a stored
+        # VisitImage refuses it before it reads anything.
+        try:
+            with reading(self):
+                self._image = self._handle.get(parameters={"exposure_record": None})
+        except KeyError as err:
+            if "exposure_record" not in str(err):
+                raise
+        except (ImportError, ValueError) as err:
+            # The Butler finds by itself that it cannot convert, or its
+            # formatter cannot be imported.
+            if isinstance(err, ValueError) and "storage class" not in str(err):
+                raise
+            raise InputError(
+                f"{self} cannot be read as a VisitImage here ({err}). If it is an afw ExposureF, run where "
+                "lsst.afw is installed, in the full Science Pipelines, or bring the exposure into a "
+                "repository of visit images with 'butler ingest-exposures'.",
+                dataset=str(self),
+            ) from err
+        self._is_open = True
+
+    def close(self) -> None:
+        """Forget an image that was read as a whole."""
+        self._image = None
+        self._is_open = False
+
+    def get(self, component: str) -> Any:
+        """Read a component.
+
+        Parameters
+        ----------
+        component : `str`
+            Name of a component of visit images, for example ``psf``.
+
+        Returns
+        -------
+        value
+            The component.
+
+        Raises
+        ------
+        DamagedInputError
+            Raised if the file is damaged.
+        """
+        if self.is_whole:
+            return getattr(self._image, component)
+        with reading(self):
+            return self._handle.get(component=component)
+
+    def mask_planes(self) -> set[str]:
+        """Read the names of the mask planes (`set` [`str`])."""
+        if self.is_whole:
+            mask = self.get("mask")
+        else:
+            start = self.get("bbox").start
+            pixel = Box.from_shape((1, 1), start=start)
+            with reading(self):
+                mask = self._handle.get(component="mask", parameters={"bbox": pixel})
+        return set(mask.schema.names)
+
+    def require_planes(self, planes: set[str]) -> None:
+        """Check that the image has the mask planes that tell its bad pixels.
+
+        Parameters
+        ----------
+        planes : `set` [`str`]
+            Names of the mask planes.
+
+        Raises
+        ------
+        InputError
+            Raised if one is missing.
+        """
+        present = self.mask_planes()
+        if missing := sorted(planes - present):
+            raise InputError(
+                f"{self} has no mask plane {', '.join(missing)}, without which bad pixels would pass for "
+                f"good ones; its planes are {', '.join(sorted(present))}. Mask the dataset anew, or remove "
+                "the name from the configuration field badMaskPlanes.",
+                dataset=str(self),
+                missing=", ".join(missing),
+            )
+
+    def require_flux(self) -> None:
+        """Check that the pixels can be converted to nJy.
+
+        Raises
+        ------
+        InputError
+            Raised if they cannot.
+        """
+        unit = self.get("unit")
+        if unit is not None and unit.is_equivalent(u.nJy):
+            return
+        scaling = self.get("photometric_scaling")
+        if unit is not None and scaling is not None and (unit * scaling.unit).is_equivalent(u.nJy):
+            return
+        problem = (
+            "it has no photometric_scaling"
+            if scaling is None
+            else f"its photometric_scaling in {scaling.unit} does not make it one"
+        )
+        raise InputError(
+            f"{self} has pixels in {unit}, which is no unit of flux, and {problem}. Calibrate the dataset to "
+            "nJy, or store it with the photometric_scaling that does.",
+            dataset=str(self),
+            unit=str(unit),
+        )
+
+    def read(self, bbox: Box) -> VisitImage:
+        """Read a part of the image.
+
+        Parameters
+        ----------
+        bbox : `lsst.images.Box`
+            Pixels to read, inside of the image.
+
+        Returns
+        -------
+        image : `lsst.images.VisitImage`
+            That part.
+
+        Raises
+        ------
+        DamagedInputError
+            Raised if the file is damaged.
+        """
+        if self.is_whole:
+            image = self._image
+        else:
+            with reading(self):
+                image = self._handle.get(parameters={"bbox": bbox})
+        assert image is not None, "Read by _open if it is whole."
+        return image if image.bbox == bbox else image[bbox]
+
+
+def scale_to_njy(image: VisitImage) -> np.float32 | np.ndarray:
+    """Return what takes an image's pixels to nJy.
+
+    Parameters
+    ----------
+    image : `lsst.images.VisitImage`
+        An image that passes `VisitInput.require_flux`.
+
+    Returns
+    -------
+    scale : `numpy.float32` or `numpy.ndarray`
+        A number, or the photometric scaling, shape ``(height, width)``.
+    """
+    if image.unit.is_equivalent(u.nJy):
+        return np.float32(image.unit.to(u.nJy))
+    scaling = image.photometric_scaling
+    assert scaling is not None and scaling.unit is not None, "Guaranteed by require_flux."
+    factor = np.float32((image.unit * scaling.unit).to(u.nJy))
+    return scaling.render(image.bbox, dtype=np.float32).array * factor

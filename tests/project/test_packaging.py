@@ -1,0 +1,282 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The package as it is found, built and installed."""
+
+import dataclasses
+import email
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from lsst.daf.butler import Butler
+from lsst.pipe.base import Pipeline
+from lsst.resources import ResourcePath
+
+TOP = Path(__file__).resolve().parents[2]
+PIPELINE = "resource://lsst.drp.restore/pipelines/restoreCoadd.yaml"
+
+
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """A virtual environment outside of the checkout."""
+
+    directory: Path
+
+    def run(self, *arguments: str) -> str:
+        """Run its Python; return the standard output."""
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+        result = subprocess.run(
+            [str(self.directory / "venv/bin/python"), *arguments],
+            cwd=self.directory,
+            env=clean,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, f"{shlex.join(arguments)}\n{result.stdout}\n{result.stderr}"
+        return result.stdout
+
+    def run_script(self, entry_point: str, command: str) -> str:
+        """Run the function of a console script with the command's words."""
+        module, function = entry_point.split(":")
+        return self.run("-c", f"from {module} import {function}; {function}()", *shlex.split(command))
+
+    def butler(self, command: str) -> str:
+        return self.run_script("lsst.daf.butler.cli.butler:main", command)
+
+    def pipetask(self, command: str) -> str:
+        return self.run_script("lsst.ctrl.mpexec.cli.pipetask:main", command)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a copy so that nothing a former build has left in
+    the checkout gets into it.
+    """
+    source = tmp_path_factory.mktemp("source")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(TOP / name, source)
+    for name in ("python", "bps", "config", "pipelines"):
+        ignore = shutil.ignore_patterns("*.egg-info", "*.dist-info", "__pycache__")
+        shutil.copytree(TOP / name, source / name, symlinks=True, ignore=ignore)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--wheel-dir", "dist", "."], cwd=source, check=True)
+    (built,) = (source / "dist").glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """A virtual environment that has the wheel and sees the dependencies of
+    the one that runs the tests, but not the package installed there.
+    """
+    environment = Environment(tmp_path_factory.mktemp("installed"))
+    venv = environment.directory / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    python = str(venv / "bin/python")
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-index", "--no-deps"]
+    subprocess.run([*pip, str(wheel)], check=True)
+    # A .pth file only extends the path: the .pth files over there, such as the
+    # one of an editable install, are not read.  The virtual environment may be
+    # inside of the checkout; what else is there is not a dependency.
+    dependencies = [
+        path
+        for path in sys.path
+        if os.path.isdir(path)
+        and (Path(path).is_relative_to(sys.prefix) or not Path(path).is_relative_to(TOP))
+    ]
+    site_packages = environment.run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+    Path(site_packages, "dependencies.pth").write_text("\n".join(dependencies))
+    return environment
+
+
+def test_import_is_light() -> None:
+    """Importing the package and its commands loads nothing heavy: every call
+    of butler and every process of pipetask pays for that.
+    """
+    code = (
+        "import sys, lsst.drp.restore, lsst.drp.restore.cli\n"
+        "lsst.drp.restore.cli.get_cli_subcommands()\n"
+        "heavy = {'tensorflow', 'keras', 'matplotlib.pyplot', 'galsim', 'piff'}\n"
+        "print(sorted(heavy.intersection(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_same_files_two_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pipelines and configurations are the same files as package resources and
+    in an EUPS product.
+    """
+    monkeypatch.setenv("DRP_RESTORE_DIR", str(TOP))
+    for directory, pattern in (("pipelines", "*.yaml"), ("config", "*.py"), ("bps", "*.yaml")):
+        paths = sorted((TOP / directory).rglob(pattern))
+        assert paths
+        for path in paths:
+            name = path.relative_to(TOP)
+            resource = ResourcePath(f"resource://lsst.drp.restore/{name}")
+            product = ResourcePath(f"$DRP_RESTORE_DIR/{name}")
+            assert resource.read() == product.read() == path.read_bytes()
+    by_resource, by_product = (
+        Pipeline.from_uri(uri) for uri in (PIPELINE, "$DRP_RESTORE_DIR/pipelines/restoreCoadd.yaml")
+    )
+    assert by_resource.task_labels == by_product.task_labels == {"restoreCoadd", "detectRestoredSources"}
+
+
+def test_wheel_content(wheel: Path) -> None:
+    """The wheel holds every module, page, pipeline and configuration, and
+    nothing else.
+    """
+    with zipfile.ZipFile(wheel) as archive:
+        files = {name for name in archive.namelist() if ".dist-info/" not in name}
+    package = Path("lsst/drp/restore")
+    source = TOP / "python" / package
+    expected = {
+        str(package / path.relative_to(source))
+        for path in source.rglob("*.py")
+        if path.name != "version.py" and "config" not in path.relative_to(source).parts
+    }
+    expected |= {
+        str(package / path.name) for suffix in ("html", "npz") for path in source.glob(f"*.{suffix}")
+    }
+    assert str(package / "sky_network.npz") in expected
+    for directory, pattern in (("pipelines", "*.yaml"), ("config", "*.py"), ("bps", "*.yaml")):
+        expected |= {str(package / path.relative_to(TOP)) for path in (TOP / directory).rglob(pattern)}
+    assert files - {str(package / "version.py")} == expected | {str(package / "py.typed")}
+
+
+def test_wheel_metadata(wheel: Path) -> None:
+    """What pip and an index show of the package is complete."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(archive.read(name))
+        files = archive.namelist()
+    assert metadata["Name"] == "lsst-drp-restore"
+    assert metadata["License-Expression"] == "BSD-3-Clause"
+    assert any(file.endswith(".dist-info/licenses/LICENSE") for file in files)
+    for field in ("Version", "Summary", "Author", "Keywords", "Requires-Python"):
+        assert metadata[field], field
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert metadata.get_payload(decode=True).strip() == (TOP / "README.md").read_bytes().strip()
+    assert "Typing :: Typed" in metadata.get_all("Classifier", [])
+    extras = set(metadata.get_all("Provides-Extra", []))
+    assert extras >= {"benchmarks", "docs", "gpu", "simulation", "test"}
+    # Every dependency has a lowest and a highest version.
+    for requirement in metadata.get_all("Requires-Dist", []):
+        assert ">=" in requirement and "<" in requirement or "setuptools" in requirement, requirement
+
+
+def test_wheel_runs_outside_of_checkout(installed: Environment) -> None:
+    """The installed wheel finds its own modules, pipeline and commands."""
+    where = installed.run("-c", "import lsst.drp.restore as package; print(package.__file__)")
+    assert Path(where.strip()).is_relative_to(installed.directory)
+    shown = installed.pipetask(f"build -p {PIPELINE} --show pipeline")
+    assert "class: lsst.drp.restore.RestoreCoaddTask" in shown
+    paper = PIPELINE.replace("restoreCoadd.yaml", "restoreCoaddPaper.yaml")
+    configured = installed.pipetask(f"build -p {paper} --show config=restoreCoadd::*maxEpochs")
+    assert "restorer.maxEpochs=450" in configured
+    hsc = PIPELINE.replace("restoreCoadd.yaml", "HSC/restoreCoaddPaper.yaml")
+    configured = installed.pipetask(f"build -p {hsc} --show config=restoreCoadd::*connections.direct_warps")
+    assert "connections.direct_warps='deepCoadd_directWarp'" in configured
+    commands = installed.butler("--help")
+    for command in ("register-tract", "simulate-exposures", "ingest-exposures", "inspect-restored"):
+        assert command in commands
+
+
+def test_wheel_restores_a_patch(installed: Environment) -> None:
+    """The installed wheel goes all the way from an empty directory to a
+    restored coadd.
+    """
+    installed.butler("create repo")
+    installed.butler(
+        "register-tract repo small --ra 150 --dec 2.2 --patch-size 60 --patch-border 15 --cell-size 30"
+    )
+    installed.butler("simulate-exposures repo --skymap small --n-visits 3 --detectors 1 1 --psf gaussian")
+    installed.pipetask(
+        f"run --register-dataset-types -b repo -i sim -o u/test/restored -p {PIPELINE} "
+        """-d "skymap='small' AND tract=0 AND patch=0 AND band='i'" """
+        "-c restoreCoadd:characterize.numRealizations=2"
+    )
+    with Butler.from_config(str(installed.directory / "repo"), collections="u/test/restored") as butler:
+        restored = butler.get("restored_coadd", skymap="small", tract=0, patch=0, band="i")
+    assert restored.image.array.shape == (90, 90)
+    assert restored.image.array.min() >= 0
+    assert restored.image.array.max() > 0
+
+
+def write_candidate(path: Path, before: str) -> None:
+    """Write an executable that runs this Python after a statement that changes
+    what a candidate is checked for (its third argument).
+    """
+    code = f"import sys; {before}; exec(sys.argv[1])"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -c {shlex.quote(code)} "$3"\n')
+    path.chmod(0o755)
+
+
+def find_python(home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run bin/find-python where nothing but ``home`` holds candidates."""
+    environment = {"HOME": str(home), "PATH": str(home / "bin"), **variables}
+    return subprocess.run(
+        [str(TOP / "bin/find-python")],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home directory with every kind of unusable Python."""
+    shim = tmp_path / "bin/python3.13"
+    shim.parent.mkdir()
+    shim.write_text("#!/bin/sh\necho 'pyenv: python3.13: command not found' >&2\nexit 127\n")
+    shim.chmod(0o755)
+    write_candidate(tmp_path / "bin/python3.12", "sys.modules['ensurepip'] = None")
+    write_candidate(tmp_path / "bin/python3", "sys.version_info = (3, 11, 9, 'final', 0)")
+    write_candidate(tmp_path / "bin/python", "sys.version_info = (3, 14, 0, 'final', 0)")
+    write_candidate(tmp_path / ".pyenv/versions/3.13.1/bin/python3.13", "sys.modules['_ssl'] = None")
+    return tmp_path
+
+
+def test_find_python_takes_what_works(home: Path) -> None:
+    write_candidate(home / ".pyenv/versions/3.12.7/bin/python3.12", "sys._base_executable = '/good/python'")
+    result = find_python(home)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "/good/python\n", "")
+
+
+def test_find_python_prints_a_real_interpreter() -> None:
+    """The path it prints is a base interpreter that can make an environment."""
+    result = find_python(Path("/"), PYTHON=sys.executable)
+    assert result.returncode == 0, result.stderr
+    code = "import sys, venv; assert sys.prefix == sys.base_prefix"
+    subprocess.run([result.stdout.strip(), "-I", "-c", code], check=True)
+
+
+def test_find_python_without_any(home: Path) -> None:
+    result = find_python(home)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    assert "PYTHON=" in result.stderr
+
+
+def test_find_python_obeys_the_user(home: Path) -> None:
+    """A Python named by the user is taken or refused, never replaced."""
+    write_candidate(home / "bin/mine", "sys._base_executable = '/mine/python'")
+    write_candidate(home / "bin/python3.13", "sys._base_executable = '/good/python'")
+    assert find_python(home, PYTHON="mine").stdout == "/mine/python\n"
+    refused = find_python(home, PYTHON=str(home / "bin/python3"))
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert len(refused.stderr.splitlines()) == 1
+    assert str(home / "bin/python3") in refused.stderr

@@ -1,0 +1,230 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""The network whose decoder is fitted, too."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from keras import ops
+from scipy.ndimage import uniform_filter
+from scipy.signal import correlate2d, fftconvolve
+from stacks import star_field
+
+from lsst.drp.restore.psf_fitting.blind_network import (
+    MARGIN,
+    BlindDecoder,
+    Centred,
+    PlacePoints,
+    Positive,
+    build_crop_encoder,
+)
+from lsst.drp.restore.psf_fitting.fit_kernels import FitKernelsConfig, FitKernelsTask, KernelFit
+from lsst.drp.restore.psf_fitting.point_sources import find_point_sources, point_image
+from lsst.drp.restore.psf_fitting.star_kernels import StarStamps, centre
+from lsst.drp.restore.stack.reference_coadd import reference_coadd
+from lsst.drp.restore.warping.psf_drawing import fwhm, gaussian_kernel
+
+START = np.stack([gaussian_kernel(2.5, 7), gaussian_kernel(3.5, 7)])
+
+
+def make_decoder(strength: float = 0.0) -> BlindDecoder:
+    decoder = BlindDecoder(START, strength)
+    decoder.build((None, 14, 14, 1), (None, 1, 1, 2, 7, 7))
+    return decoder
+
+
+def gradient_of(decoder: BlindDecoder, *inputs: np.ndarray, upstream: np.ndarray) -> np.ndarray:
+    import tensorflow as tf
+
+    tensors = [ops.convert_to_tensor(value, "float32") for value in inputs]
+    with tf.GradientTape() as tape:
+        loss = ops.sum(decoder(*tensors) * upstream) + sum(decoder.losses)
+    return np.asarray(tape.gradient(loss, decoder.change.value))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Uses TensorFlow's tape.")
+@pytest.mark.parametrize("anchored", [False, True])
+def test_gradient(anchored: bool) -> None:
+    """The gradient is the numerical derivative of the loss; with points, of
+    the points' part of it.
+    """
+    rng = np.random.default_rng(1)
+    decoder = make_decoder(strength=0.3)
+    latent, points = rng.uniform(size=(2, 1, 14, 14, 1))
+    variation = rng.uniform(0.8, 1.2, (1, 1, 1, 2, 7, 7))
+    upstream = rng.normal(size=(1, 2, 8, 8)).astype(np.float32)
+    change = 0.2 * rng.normal(size=(2, 7, 7))
+    decoder.change.assign(change)
+    inputs = (latent, variation, points) if anchored else (latent, variation)
+    gradient = gradient_of(decoder, *inputs, upstream=upstream)
+
+    def loss(change: np.ndarray) -> float:
+        kernels = START * np.exp(change)
+        kernels /= kernels.sum(axis=(1, 2), keepdims=True)
+        image = (points if anchored else latent)[0, :, :, 0]
+        blurred = [
+            fftconvolve(image, k * v, "valid") for k, v in zip(kernels, variation[0, 0, 0], strict=True)
+        ]
+        return float((np.stack(blurred) * upstream[0]).sum() + 0.15 * (change**2).sum())
+
+    for _ in range(5):
+        direction = rng.normal(size=change.shape)
+        step = 1e-5
+        slope = (loss(change + step * direction) - loss(change - step * direction)) / (2 * step)
+        assert (gradient * direction).sum() == pytest.approx(slope, rel=1e-3, abs=1e-3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(arrays(np.float32, (2, 7, 7), elements=st.floats(-0.5, 0.5, width=32)))
+def test_constraint(change: np.ndarray) -> None:
+    """Whatever a step does, kernels are positive, have sum 1 and are centred;
+    it is the same as centring the kernels themselves.
+    """
+    decoder = make_decoder()
+    limited = Centred(np.log(START))(ops.convert_to_tensor(change))
+    decoder.change.assign(Centred(np.log(START))(limited))
+    kernels = np.asarray(decoder.mean_kernels(), np.float64)
+    assert (kernels > 0).all()
+    np.testing.assert_allclose(kernels.sum(axis=(1, 2)), 1.0, rtol=1e-5)
+    axis = np.arange(7) - 3
+    np.testing.assert_allclose((kernels.sum(axis=2) * axis).sum(axis=1), 0.0, atol=2e-4)
+    np.testing.assert_allclose((kernels.sum(axis=1) * axis).sum(axis=1), 0.0, atol=2e-4)
+    expected = START * np.exp(change)
+    expected = centre(expected / expected.sum(axis=(1, 2), keepdims=True))
+    np.testing.assert_allclose(kernels, expected, atol=2e-4)
+
+
+def test_starts_from_the_start() -> None:
+    np.testing.assert_allclose(np.asarray(make_decoder().mean_kernels()), START, rtol=1e-4)
+
+
+def test_points_are_drawn_where_stars_are() -> None:
+    stack, latent, truth = star_field(seed=3, n=3, shape=(128, 128), n_stars=9, flux=(2000.0, 9000.0))
+    stars = find_point_sources(stack, reference_coadd(stack), min_snr=15, max_count=9)
+    stamps = StarStamps.cut(stack, stars, np.ones_like(stack.kernels))
+    kernels = stack.kernels.mean(axis=(1, 2)).astype(float)
+    image = np.zeros(latent.shape, np.float32)
+    place = PlacePoints(stars, stamps, image, stack.padding, 2.0)
+    place.draw()
+    far = place.is_far(5.0)
+    assert not far[latent > 0].all() and far.mean() > 0.9
+    stamps.place(kernels, np.ones(3), 2.0)
+    place.draw()
+    assert image.sum() == pytest.approx(latent.sum(), rel=0.02)
+    places = np.argwhere(latent > 0)
+    for y, x in places:
+        stamp = image[y - 3 : y + 4, x - 3 : x + 4]
+        # Within some hundredths of a pixel of where they are: nearly one pixel each.
+        assert stamp.max() == stamp[3, 3] == pytest.approx(latent[y, x], rel=0.05)
+        assert not far[y, x]
+
+
+def test_point_image_keeps_flux() -> None:
+    image = point_image(np.array([20.3]), np.array([18.5]), np.array([7.0]), (40, 40))
+    assert image.sum() == pytest.approx(7.0, rel=1e-4)
+    rows, columns = np.indices(image.shape)
+    assert (rows * image).sum() / 7.0 == pytest.approx(20.3, abs=0.02)
+    assert (columns * image).sum() / 7.0 == pytest.approx(18.5, abs=0.02)
+
+
+def crop(array: np.ndarray, pixels: int) -> np.ndarray:
+    return array[pixels : array.shape[0] - pixels, pixels : array.shape[1] - pixels]
+
+
+def test_crop_encoder() -> None:
+    """The same with SciPy."""
+    encoder = build_crop_encoder(3, seed=7)
+    rng = np.random.default_rng(1)
+    for variable in encoder.variables:
+        if "bias" in variable.path:
+            variable.assign(rng.uniform(0.1, 1.0, size=variable.shape))
+    weights = {v.path: np.asarray(v, dtype=np.float64) for v in encoder.variables}
+    size = 20 + 2 * MARGIN
+    exposures = rng.normal(size=(size, size, 3)) * 5
+    result = np.asarray(encoder(exposures[None].astype(np.float32)))[0, :, :, 0]
+    brightness = crop(uniform_filter(np.maximum(exposures.mean(axis=-1), 0), 9) + 1, 4)
+    y = crop(exposures, 4) / brightness[..., None]
+    maps = []
+    for k in (1, 3, 5, 7, 9, 11):
+        kernel, bias = weights[f"depthwise_{k}/kernel"], weights[f"depthwise_{k}/bias"]
+        cut = crop(y, (11 - k) // 2)
+        branch = [correlate2d(cut[..., t], kernel[:, :, t, 0], mode="valid") + bias[t] for t in range(3)]
+        maps += [np.where(one > 0, one, 0.2 * one) for one in branch]
+    for i in range(2):
+        kernel, bias = weights[f"hidden_{i}/kernel"], weights[f"hidden_{i}/bias"]
+        sums = [
+            sum(correlate2d(one, kernel[:, :, a, b], mode="valid") for a, one in enumerate(maps)) + bias[b]
+            for b in range(kernel.shape[-1])
+        ]
+        maps = [np.maximum(one, 0) for one in sums]
+    latent = np.stack(maps, -1) @ weights["pointwise/kernel"][0, 0, :, 0] + weights["pointwise/bias"][0]
+    expected = np.maximum(latent * crop(brightness, 7), 0)
+    assert result.shape == expected.shape == (20, 20)
+    assert expected.any()
+    np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_output_that_went_dark_can_come_back() -> None:
+    import tensorflow as tf
+
+    values = tf.Variable([-2.0, -1.0, 3.0, 4.0])
+    upstream = tf.constant([-1.0, 1.0, -1.0, 1.0])
+    with tf.GradientTape() as tape:
+        result = Positive()(values)
+    np.testing.assert_array_equal(result, [0.0, 0.0, 3.0, 4.0])
+    # Descent along -1 makes the first one brighter; the second is to be
+    # darker, which it cannot be.
+    gradient = tape.gradient(result, values, output_gradients=upstream)
+    np.testing.assert_array_equal(gradient, [-1.0, 0.0, -1.0, 1.0])
+
+
+def fit_with_network(**fields: object) -> tuple[KernelFit, np.ndarray]:
+    stack, _, _ = star_field(seed=6, n=4, shape=(128, 128), n_stars=16, flux=(500.0, 9000.0))
+    true = np.array([fwhm(kernel) for kernel in stack.kernels.mean(axis=(1, 2))])
+    config = FitKernelsConfig()
+    config.update(mode="gaussian", method="network", initialFwhm=[float(0.8 * w) for w in true], **fields)
+    config.network.update(cropSize=32, stepsPerEpoch=40, maxEpochs=2, minEpochs=1, computeDevice="cpu")
+    config.validate()
+    result = FitKernelsTask(config=config).run(stack, reference_coadd(stack))
+    assert result is not None
+    assert (stack.kernels >= 0).all()
+    np.testing.assert_allclose(stack.kernels.sum(axis=(-2, -1)), 1.0, atol=0.03)
+    return result, true
+
+
+def test_fitted_together_with_the_network() -> None:
+    result, true = fit_with_network()
+    assert result.method == "network"
+    np.testing.assert_allclose(result.fwhm, true, rtol=0.05)
+
+
+def test_without_anchor_the_start_matters() -> None:
+    """Nothing tells a blurred latent image from wide kernels: the kernels do
+    not leave a start that is too sharp.
+    """
+    result, true = fit_with_network(anchor=False)
+    assert (result.fwhm < 0.95 * true).all()
+    assert len(dataclasses.asdict(result)["stars"]) > 0
+
+
+def test_whole_field_epochs() -> None:
+    """As the papers train; every cell has the variation of its own."""
+    stack, _, _ = star_field(seed=6, n=3, shape=(96, 96), n_stars=9, flux=(2000.0, 9000.0))
+    given = stack.kernels.copy()
+    config = FitKernelsConfig()
+    config.update(mode="refined", method="network")
+    config.network.update(cropSize=0, maxEpochs=3, computeDevice="cpu")
+    FitKernelsTask(config=config).run(stack, reference_coadd(stack))
+    widths = np.array([[fwhm(k) for k in kernels.reshape(-1, 25, 25)] for kernels in (given, stack.kernels)])
+    np.testing.assert_allclose(widths[1], widths[0], rtol=0.03)
+    assert (widths[0] != widths[1]).any()

@@ -1,0 +1,116 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+import dataclasses
+import logging
+
+import numpy as np
+import pytest
+from stacks import star_field
+
+import lsst.pex.config as pexConfig
+from lsst.drp.restore.restoration.image_mm import ImageMMConfig, ImageMMTask
+from lsst.drp.restore.stack.reference_coadd import reference_coadd
+
+
+def make_task(**fields: object) -> ImageMMTask:
+    config = ImageMMConfig()
+    config.update(maxSteps=300, computeDevice="cpu")
+    config.update(**fields)
+    config.validate()
+    return ImageMMTask(config=config)
+
+
+def test_step_is_the_published_one() -> None:
+    from lsst.drp.restore.restoration.decoder import FieldDecoder
+
+    stack, _, _ = star_field(n=3, shape=(64, 64), n_stars=4)
+    decoder = FieldDecoder(stack)
+    task = make_task(maxSteps=1, minCoverage=0.0, maxFactor=3.0)
+    result = task.run(stack, reference_coadd(stack))
+    start = np.full((88, 88), np.sqrt(np.median(stack.variance[stack.good])), dtype=np.float32)
+    predicted = decoder.forward(start)
+    residual = np.abs(stack.image - predicted) / np.sqrt(stack.variance)
+    weight = np.minimum(1.0, 2.0 / np.maximum(residual, 1e-9)) / stack.variance
+    numerator = np.maximum(decoder.adjoint(weight * stack.image), 0)
+    denominator = decoder.adjoint(weight * predicted)
+    expected = start * np.clip(numerator / denominator, 1 / 3, 3)
+    np.testing.assert_allclose(result.latent, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_back_projection_is_the_gradient() -> None:
+    from lsst.drp.restore.restoration.decoder import FieldDecoder
+
+    stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4, bad_fraction=0.05)
+    decoder = FieldDecoder(stack)
+    rng = np.random.default_rng(3)
+    latent = rng.uniform(0, 3, size=(88, 88)).astype(np.float32)
+    direction = rng.normal(size=latent.shape).astype(np.float32)
+    observed, predicted, loss = decoder.back_project(latent, 1.5)
+    assert loss == pytest.approx(decoder.huber_loss(latent, 1.5), rel=1e-5)
+    step = 0.1
+    ahead, behind = (decoder.huber_loss(latent + sign * step * direction, 1.5) for sign in (1, -1))
+    derivative = np.vdot(predicted - observed, direction.astype(np.float64)) / stack.good.sum()
+    assert (ahead - behind) / (2 * step) == pytest.approx(derivative, rel=0.01)
+
+
+def test_stars_are_sharper_and_keep_their_flux(caplog: pytest.LogCaptureFixture) -> None:
+    stack, _, stars = star_field(n=6, shape=(128, 128), n_stars=9, flux=(500.0, 5000.0))
+    reference = reference_coadd(stack)
+    with caplog.at_level(logging.INFO, logger="lsst"):
+        result = make_task(progressInterval=0.0).run(stack, reference, n_threads=2)
+    assert (result.latent >= 0).all()
+    assert (np.diff(result.history["loss"]) < 1e-4).all()
+    assert result.loss < 0.52
+    for y, x, flux in stars:
+        stamp = result.image[int(y) - 6 : int(y) + 7, int(x) - 6 : int(x) + 7]
+        assert stamp.max() > 3 * reference.image[int(y), int(x)]
+        assert (stamp - np.median(result.image)).sum() == pytest.approx(flux, rel=0.05)
+    assert result.weights == {}
+    assert any("Mpixel/s" in message for message in caplog.messages)
+
+
+def test_repeat_takes_the_steps_again() -> None:
+    stack, _, stars = star_field(n=3, shape=(64, 64), n_stars=4, flux=(500.0, 1000.0))
+    task = make_task(maxSteps=60)
+    result = task.run(stack, reference_coadd(stack))
+    np.testing.assert_array_equal(result.repeat(stack), result.latent)
+    other = dataclasses.replace(stack, image=1.5 * stack.image)
+    again = result.repeat(other)
+    np.testing.assert_array_equal(again, task.run(other, reference_coadd(other)).latent)
+    for y, x, flux in stars:
+        stamp = slice(int(y) + 8, int(y) + 17), slice(int(x) + 8, int(x) + 17)
+        assert (again - result.latent)[stamp].sum() == pytest.approx(0.5 * flux, rel=0.1)
+
+
+def test_convergence_is_judged_by_the_loss() -> None:
+    stack, _, _ = star_field(n=3, shape=(64, 64), n_stars=4)
+    reference = reference_coadd(stack)
+    assert not make_task(maxSteps=5).run(stack, reference).converged
+    assert make_task().run(stack, reference).converged
+
+
+def test_image_of_points() -> None:
+    """Of which the exposures themselves are the model."""
+    stack, _, _ = star_field(n=3, shape=(64, 64), n_stars=4)
+    result = make_task(maxSteps=2).run(stack, reference_coadd(stack))
+    assert result.target_fwhm == 0.0 and result.error is None
+    assert result.model is stack and result.kernels is stack.kernels
+    assert list(result.history["step"]) == [1, 2]
+    with pytest.raises(pexConfig.FieldValidationError, match="maxSteps"):
+        make_task(maxSteps=0)
+
+
+def test_padding_stays_finite() -> None:
+    """Pixels that no exposure constrains do not grow."""
+    stack, _, _ = star_field(n=3, shape=(64, 64), n_stars=4)
+    hole = np.zeros(stack.image.shape, dtype=bool)
+    hole[:, :, 20:] = True
+    stack.reject(hole)
+    result = make_task(maxSteps=150).run(stack, reference_coadd(stack))
+    seen = result.image[:, :20].max()
+    assert np.isfinite(result.latent).all()
+    assert result.latent.max() <= 2 * seen, (result.latent.max(), seen)
+    assert (result.latent[:, 12 + 20 + 13 :] == 0).all()

@@ -1,0 +1,190 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+import dataclasses
+import gc
+import logging
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stacks import star_field
+
+import lsst.pex.config as pexConfig
+from lsst.drp.restore.errors import DivergedError, RestorationError
+from lsst.drp.restore.restoration.divergence import require_finite, retry_diverged
+from lsst.drp.restore.restoration.image_mm import ImageMMConfig, ImageMMTask
+from lsst.drp.restore.restoration.published_net import PublishedNetConfig, PublishedNetTask
+from lsst.drp.restore.restore_coadd import RestoreCoaddConfig
+from lsst.drp.restore.stack.reference_coadd import reference_coadd
+from lsst.utils.logging import getLogger
+
+PAPER = Path(__file__).parents[2] / "config" / "paper.py"
+
+
+def make_task(**fields: Any) -> PublishedNetTask:
+    config = PublishedNetConfig()
+    config.update(maxEpochs=10, computeDevice="cpu")
+    config.update(**fields)
+    config.validate()
+    return PublishedNetTask(config=config)
+
+
+def test_same_seed_same_result() -> None:
+    stack, _, _ = star_field(n=3, shape=(64, 64), n_stars=4)
+    reference = reference_coadd(stack)
+    first, second, other = (
+        make_task(maxEpochs=1, seed=seed).run(stack, reference, n_threads=2) for seed in (3, 3, 4)
+    )
+    np.testing.assert_array_equal(first.latent, second.latent)
+    assert (first.latent != other.latent).any()
+
+
+def test_tiles_do_not_show() -> None:
+    stack, _, _ = star_field(n=3, shape=(96, 96), n_stars=4)
+    reference = reference_coadd(stack)
+    whole, tiled = (
+        make_task(maxEpochs=1, tileSize=size).run(stack, reference, n_threads=2) for size in (1000, 37)
+    )
+    np.testing.assert_allclose(tiled.latent, whole.latent, rtol=1e-4, atol=1e-5 * whole.latent.max())
+
+
+def test_repeat_is_the_fitted_network() -> None:
+    stack, _, _ = star_field(n=6, shape=(128, 128), n_stars=9, flux=(500.0, 5000.0), bad_fraction=0.05)
+    result = make_task(tileSize=60).run(stack, reference_coadd(stack), n_threads=2)
+    np.testing.assert_array_equal(result.repeat(stack), result.latent)
+    # Light that was not there appears where it was put, holes or not.
+    y, x = 96, 64
+    added = dataclasses.replace(stack, image=stack.image.copy())
+    added.image[:, y - 12 : y + 13, x - 12 : x + 13] += 2000 * stack.kernels[:, y // 32, x // 32]
+    added.image[~stack.good] = 0.0
+    difference = result.repeat(added)[12:-12, 12:-12] - result.image
+    assert difference[y - 6 : y + 7, x - 6 : x + 7].sum() > 0.0
+    far = np.ones(stack.shape, dtype=bool)
+    far[max(y - 36, 0) : y + 37, max(x - 36, 0) : x + 37] = False
+    assert np.abs(difference[far]).max() < 1e-3
+
+
+def test_masked_pixels_do_not_matter() -> None:
+    stack, _, _ = star_field(n=3, shape=(64, 64), n_stars=4, bad_fraction=0.05)
+    reference = reference_coadd(stack)
+    first = make_task(maxEpochs=1).run(stack, reference, n_threads=2)
+    stack.image[~stack.good] = 1e5
+    second = make_task(maxEpochs=1).run(stack, reference, n_threads=2)
+    np.testing.assert_array_equal(first.latent, second.latent)
+
+
+def test_the_papers_configuration_runs(caplog: pytest.LogCaptureFixture) -> None:
+    from lsst.drp.restore.restoration.decoder import FieldDecoder
+
+    config = RestoreCoaddConfig()
+    config.load(str(PAPER))
+    config.validate()
+    task = config.restorer.value
+    assert (task.learningRate, task.learningRateDecay, task.learningRateDecaySteps) == (0.002, 0.95, 1000)
+    assert (config.restorer.target, task.maxEpochs, task.huberDelta) == (PublishedNetTask, 450, 1.0)
+    assert config.sky.order == -1
+    # Its output starts as faint as the noise: bright stars take it thousands
+    # of epochs.
+    stack, _, stars = star_field(n=4, shape=(64, 64), n_stars=4, flux=(100.0, 300.0))
+    task.maxEpochs, task.progressInterval = 150, 0.0
+    reference = reference_coadd(stack)
+    results = []
+    for size in (512, 40):
+        task.tileSize = size
+        with caplog.at_level(logging.INFO, logger="lsst"):
+            results.append(PublishedNetTask(config=task).run(stack, reference, n_threads=2))
+    whole, tiled = results
+    assert whole.steps == 150
+    assert (whole.latent >= 0).all()
+    assert whole.image.shape == stack.shape
+    dark = FieldDecoder(stack).huber_loss(np.zeros_like(whole.latent), 1.0)
+    assert whole.loss < 0.9 * dark
+    assert whole.history.colnames == ["step", "loss", "validation_loss", "learning_rate", "seconds"]
+    assert whole.history["step"][-1] == whole.steps
+    assert np.isnan(whole.history["validation_loss"]).all()
+    assert any("Mpixel/s" in message and "s left" in message for message in caplog.messages)
+    # Normalized with the statistics of the field, whatever the tiles.
+    np.testing.assert_allclose(tiled.latent, whole.latent, rtol=1e-3, atol=1e-4 * whole.latent.max())
+    for y, x, _ in stars:
+        assert (
+            whole.image[int(y) - 1 : int(y) + 2, int(x) - 1 : int(x) + 2].max()
+            > reference.image[int(y), int(x)]
+        )
+
+
+def test_diverged_training_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4)
+    task = make_task(learningRate=1e30, maxEpochs=2)
+    message = r"diverged.*learningRate.*the most extreme good pixel has .* nJy, on visit \d"
+    with caplog.at_level("WARNING"), pytest.raises(DivergedError, match=message):
+        task.run(stack, reference_coadd(stack))
+    # It was tried twice.
+    assert caplog.text.count("Once more, from fresh weights and with 0.25 of the learning rate") == 1
+
+
+def test_no_second_try() -> None:
+    factors: list[float] = []
+
+    def train(factor: float) -> None:
+        factors.append(factor)
+        raise DivergedError("The loss is nan.")
+
+    with pytest.raises(DivergedError):
+        retry_diverged(train, 0.0, getLogger("lsst.test"))
+    assert factors == [1.0]
+
+
+def test_latent_image_that_is_not_finite_is_an_error() -> None:
+    stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4)
+    config = ImageMMConfig()
+    config.maxSteps = 1
+    restoration = ImageMMTask(config=config).run(stack, reference_coadd(stack))
+    assert require_finite(restoration, stack) is restoration
+    restoration.latent[3, 4] = np.inf
+    with pytest.raises(DivergedError, match="1 of the .* pixels of the restored image are not finite"):
+        require_finite(restoration, stack)
+
+
+def test_diverged_training_is_repeated_from_fresh_weights() -> None:
+    """As if it had had the smaller learning rate from the start."""
+    stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4)
+    reference = reference_coadd(stack)
+    expected = make_task(learningRate=0.004).run(stack, reference)
+    # Neither the learning rate nor the weights of the first try are kept.
+    repeated = make_task(learningRate=4e30, divergenceRetryFactor=1e-33).run(stack, reference)
+    assert repeated.n_retries == 1
+    np.testing.assert_array_equal(repeated.latent, expected.latent)
+    assert expected.n_retries == 0
+
+
+def test_no_gpu() -> None:
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("This machine has a GPU.")
+    stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4)
+    with pytest.raises(RestorationError, match="computeDevice.*auto"):
+        make_task(computeDevice="gpu").run(stack, reference_coadd(stack))
+    result = make_task(computeDevice="auto", maxEpochs=1).run(stack, reference_coadd(stack))
+    assert result.device == "CPU"
+
+
+@pytest.mark.parametrize("sizes", [[2], [], [3, 3]])
+def test_sizes_that_are_no_kernels(sizes: list[int]) -> None:
+    with pytest.raises((pexConfig.FieldValidationError, ValueError), match="kernelSizes"):
+        make_task(kernelSizes=sizes)
+
+
+def test_nothing_keeps_the_exposures_afterwards() -> None:
+    """A process restores many patches, one after the other."""
+    stack, _, _ = star_field(n=2, shape=(96, 96), n_stars=4)
+    make_task(maxEpochs=1).run(stack, reference_coadd(stack))
+    reference = weakref.ref(stack)
+    del stack
+    gc.collect()
+    assert reference() is None

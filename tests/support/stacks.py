@@ -1,0 +1,122 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Small exposure stacks with a known truth, made with nothing but NumPy and
+SciPy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.signal import fftconvolve
+
+from lsst.drp.restore.restoration.restoration import Restoration, make_history
+from lsst.drp.restore.stack.exposure_stack import ExposureStack
+
+
+def moffat_kernel(fwhm: float, *, size: int = 25, beta: float = 3.5, ellipticity: float = 0.0) -> np.ndarray:
+    """Return a Moffat profile sampled at pixel centres, sum 1."""
+    offset = np.arange(size) - size // 2
+    radius2 = (offset[None, :] * (1 + ellipticity)) ** 2 + (offset[:, None] * (1 - ellipticity)) ** 2
+    alpha = fwhm / 2 / np.sqrt(2 ** (1 / beta) - 1)
+    kernel = (1 + radius2 / alpha**2) ** -beta
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+def star_field(
+    *,
+    seed: int = 1,
+    n: int = 4,
+    shape: tuple[int, int] = (96, 128),
+    cell_shape: tuple[int, int] = (32, 32),
+    n_stars: int = 12,
+    flux: tuple[float, float] = (100.0, 5000.0),
+    fwhm: tuple[float, float] = (2.8, 4.5),
+    bad_fraction: float = 0.02,
+) -> tuple[ExposureStack, np.ndarray, np.ndarray]:
+    """Make exposures of stars at pixel centres, noise of about 1 nJy.
+
+    Returns
+    -------
+    stack : `ExposureStack`
+        Exposures whose PSF varies from cell to cell.
+    latent : `numpy.ndarray`
+        The truth on the padded grid.
+    stars : `numpy.ndarray`
+        Columns y, x (patch pixels) and flux.
+    """
+    rng = np.random.default_rng(seed)
+    pad = 12
+    latent = np.zeros((shape[0] + 2 * pad, shape[1] + 2 * pad), dtype=np.float32)
+    # Stars on a jittered grid, so that each one is alone.
+    side = int(np.ceil(np.sqrt(n_stars)))
+    places = [(i, j) for i in range(side) for j in range(side)][:n_stars]
+    stars = np.array(
+        [
+            (
+                int((i + 0.5) * shape[0] / side + rng.integers(-2, 3)),
+                int((j + 0.5) * shape[1] / side + rng.integers(-2, 3)),
+                np.exp(rng.uniform(*np.log(flux))),
+            )
+            for i, j in places
+        ]
+    )
+    for y, x, brightness in stars:
+        latent[int(y) + pad, int(x) + pad] = brightness
+    grid = (shape[0] // cell_shape[0], shape[1] // cell_shape[1])
+    kernels = np.empty((n, *grid, 25, 25), dtype=np.float32)
+    for t in range(n):
+        width = rng.uniform(*fwhm)
+        for i in range(grid[0]):
+            for j in range(grid[1]):
+                kernels[t, i, j] = moffat_kernel(width * (1 + 0.01 * i - 0.005 * j), ellipticity=0.01 * j)
+    image = np.empty((n, *shape), dtype=np.float32)
+    for t in range(n):
+        for i in range(grid[0]):
+            for j in range(grid[1]):
+                y, x = i * cell_shape[0], j * cell_shape[1]
+                piece = latent[y : y + cell_shape[0] + 2 * pad, x : x + cell_shape[1] + 2 * pad]
+                image[t, y : y + cell_shape[0], x : x + cell_shape[1]] = fftconvolve(
+                    piece, kernels[t, i, j], mode="valid"
+                )
+    variance = (1.0 + 0.01 * np.maximum(image, 0)).astype(np.float32)
+    image += (rng.normal(size=image.shape) * np.sqrt(variance)).astype(np.float32)
+    good = rng.uniform(size=image.shape) >= bad_fraction
+    image[~good] = 0.0
+    variance[~good] = np.inf
+    stack = ExposureStack(
+        image=image,
+        variance=variance,
+        good=good,
+        kernels=kernels,
+        correlation=np.ones(kernels.shape[:3], np.float32),
+        cell_shape=cell_shape,
+        names=tuple(f"visit {t}" for t in range(n)),
+    )
+    return stack, latent, stars
+
+
+def make_restoration(stack: ExposureStack, latent: np.ndarray, **fields: Any) -> Restoration:
+    """Return a latent image as a restorer does: an image of points that
+    depends on nothing, unless the fields say otherwise.
+    """
+    latent = latent.astype(np.float32)
+    values: dict[str, Any] = {
+        "latent": latent,
+        "padding": stack.padding * stack.factor,
+        "converged": True,
+        "history": make_history([(1, 0.8, np.nan, np.nan, 1.0)]),
+        "weights": {},
+        "steps": 1,
+        "loss": 0.8,
+        "device": "CPU",
+        "seconds": 1.0,
+        "repeat": lambda _: latent,
+        "model": stack,
+        "kernels": stack.kernels,
+    }
+    return Restoration(**(values | fields))
