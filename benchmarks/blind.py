@@ -20,7 +20,7 @@ import numpy as np
 from lsst.drp.restore import ImageMMTask, RestoreCoaddConfig, RestoreCoaddTask
 from lsst.drp.restore.outputs.image_quality import star_fwhm
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
-from lsst.drp.restore.warping.psf_drawing import fwhm, gaussian_kernel
+from lsst.drp.restore.stack.kernel_shape import fwhm, gaussian_kernel
 
 from .fields import Field, FieldOptions, make_field
 

@@ -18,7 +18,7 @@ import scipy.ndimage
 from scipy.signal import fftconvolve
 
 from lsst.drp.restore.restoration.target_psf import TARGET_FWHM
-from lsst.drp.restore.warping.psf_drawing import gaussian_kernel
+from lsst.drp.restore.stack.kernel_shape import gaussian_kernel
 
 from .peers import divide_kernels
 from .sky_image import SkyImage

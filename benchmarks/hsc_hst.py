@@ -23,7 +23,7 @@ from scipy.signal import fftconvolve
 
 from lsst.drp.restore.restoration.target_psf import TARGET_FWHM
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
-from lsst.drp.restore.warping.psf_drawing import gaussian_kernel
+from lsst.drp.restore.stack.kernel_shape import gaussian_kernel
 
 from .jobs import quiet
 from .methods import METHODS

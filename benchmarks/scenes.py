@@ -21,8 +21,8 @@ from scipy.spatial import cKDTree
 from lsst.drp.restore.outputs.image_quality import psnr, sky_noise, ssim
 from lsst.drp.restore.restoration.target_psf import TARGET_FWHM
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
+from lsst.drp.restore.stack.kernel_shape import gaussian_kernel
 from lsst.drp.restore.stack.reference_coadd import reference_coadd
-from lsst.drp.restore.warping.psf_drawing import gaussian_kernel
 
 from .hallucinations import find_false, find_peaks
 from .photometry import aperture_flux, psf_flux, psf_stamp

@@ -18,7 +18,7 @@ import scipy.ndimage
 
 from lsst.drp.restore.restoration.target_psf import TARGET_FWHM
 from lsst.drp.restore.sources.find_sources import FindSourcesTask, SourceImage
-from lsst.drp.restore.warping.psf_drawing import gaussian_kernel
+from lsst.drp.restore.stack.kernel_shape import gaussian_kernel
 
 from .fields import PIXEL_SCALE, SNR_BINS
 from .robust import median

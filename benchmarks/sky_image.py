@@ -14,7 +14,7 @@ import dataclasses
 import numpy as np
 
 from lsst.drp.restore.restoration.target_psf import TARGET_FWHM
-from lsst.drp.restore.warping.psf_drawing import fwhm, gaussian_kernel
+from lsst.drp.restore.stack.kernel_shape import fwhm, gaussian_kernel
 
 # Relative difference of two widths that are the same.
 _TOLERANCE = 0.03

@@ -13,8 +13,8 @@ import numpy as np
 
 from lsst.drp.restore.outputs.image_quality import star_fwhm
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
+from lsst.drp.restore.stack.kernel_shape import fwhm, gaussian_kernel
 from lsst.drp.restore.stack.reference_coadd import ReferenceCoadd
-from lsst.drp.restore.warping.psf_drawing import fwhm, gaussian_kernel
 
 from .peers import divide_kernels
 from .photometry import psf_flux, psf_stamp

@@ -32,7 +32,7 @@ from lsst.drp.restore.restoration.restoration import Restoration
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.drp.restore.stack.reference_coadd import ReferenceCoadd, reference_coadd
 from lsst.drp.restore.warping.patch_geometry import PatchGeometry
-from lsst.drp.restore.warping.stack_builder import StackInput
+from lsst.drp.restore.warping.stack_input import StackInput
 from lsst.images import (
     YX,
     BoundsError,

@@ -20,7 +20,7 @@ from lsst.daf.butler import Butler
 from lsst.drp.restore import PatchGeometry, RestoreCoaddConfig, RestoreCoaddTask
 from lsst.drp.restore.outputs.image_quality import star_fwhm
 from lsst.drp.restore.simulation.config import SimulationConfig
-from lsst.drp.restore.warping.psf_drawing import fwhm
+from lsst.drp.restore.stack.kernel_shape import fwhm
 from lsst.pipe.base import Pipeline
 
 PIPELINES = "resource://lsst.drp.restore/pipelines"

@@ -26,8 +26,9 @@ from lsst.drp.restore import (
     RestoreMultibandCoaddTask,
 )
 from lsst.drp.restore.restoration.crops import Crop, FieldInput
-from lsst.drp.restore.restore_multiband import RestoreMultibandCoaddConnections, point_depth
+from lsst.drp.restore.restore_multiband import RestoreMultibandCoaddConnections
 from lsst.drp.restore.simulation.config import SimulationConfig
+from lsst.drp.restore.stack.depth import point_depth
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.pipe.base import NoWorkFound
 from lsst.pipe.base.tests.pipelineStepTester import PipelineStepTester

@@ -44,8 +44,8 @@ from benchmarks.true_images import blur, bring_to, convolve_truth, truth_at
 from benchmarks.truth import Truth, empty_positions
 from lsst.drp.restore.outputs.image_quality import star_fwhm
 from lsst.drp.restore.restoration.target_psf import TARGET_FWHM
+from lsst.drp.restore.stack.kernel_shape import fwhm, gaussian_kernel
 from lsst.drp.restore.stack.reference_coadd import reference_coadd
-from lsst.drp.restore.warping.psf_drawing import fwhm, gaussian_kernel
 
 SIGMA = 1.5  # of the Gaussian PSF, pixels
 

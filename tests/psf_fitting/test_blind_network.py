@@ -28,11 +28,12 @@ from lsst.drp.restore.psf_fitting.blind_network import (
     Positive,
     build_crop_encoder,
 )
-from lsst.drp.restore.psf_fitting.fit_kernels import FitKernelsConfig, FitKernelsTask, KernelFit
+from lsst.drp.restore.psf_fitting.fit_kernels import FitKernelsConfig, FitKernelsTask
+from lsst.drp.restore.psf_fitting.kernel_fit import KernelFit
 from lsst.drp.restore.psf_fitting.point_sources import find_point_sources, point_image
 from lsst.drp.restore.psf_fitting.star_kernels import StarStamps, centre
+from lsst.drp.restore.stack.kernel_shape import fwhm, gaussian_kernel
 from lsst.drp.restore.stack.reference_coadd import reference_coadd
-from lsst.drp.restore.warping.psf_drawing import fwhm, gaussian_kernel
 
 START = np.stack([gaussian_kernel(2.5, 7), gaussian_kernel(3.5, 7)])
 

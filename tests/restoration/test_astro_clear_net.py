@@ -26,7 +26,7 @@ from lsst.drp.restore import RestoreCoaddConfig, RestoreCoaddTask
 from lsst.drp.restore.outputs.image_quality import star_fwhm
 from lsst.drp.restore.restoration.target_psf import TARGET_FWHM, target_kernel
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
-from lsst.drp.restore.warping.psf_drawing import fwhm
+from lsst.drp.restore.stack.kernel_shape import fwhm
 from lsst.pipe.base import Struct
 
 

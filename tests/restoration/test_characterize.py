@@ -22,8 +22,8 @@ from lsst.drp.restore.restoration.measurable import Measurable, MeasurableConfig
 from lsst.drp.restore.restoration.restoration import Restoration, StartingPoint
 from lsst.drp.restore.restoration.target_psf import TARGET_FWHM, target_kernel
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
+from lsst.drp.restore.stack.kernel_shape import fwhm
 from lsst.drp.restore.stack.reference_coadd import reference_coadd
-from lsst.drp.restore.warping.psf_drawing import fwhm
 
 SHAPE = (128, 128)
 

@@ -16,12 +16,12 @@ from lsst.drp.restore.restoration.measurable import (
     Measurable,
     MeasurableConfig,
     MeasurableTask,
-    coadd_filters,
     matched_stack,
 )
+from lsst.drp.restore.stack.coadd_filters import coadd_filters
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
+from lsst.drp.restore.stack.kernel_shape import fwhm
 from lsst.drp.restore.stack.reference_coadd import reference_coadd
-from lsst.drp.restore.warping.psf_drawing import fwhm
 
 WIDTHS = (2.6, 3.0, 3.4, 4.6)
 WEIGHTS = np.array([1.0, 0.5, 2.0, 1.5])

@@ -19,7 +19,7 @@ from lsst.drp.restore.restoration.target_psf import (
     deconvolution_kernels,
     target_kernel,
 )
-from lsst.drp.restore.warping.psf_drawing import fwhm
+from lsst.drp.restore.stack.kernel_shape import fwhm
 
 SIGMA = TARGET_FWHM / np.sqrt(8.0 * np.log(2.0))
 BETA = 3.5

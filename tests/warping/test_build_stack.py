@@ -26,8 +26,9 @@ from lsst.drp.restore.repository.register import (
     register_visit,
     sky_region,
 )
+from lsst.drp.restore.stack.kernel_shape import fwhm
 from lsst.drp.restore.warping.build_stack import BuildStackConfig, BuildStackTask
-from lsst.drp.restore.warping.psf_drawing import fwhm, psf_kernel
+from lsst.drp.restore.warping.psf_drawing import psf_kernel
 from lsst.images import Box, Mask, MaskPlane, MaskSchema, Polygon, VisitImage
 from lsst.images.fields import ChebyshevField
 from lsst.images.psfs import GaussianPointSpreadFunction, PointSpreadFunction

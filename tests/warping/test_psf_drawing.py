@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from lsst.drp.restore.repository.make_visit_image import kernel_psf
-from lsst.drp.restore.warping.psf_drawing import fwhm, kernel_moments, psf_kernel
+from lsst.drp.restore.stack.kernel_shape import fwhm, kernel_moments
+from lsst.drp.restore.warping.psf_drawing import psf_kernel
 from lsst.images import Box, Image
 from lsst.images.psfs import GaussianPointSpreadFunction, PointSpreadFunction
 

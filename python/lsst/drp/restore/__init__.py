@@ -17,7 +17,8 @@ if TYPE_CHECKING:
         DetectRestoredSourcesTask,
     )
     from .errors import InputError, RestorationError
-    from .psf_fitting.fit_kernels import FitKernelsConfig, FitKernelsTask, KernelFit
+    from .psf_fitting.fit_kernels import FitKernelsConfig, FitKernelsTask
+    from .psf_fitting.kernel_fit import KernelFit
     from .restoration.astro_clear_net import AstroClearNetConfig, AstroClearNetTask
     from .restoration.consistency import ConsistencyConfig, ConsistencyTask
     from .restoration.image_mm import ImageMMConfig, ImageMMTask
@@ -96,7 +97,7 @@ _MODULES = {
     "ImageMMTask": "restoration.image_mm",
     "ImageWithPsf": "restore_arrays",
     "InputError": "errors",
-    "KernelFit": "psf_fitting.fit_kernels",
+    "KernelFit": "psf_fitting.kernel_fit",
     "Measurable": "restoration.measurable",
     "MeasurableConfig": "restoration.measurable",
     "MeasurableTask": "restoration.measurable",

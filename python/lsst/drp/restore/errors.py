@@ -7,8 +7,17 @@
 
 from __future__ import annotations
 
-__all__ = ("DamagedInputError", "DivergedError", "InputError", "RestorationError")
+__all__ = (
+    "DamagedInputError",
+    "DivergedError",
+    "InputError",
+    "RestorationError",
+    "describe_error",
+    "find_cause",
+    "find_environment_error",
+)
 
+import gzip
 from typing import Any
 
 import lsst.pipe.base as pipeBase
@@ -54,3 +63,65 @@ class DamagedInputError(Exception):
 
     The message says what is wrong, without the name of the input.
     """
+
+
+def describe_error(err: BaseException) -> str:
+    """Return an exception's type and the first line of its message.
+
+    Parameters
+    ----------
+    err : `BaseException`
+        Any exception.
+
+    Returns
+    -------
+    text : `str`
+        Text for a message of one line.
+    """
+    lines = str(err).strip().splitlines()
+    return f"{type(err).__name__}: {lines[0]}" if lines else type(err).__name__
+
+
+def find_cause(err: BaseException) -> BaseException:
+    """Return the error that an error was raised from, or from which that was.
+
+    Parameters
+    ----------
+    err : `BaseException`
+        Any exception.
+
+    Returns
+    -------
+    cause : `BaseException`
+        The first of the chain; ``err`` itself if it is alone.
+    """
+    while err.__cause__ is not None:
+        err = err.__cause__
+    return err
+
+
+def find_environment_error(err: BaseException) -> BaseException | None:
+    """Return the error of the machine, not of the data, that is behind an
+    error.
+
+    Parameters
+    ----------
+    err : `BaseException`
+        Any exception.
+
+    Returns
+    -------
+    cause : `BaseException` or `None`
+        The error, or the one it was raised from or while handling, that is of
+        the operating system or the network, or lack of memory or software;
+        `None` if there is none.
+    """
+    link: BaseException | None = err
+    while link is not None:
+        # A file that is no FITS file is a bare OSError in Astropy.
+        is_content = type(link) is OSError or isinstance(link, gzip.BadGzipFile)
+        is_system = isinstance(link, OSError) and not (is_content and link.errno is None)
+        if is_system or isinstance(link, MemoryError | ImportError):
+            return link
+        link = link.__cause__ or link.__context__
+    return None

@@ -26,6 +26,7 @@ import lsst.pipe.base.connectionTypes as cT
 from lsst.daf.butler import Butler
 from lsst.images import Image, MaskedImage
 
+from .errors import describe_error, find_environment_error
 from .outputs.coadds import (
     make_measurable_coadd,
     make_reference_coadd,
@@ -39,7 +40,7 @@ from .outputs.plot_restoration import plot_history, plot_restoration
 from .outputs.software_provenance import describe_computation
 from .psf_fitting.fit_kernels import FitKernelsTask
 from .restoration.astro_clear_net import AstroClearNetTask
-from .restoration.backend import prepare_backend
+from .restoration.backend import describe_backend, prepare_backend
 from .restoration.characterize import CharacterizeTask
 from .restoration.divergence import require_finite
 from .restoration.image_mm import ImageMMTask
@@ -51,9 +52,7 @@ from .stack.exposure_stack import ExposureStack
 from .stack.reference_coadd import naive_mean, reference_coadd
 from .stack.subtract_sky import SubtractSkyTask
 from .warping.build_stack import BuildStackTask
-from .warping.cell_kernels import describe_error
 from .warping.patch_geometry import PatchGeometry
-from .warping.read_errors import find_environment_error
 from .warping.stack_warps import StackWarpsTask
 from .warping.warp_input import coadd_from_afw
 
@@ -487,7 +486,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         metrics = measure_metrics(result, stack, geometry=geometry, inputs=inputs, coadd=coadd)
         if result.kernel_fit is not None:
             metrics["kernel_fit"] = result.kernel_fit.metrics(stack.names)
-        metrics["provenance"] = describe_computation(restoration.network)
+        metrics["provenance"] = describe_computation(describe_backend(), restoration.network)
         title = f"{geometry.skymap}, tract {geometry.tract}, patch {geometry.patch.id}, {band}"
         self.log.info("Restored %s:\n%s", title, format_metrics(metrics))
         outputs = pipeBase.Struct(

@@ -34,6 +34,7 @@ from .restore_coadd import (
     RestoreCoaddTask,
     all_or_nothing,
 )
+from .stack.depth import point_depth
 from .stack.exposure_stack import ExposureStack
 from .warping.patch_geometry import PatchGeometry
 
@@ -260,26 +261,3 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
                 )
             )
         return results
-
-
-def point_depth(stack: ExposureStack) -> float:
-    """Tell how deep exposures are.
-
-    Parameters
-    ----------
-    stack : `ExposureStack`
-        The exposures.
-
-    Returns
-    -------
-    depth : `float`
-        Mean over the patch of the inverse variance of a point source's flux in
-        all exposures together, nJy**-2.
-    """
-    total = 0.0
-    for i, j, rows, columns in stack.cells():
-        power = (stack.kernels[:, i, j].astype(np.float64) ** 2).sum(axis=(1, 2))
-        variance = stack.noise_variance(rows, columns)
-        inverse = np.divide(1.0, variance, out=np.zeros_like(variance), where=variance > 0.0)
-        total += float((power * inverse.sum(axis=(1, 2), dtype=np.float64)).sum())
-    return total / (stack.shape[0] * stack.shape[1])

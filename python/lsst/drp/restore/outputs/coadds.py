@@ -40,7 +40,7 @@ from ..stack.exposure_stack import ExposureStack, expand_cells
 from ..stack.oversampling import split_pixels
 from ..stack.reference_coadd import ReferenceCoadd, constrained_pixels
 from ..warping.patch_geometry import PatchGeometry
-from ..warping.stack_builder import StackInput
+from ..warping.stack_input import StackInput
 
 # Planes of the pipeline's own coadds keep their names and meaning (conversion
 # to lsst.afw needs no more than that: it writes other planes under their own

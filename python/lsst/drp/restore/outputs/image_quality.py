@@ -15,7 +15,7 @@ import numpy as np
 import scipy.fft
 import scipy.ndimage
 
-from ..warping.psf_drawing import fwhm
+from ..stack.kernel_shape import fwhm
 
 # Height and width of the window of the structural similarity, pixels.
 _SSIM_WINDOW = 7

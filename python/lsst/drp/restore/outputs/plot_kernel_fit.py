@@ -16,7 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ..psf_fitting.fit_kernels import KernelFit
+    from ..psf_fitting.kernel_fit import KernelFit
 
 # Exposures that are shown: with more, those of evenly spaced width.
 _MAX_PANELS = 12

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..warping.psf_drawing import fwhm, kernel_moments
+from ..stack.kernel_shape import fwhm, kernel_moments
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

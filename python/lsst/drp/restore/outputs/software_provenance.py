@@ -39,7 +39,9 @@ _BACKENDS = {"tensorflow": ("tensorflow",), "jax": ("jax", "jaxlib")}
 _SWITCHES = ("TF_ENABLE_ONEDNN_OPTS", "NVIDIA_TF32_OVERRIDE", "OPENBLAS_CORETYPE", "MKL_CBWR")
 
 
-def describe_computation(network: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def describe_computation(
+    backend: Mapping[str, Any], network: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Describe the software and the machine that this process computes with.
 
     The same image to the bit needs the same configuration and the same inputs,
@@ -48,6 +50,9 @@ def describe_computation(network: Mapping[str, Any] | None = None) -> dict[str, 
 
     Parameters
     ----------
+    backend : `~collections.abc.Mapping`
+        Facts about Keras' backend, of
+        `~lsst.drp.restore.restoration.backend.describe_backend`.
     network : `~collections.abc.Mapping`, optional
         Facts about the network that was used; by default, those of the
         weights that the package ships.
@@ -57,18 +62,8 @@ def describe_computation(network: Mapping[str, Any] | None = None) -> dict[str, 
     facts : `dict`
         Nested `dict` of `int`, `bool` and `str`:
 
-        ``backend``
-            Keras' backend.
-        ``float_type``
-            Type of the numbers the network computes with.
-        ``deterministic``
-            Whether the backend has been told to give the same result each
-            time.
-        ``threads_within_operations``, ``threads_between_operations``
-            CPU threads of TensorFlow; 0 if it chooses.  Sums of several
-            threads are rounded differently from those of one.
-        ``reduced_precision``
-            Whether a GPU may multiply with fewer digits (TF32).
+        ``backend`` and others
+            Those of ``backend``.
         ``machine``, ``cpu``
             Architecture and name of the processor.
         ``switches``
@@ -81,28 +76,15 @@ def describe_computation(network: Mapping[str, Any] | None = None) -> dict[str, 
         ``versions``
             Versions of Python and of the packages that make the pixels.
     """
-    import keras
-
-    backend = keras.backend.backend()
-    facts: dict[str, Any] = {
-        "backend": backend,
-        "float_type": keras.config.floatx(),
-        "deterministic": backend == "tensorflow",
+    return {
+        **backend,
         "network": dict(network or {**describe_weights(), "fine_tuning_steps": 0}),
         "machine": platform.machine(),
         "cpu": _cpu_name(),
         "switches": {name: os.environ[name] for name in _SWITCHES if name in os.environ},
         "versions": {"python": platform.python_version()}
-        | _versions((*_NUMERICS, *_BACKENDS.get(backend, ()))),
+        | _versions((*_NUMERICS, *_BACKENDS.get(str(backend["backend"]), ()))),
     }
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        threading = tf.config.threading
-        facts["threads_within_operations"] = int(threading.get_intra_op_parallelism_threads())
-        facts["threads_between_operations"] = int(threading.get_inter_op_parallelism_threads())
-        facts["reduced_precision"] = bool(tf.config.experimental.tensor_float_32_execution_enabled())
-    return facts
 
 
 def _versions(distributions: tuple[str, ...]) -> dict[str, str]:

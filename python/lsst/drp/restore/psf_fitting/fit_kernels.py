@@ -9,7 +9,7 @@ of the second paper).
 
 from __future__ import annotations
 
-__all__ = ("FitKernelsConfig", "FitKernelsTask", "KernelFit", "KernelNetworkConfig")
+__all__ = ("FitKernelsConfig", "FitKernelsTask", "KernelNetworkConfig")
 
 import dataclasses
 import time
@@ -24,8 +24,9 @@ from ..errors import DivergedError, RestorationError
 from ..restoration.backend import COMPUTE_DEVICES, prepare_backend
 from ..restoration.divergence import retry_diverged
 from ..stack.exposure_stack import ExposureStack
+from ..stack.kernel_shape import fwhm, gaussian_kernel
 from ..stack.reference_coadd import ReferenceCoadd, weighted_mean
-from ..warping.psf_drawing import fwhm, gaussian_kernel
+from .kernel_fit import KernelFit
 from .point_sources import PointSources, find_point_sources, stellar
 from .star_kernels import StarFit, StarStamps, centre, fit_star_kernels, move
 
@@ -55,72 +56,6 @@ _MIN_GOOD_FRACTION = 0.3
 
 # Stars whose widths on an exposure are its first estimate of the seeing.
 _SEEING_STARS = 15
-
-
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class KernelFit:
-    """What `FitKernelsTask` found.
-
-    Parameters
-    ----------
-    start : `numpy.ndarray`
-        Kernels at the start, the mean over the cells, shape ``(n, k, k)``.
-    kernels : `numpy.ndarray`
-        The same of the fitted kernels.
-    start_fwhm, fwhm : `numpy.ndarray`
-        Their full widths at half maximum, pixels, shape ``(n,)``.
-    snr : `numpy.ndarray`
-        Signal-to-noise ratio of all stars of an exposure together, shape
-        ``(n,)``: the widths are good to about its inverse.
-    shift : `numpy.ndarray`
-        Where the stars of an exposure are from their mean position, y and x,
-        pixels, shape ``(n, 2)``: errors of the astrometry.
-    stars : `numpy.ndarray`
-        The stars that were used: columns y, x (pixels of the patch) and flux
-        (nJy), shape ``(s, 3)``.
-    method : `str`
-        How they were fitted.
-    seconds : `float`
-        Wall time, s.
-    """
-
-    start: np.ndarray
-    kernels: np.ndarray
-    start_fwhm: np.ndarray
-    fwhm: np.ndarray
-    snr: np.ndarray
-    shift: np.ndarray
-    stars: np.ndarray
-    method: str
-    seconds: float
-
-    def metrics(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """Return what is reported in ``restored_coadd_metrics``.
-
-        Parameters
-        ----------
-        names : `tuple` [`str`, ...]
-            The exposures' labels.
-
-        Returns
-        -------
-        metrics : `dict`
-            ``method``, ``n_stars``, ``seconds``, and by exposure
-            ``start_fwhm_pixels``, ``fwhm_pixels``, ``star_snr``,
-            ``shift_y_pixels`` and ``shift_x_pixels``.
-        """
-        columns = {
-            "start_fwhm_pixels": self.start_fwhm,
-            "fwhm_pixels": self.fwhm,
-            "star_snr": self.snr,
-            "shift_y_pixels": self.shift[:, 0],
-            "shift_x_pixels": self.shift[:, 1],
-        }
-        by_name = {
-            key: {name: float(value) for name, value in zip(names, values, strict=True)}
-            for key, values in columns.items()
-        }
-        return {"method": self.method, "n_stars": len(self.stars), "seconds": float(self.seconds), **by_name}
 
 
 class KernelNetworkConfig(pexConfig.Config):

@@ -15,8 +15,8 @@ import numpy as np
 import scipy.ndimage
 
 from ..stack.exposure_stack import ExposureStack, expand_cells
+from ..stack.kernel_shape import fwhm
 from ..stack.reference_coadd import ReferenceCoadd
-from ..warping.psf_drawing import fwhm
 
 # Sources are found above this many standard deviations of a pixel of the coadd, in this many pixels.
 _THRESHOLD = 3.0

@@ -7,10 +7,11 @@
 
 from __future__ import annotations
 
-__all__ = ("COMPUTE_DEVICES", "num_threads", "prepare_backend")
+__all__ = ("COMPUTE_DEVICES", "describe_backend", "num_threads", "prepare_backend")
 
 import logging
 import os
+from typing import Any
 
 from ..errors import RestorationError
 from .gpus import claim_gpu, cuda_gpus
@@ -127,3 +128,42 @@ def _no_gpu(backend: str) -> str:
         f"computeDevice is 'gpu' but {backend} sees none. Install the extra lsst-drp-restore[gpu] and a "
         "driver, or set computeDevice='auto' (or 'cpu') to restore on the CPU."
     )
+
+
+def describe_backend() -> dict[str, Any]:
+    """Describe what this process computes with, as far as Keras knows.
+
+    Returns
+    -------
+    facts : `dict`
+        `int`, `bool` and `str`:
+
+        ``backend``
+            Keras' backend.
+        ``float_type``
+            Type of the numbers the network computes with.
+        ``deterministic``
+            Whether the backend has been told to give the same result each
+            time.
+        ``threads_within_operations``, ``threads_between_operations``
+            CPU threads of TensorFlow; 0 if it chooses.  Sums of several
+            threads are rounded differently from those of one.
+        ``reduced_precision``
+            Whether a GPU may multiply with fewer digits (TF32).
+    """
+    import keras
+
+    backend = keras.backend.backend()
+    facts: dict[str, Any] = {
+        "backend": backend,
+        "float_type": keras.config.floatx(),
+        "deterministic": backend == "tensorflow",
+    }
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        threading = tf.config.threading
+        facts["threads_within_operations"] = int(threading.get_intra_op_parallelism_threads())
+        facts["threads_between_operations"] = int(threading.get_inter_op_parallelism_threads())
+        facts["reduced_precision"] = bool(tf.config.experimental.tensor_float_32_execution_enabled())
+    return facts

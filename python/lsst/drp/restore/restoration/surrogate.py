@@ -15,9 +15,9 @@ __all__ = ("Surrogate",)
 
 import numpy as np
 
+from ..stack.coadd_filters import coadd_filters
 from ..stack.exposure_stack import ExposureStack
 from .decoder import FieldDecoder
-from .measurable import coadd_filters
 
 
 class Surrogate:

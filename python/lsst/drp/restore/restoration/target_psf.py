@@ -12,7 +12,7 @@ __all__ = ("FWHM_PER_SIGMA", "TARGET_FWHM", "convolution_kernels", "deconvolutio
 import numpy as np
 import scipy.fft
 
-from ..warping.psf_drawing import gaussian_kernel
+from ..stack.kernel_shape import gaussian_kernel
 
 FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 """FWHM of a Gaussian over its standard deviation."""

@@ -22,8 +22,8 @@ from scipy.spatial import cKDTree
 import lsst.pex.config as pexConfig
 import lsst.pipe.base as pipeBase
 
+from ..stack.kernel_shape import fwhm, kernel_moments
 from ..stack.oversampling import bin_pixels, split_pixels
-from ..warping.psf_drawing import fwhm, kernel_moments
 from .psf_photometry import CellPsf, PsfPhotometry, fit_sources
 
 # Half of the size of the matched filter, pixels: the rest only takes time.

@@ -21,9 +21,9 @@ import numpy as np
 import scipy.fft
 import scipy.ndimage
 
-from ..restoration.measurable import coadd_filters
 from ..restoration.network_input import MAX_FACTOR, NO_DATA_NOISE, PENALTY, STEPS, starting_image
 from ..restoration.target_psf import TARGET_FWHM, convolution_kernels, deconvolution_kernels, target_kernel
+from ..stack.coadd_filters import coadd_filters
 from ..stack.saturated_stars import find_saturated_stars
 from .skies import draw_sky
 

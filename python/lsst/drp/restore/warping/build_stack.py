@@ -28,13 +28,20 @@ import lsst.pex.config as pexConfig
 import lsst.pipe.base as pipeBase
 from lsst.images import Box, VisitImage
 
-from ..errors import DamagedInputError, InputError, RestorationError
-from .cell_kernels import CellKernels, describe_error
+from ..errors import (
+    DamagedInputError,
+    InputError,
+    RestorationError,
+    describe_error,
+    find_cause,
+    find_environment_error,
+)
+from ..stack.kernel_shape import fwhm
+from .cell_kernels import CellKernels
 from .detector_overlap import Footprint
 from .patch_geometry import PatchGeometry
-from .psf_drawing import fwhm
-from .read_errors import find_cause, find_environment_error
-from .stack_builder import StackBuilder, StackInput
+from .stack_builder import StackBuilder
+from .stack_input import StackInput
 from .visit_input import VisitInput, scale_to_njy
 from .warp import PixelMap, WarpError, warp
 from .warp_input import WarpInput

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = ("CellKernels", "describe_error")
+__all__ = ("CellKernels",)
 
 import dataclasses
 
@@ -16,8 +16,10 @@ import numpy as np
 from lsst.images import Box
 from lsst.images.psfs import PointSpreadFunction
 
+from ..errors import describe_error
+from ..stack.kernel_shape import gaussian_kernel
 from .detector_overlap import Footprint
-from .psf_drawing import gaussian_kernel, psf_kernel
+from .psf_drawing import psf_kernel
 from .warp import PixelMap
 
 
@@ -130,20 +132,3 @@ class CellKernels:
 def _clamped(x: float, y: float, bbox: Box) -> tuple[float, float]:
     """Return the point of a box that is nearest to a point."""
     return min(max(x, bbox.x.min), bbox.x.max), min(max(y, bbox.y.min), bbox.y.max)
-
-
-def describe_error(err: BaseException) -> str:
-    """Return an exception's type and the first line of its message.
-
-    Parameters
-    ----------
-    err : `BaseException`
-        Any exception.
-
-    Returns
-    -------
-    text : `str`
-        Text for a message of one line.
-    """
-    lines = str(err).strip().splitlines()
-    return f"{type(err).__name__}: {lines[0]}" if lines else type(err).__name__

@@ -7,17 +7,15 @@
 
 from __future__ import annotations
 
-__all__ = ("find_cause", "find_environment_error", "reading")
+__all__ = "reading"
 
-import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import lsst.pipe.base as pipeBase
 from lsst.daf.butler import FileIntegrityError
 
-from ..errors import DamagedInputError
-from .cell_kernels import describe_error
+from ..errors import DamagedInputError, describe_error, find_cause, find_environment_error
 
 # Where the errors come from that are raised when a file has other bytes than it should have.  What comes from
 # elsewhere, the client of an object store for example, is no fault of the file.
@@ -59,48 +57,3 @@ def reading(label: object) -> Iterator[None]:
             err.add_note(f"While reading {label}.")
             raise
         raise DamagedInputError(f"its file cannot be decoded ({describe_error(cause)})") from err
-
-
-def find_cause(err: BaseException) -> BaseException:
-    """Return the error that an error was raised from, or from which that was.
-
-    Parameters
-    ----------
-    err : `BaseException`
-        Any exception.
-
-    Returns
-    -------
-    cause : `BaseException`
-        The first of the chain; ``err`` itself if it is alone.
-    """
-    while err.__cause__ is not None:
-        err = err.__cause__
-    return err
-
-
-def find_environment_error(err: BaseException) -> BaseException | None:
-    """Return the error of the machine, not of the data, that is behind an
-    error.
-
-    Parameters
-    ----------
-    err : `BaseException`
-        Any exception.
-
-    Returns
-    -------
-    cause : `BaseException` or `None`
-        The error, or the one it was raised from or while handling, that is of
-        the operating system or the network, or lack of memory or software;
-        `None` if there is none.
-    """
-    link: BaseException | None = err
-    while link is not None:
-        # A file that is no FITS file is a bare OSError in Astropy.
-        is_content = type(link) is OSError or isinstance(link, gzip.BadGzipFile)
-        is_system = isinstance(link, OSError) and not (is_content and link.errno is None)
-        if is_system or isinstance(link, MemoryError | ImportError):
-            return link
-        link = link.__cause__ or link.__context__
-    return None

@@ -7,97 +7,21 @@
 
 from __future__ import annotations
 
-__all__ = ("StackBuilder", "StackInput")
+__all__ = ("StackBuilder",)
 
-import dataclasses
 
 import numpy as np
 
-from lsst.images import Polygon
-
 from ..stack.exposure_stack import ExposureStack
+from ..stack.kernel_shape import kernel_moments
 from ..stack.memory_map import release, scratch_array
 from .cell_kernels import CellKernels
 from .detector_overlap import Footprint
 from .patch_geometry import PatchGeometry
-from .psf_drawing import kernel_moments
+from .stack_input import StackInput
 from .visit_input import VisitInput
 from .warp import Warp
 from .warp_input import WarpInput
-
-
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class StackInput:
-    """One visit image that went into a stack, and what it gave to each cell.
-
-    Parameters
-    ----------
-    instrument, physical_filter : `str`
-        Names of the instrument and the filter.
-    visit, detector : `int`
-        IDs of the visit and the detector; the latter is
-        ``WarpInput.ALL_DETECTORS`` for a warp.
-    day_obs : `int`
-        Observing night as YYYYMMDD, 0 if not known.
-    exposure : `int`
-        Index of the visit's plane in the stack.
-    polygon : `lsst.images.Polygon`
-        Outline of its overlap with the patch, pixels of the tract.
-    overlap_fraction : `numpy.ndarray`
-        Fraction of each cell that it covers, shape ``(cells_y, cells_x)``.
-    overlaps_center : `numpy.ndarray` of `bool`
-        Whether it covers the centre of each cell, same shape.
-    unmasked_fraction : `numpy.ndarray`
-        Fraction of the pixels of each cell that are its good pixels, same
-        shape.
-    weight : `numpy.ndarray`
-        Inverse of the median variance of those pixels, nJy**-2, same shape;
-        zero where there are none.
-    kernel_fraction : `numpy.ndarray`
-        Fraction of the PSF's flux inside of the kernel, same shape; NaN where
-        there are no good pixels.
-    psf_xx, psf_yy, psf_xy : `numpy.ndarray`
-        Second moments of the kernel, pixels**2, same shape; NaN where there
-        are no good pixels or the measurement fails.
-    """
-
-    instrument: str
-    visit: int
-    detector: int
-    physical_filter: str
-    day_obs: int
-    exposure: int
-    polygon: Polygon
-    overlap_fraction: np.ndarray
-    overlaps_center: np.ndarray
-    unmasked_fraction: np.ndarray
-    weight: np.ndarray
-    kernel_fraction: np.ndarray
-    psf_xx: np.ndarray
-    psf_yy: np.ndarray
-    psf_xy: np.ndarray
-
-    def with_kernels(self, kernels: np.ndarray) -> StackInput:
-        """Describe the same pixels with other PSF kernels.
-
-        Parameters
-        ----------
-        kernels : `numpy.ndarray`
-            The kernels of its plane, shape ``(cells_y, cells_x, k, k)``.
-
-        Returns
-        -------
-        stack_input : `StackInput`
-            The description.
-        """
-        moments = np.full((3, *self.weight.shape), np.nan)
-        fraction = np.full(self.weight.shape, np.nan)
-        for i, j in np.argwhere(self.weight > 0.0):
-            moments[:, i, j] = kernel_moments(kernels[i, j])
-            fraction[i, j] = kernels[i, j].sum(dtype=np.float64)
-        return dataclasses.replace(
-            self, kernel_fraction=fraction, psf_xx=moments[0], psf_yy=moments[1], psf_xy=moments[2]
-        )
 
 
 class StackBuilder:

@@ -17,10 +17,10 @@ import numpy as np
 import lsst.pex.config as pexConfig
 from lsst.images import Box, Image, NoOverlapError
 
-from ..errors import DamagedInputError, InputError
+from ..errors import DamagedInputError, InputError, describe_error
 from ..stack.exposure_stack import expand_cells
 from .build_stack import NotUsableError, OutsideError, StackConfig, StackTask
-from .cell_kernels import CellKernels, describe_error
+from .cell_kernels import CellKernels
 from .detector_overlap import Footprint
 from .noise_correlation import measure_correlation
 from .patch_geometry import PatchGeometry
