@@ -30,7 +30,7 @@ SHALLOW = "g"
 _FIRST_VISIT = {"i": 1, "r": 101, "g": 201}
 
 
-def compare(seed: int, size: int, visits: int, shallow: int, colour: tuple[float, float]) -> dict[str, Any]:
+def compare(seed: int, size: int, visits: int, shallow: int, color: tuple[float, float]) -> dict[str, Any]:
     """Restore the shallow band of a field alone and beside the others.
 
     Parameters
@@ -41,8 +41,8 @@ def compare(seed: int, size: int, visits: int, shallow: int, colour: tuple[float
         Height and width of the field, pixels.
     visits, shallow : `int`
         Exposures in i and in r, and in g.
-    colour : `tuple` [`float`, `float`]
-        Mean and scatter of the sources' colours, see `SimulationConfig`.
+    color : `tuple` [`float`, `float`]
+        Mean and scatter of the sources' colors, see `SimulationConfig`.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def compare(seed: int, size: int, visits: int, shallow: int, colour: tuple[float
     from .truth import Truth
 
     quiet()
-    options = FieldOptions(seed=seed, size=size, visits=visits, design_visits=visits, colour=colour)
+    options = FieldOptions(seed=seed, size=size, visits=visits, design_visits=visits, color=color)
     fields = {
         band: make_field(
             dataclasses.replace(
@@ -188,7 +188,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--size", type=int, default=192, help="height and width of a field, pixels, a multiple of 64")
     add("--visits", type=int, default=8, help="exposures in i, and in r")
     add("--shallow", type=int, default=3, help="exposures in g")
-    add("--colour", type=float, nargs=2, default=[0.4, 0.2], help="mean and scatter of the colours, mag")
+    add("--color", type=float, nargs=2, default=[0.4, 0.2], help="mean and scatter of the colors, mag")
     add("--workers", type=int, default=2, help="processes side by side, one thread each")
     add("--log", type=Path, default=Path("bands.log"), help="file for what libraries print")
     return parser.parse_args(arguments)
@@ -213,7 +213,7 @@ def main(arguments: list[str] | None = None) -> int:
         (
             f"field {seed}",
             compare,
-            (seed, options.size, options.visits, options.shallow, tuple(options.colour)),
+            (seed, options.size, options.visits, options.shallow, tuple(options.color)),
         )
         for seed in options.fields
     ]

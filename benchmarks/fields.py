@@ -102,8 +102,8 @@ class FieldOptions:
     design_visits : `int` or `None`
         The number of exposures in i that the sources are made for; `None` for
         ``visits``.
-    colour : `tuple` [`float`, `float`]
-        Mean and scatter of the colours; see `SimulationConfig`.
+    color : `tuple` [`float`, `float`]
+        Mean and scatter of the colors; see `SimulationConfig`.
     """
 
     seed: int
@@ -114,7 +114,7 @@ class FieldOptions:
     band: str = "i"
     first_visit: int = 1
     design_visits: int | None = None
-    colour: tuple[float, float] = (0.0, 0.0)
+    color: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -199,7 +199,7 @@ def make_field(options: FieldOptions) -> Field:
                 band=options.band,
                 n_visits=options.visits,
                 first_visit=options.first_visit,
-                colour=options.colour,
+                color=options.color,
             )
             simulate_exposures(butler, config)
             result = BuildStackTask().run(_handles(butler), geometry, config.band)
@@ -345,7 +345,7 @@ def _catalog(
     table = astropy.table.Table({"ra": sky.ra.deg, "dec": sky.dec.deg, "flux_nJy": flux, "kind": kind})
     radius = 60.0
     drawn = random_sky(dataclasses.replace(config, galaxy_density=5.0), geometry, radius)
-    # Of those that fit between their neighbours.
+    # Of those that fit between their neighbors.
     fits = (drawn["kind"] == "galaxy") & (drawn["half_light_radius"] < _LARGEST_GALAXY * PIXEL_SCALE)
     drawn = drawn[fits]
     models = np.zeros(len(table), dtype=int)

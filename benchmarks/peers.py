@@ -224,10 +224,10 @@ def scaled_gradient_projection(
     along a direction it is known from one product with its second derivative.
     """
     prepare_backend("cpu", 1, seed=0)
-    from lsst.drp.restore.restoration.decoder import FieldDecoder
+    from lsst.drp.restore.restoration.forward_model import ForwardModel
     from lsst.drp.restore.restoration.majorize_minimize import coverage
 
-    decoder = FieldDecoder(stack)
+    decoder = ForwardModel(stack)
     movable = coverage(stack, decoder) > _MIN_COVERAGE
     weight = np.where(stack.good, 1.0 / stack.variance, 0.0).astype(np.float32)
     data = decoder.adjoint(weight * stack.image).astype(np.float64)

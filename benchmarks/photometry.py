@@ -122,7 +122,7 @@ def aperture_flux(
     image : `numpy.ndarray`
         Image, shape ``(height, width)``.
     x, y : array-like
-        Centres, pixels; one number or shape ``(n,)``.
+        Centers, pixels; one number or shape ``(n,)``.
     radius : `float`
         Radius of the apertures, pixels.
     ring : `tuple` [`float`, `float`], optional

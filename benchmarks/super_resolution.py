@@ -57,7 +57,7 @@ def restore_finer(path: Path, factor: int) -> dict[str, float]:
     quiet()
     field, truth = pickle.loads(path.read_bytes())
     start = time.process_time()
-    result = default_task().restore(dataclasses.replace(field.stack, factor=factor), n_threads=1)
+    result = default_task().restore(dataclasses.replace(field.stack, oversampling=factor), n_threads=1)
     seconds = time.process_time() - start
     image, catalog = result.restoration.image, field.catalog
     positions = np.stack([catalog["x"], catalog["y"]], axis=1)

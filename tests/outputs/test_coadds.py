@@ -26,7 +26,7 @@ from lsst.drp.restore.outputs.coadds import (
     make_weights_table,
 )
 from lsst.drp.restore.repository.register import register_instrument
-from lsst.drp.restore.restoration.characterize import Character
+from lsst.drp.restore.restoration.characterize import Characterization
 from lsst.drp.restore.restoration.measurable import Measurable
 from lsst.drp.restore.restoration.restoration import Restoration
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
@@ -159,9 +159,9 @@ def make_measurable(reference: ReferenceCoadd) -> Measurable:
     )
 
 
-def make_character() -> Character:
+def make_character() -> Characterization:
     rng = np.random.default_rng(6)
-    return Character(
+    return Characterization(
         variance=rng.exponential(size=SHAPE).astype(np.float32),
         kernels=rng.uniform(size=(*CELLS, KERNEL_SIZE, KERNEL_SIZE)).astype(np.float32),
         noise_realizations=[rng.normal(size=SHAPE).astype(np.float32)],
@@ -178,7 +178,7 @@ class Case:
     reference: ReferenceCoadd
     inputs: list[StackInput]
     restoration: Restoration
-    character: Character
+    character: Characterization
     measurable: Measurable
     restored_coadd: CellCoadd
     measurable_coadd: CellCoadd

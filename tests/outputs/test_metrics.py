@@ -26,7 +26,7 @@ from lsst.drp.restore.outputs.metrics import (
     ssim,
     star_fwhm,
 )
-from lsst.drp.restore.restoration.characterize import Character
+from lsst.drp.restore.restoration.characterize import Characterization
 from lsst.drp.restore.restoration.measurable import Measurable
 from lsst.drp.restore.restoration.restoration import Restoration
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
@@ -271,7 +271,7 @@ def make_result(restoration: Restoration, reference: ReferenceCoadd, naive: np.n
             coverage=np.ones(shape, np.float32),
             noise_realizations=[],
         ),
-        character=Character(
+        character=Characterization(
             variance=np.ones(shape, np.float32),
             kernels=reference.kernels,
             noise_realizations=[],

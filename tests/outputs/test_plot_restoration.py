@@ -25,7 +25,7 @@ from lsst.drp.restore.warping.patch_geometry import PatchGeometry
 from lsst.images import YX, Box, SkyProjection, TractFrame
 from lsst.images.cells import CellGrid, PatchDefinition
 
-NO_DATA = np.array(matplotlib.colors.to_rgb(plots._NO_DATA_COLOUR)) * 255
+NO_DATA = np.array(matplotlib.colors.to_rgb(plots._NO_DATA_COLOR)) * 255
 
 
 def make_geometry(shape: tuple[int, int], rotation: float = 0.0) -> PatchGeometry:
@@ -158,7 +158,7 @@ def test_many_pixels_are_averaged(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ax.get_ylim() == (-0.5, 89.5)
 
 
-def test_missing_pixels_have_their_own_colour() -> None:
+def test_missing_pixels_have_their_own_color() -> None:
     exposure, coadd, restored = make_images((90, 120))
     exposure[10:30, 60:90] = np.nan
     figure = plot_comparison(exposure, coadd, restored)
@@ -166,8 +166,8 @@ def test_missing_pixels_have_their_own_colour() -> None:
     ax = panels(figure)[0]
     for position, missing in (((75, 20), True), ((75, 50), False)):
         x, y = ax.transData.transform(position)
-        colour = picture[picture.shape[0] - 1 - round(y), round(x)]
-        assert np.allclose(colour, NO_DATA, atol=2) == missing
+        color = picture[picture.shape[0] - 1 - round(y), round(x)]
+        assert np.allclose(color, NO_DATA, atol=2) == missing
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan])
@@ -182,13 +182,13 @@ def test_compass_points_to_north_and_east(rotation: float) -> None:
     figure = plot_comparison(*make_images((90, 120)), geometry=geometry)
     ax = panels(figure)[0]
     arrows = [np.subtract(text.xy, text.xyann) for text in ax.texts if isinstance(text, Annotation)]
-    centre = geometry.sky_projection.pixel_to_sky(x=5060.0, y=3045.0)
+    center = geometry.sky_projection.pixel_to_sky(x=5060.0, y=3045.0)
     for arrow, attribute in zip(arrows, ("dec", "ra"), strict=True):
         step = 5 * arrow / np.hypot(*arrow)
         there = geometry.sky_projection.pixel_to_sky(x=5060.0 + step[0], y=3045.0 + step[1])
         moved = {
-            "dec": (there.dec - centre.dec).arcsec,
-            "ra": (there.ra - centre.ra).arcsec * np.cos(centre.dec.rad),
+            "dec": (there.dec - center.dec).arcsec,
+            "ra": (there.ra - center.ra).arcsec * np.cos(center.dec.rad),
         }
         assert moved.pop(attribute) == pytest.approx(1.0, rel=1e-3)
         assert next(iter(moved.values())) == pytest.approx(0.0, abs=1e-3)

@@ -234,7 +234,7 @@ def test_gpu_of_an_htcondor_job(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("panda_site")
 def test_keys_are_known() -> None:
-    """A misspelt key would be ignored silently."""
+    """A misspelled key would be ignored silently."""
     package = Path(lsst.ctrl.bps.__file__).parent
     known = "\n".join(path.read_text() for suffix in ("py", "yaml") for path in package.rglob(f"*.{suffix}"))
     words = set(re.findall(r"\w+", known))

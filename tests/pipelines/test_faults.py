@@ -411,11 +411,11 @@ def planes(coadd: CellCoadd) -> list[np.ndarray]:
     return [
         *(coadd.image.array, coadd.variance.array, coadd.mask.array),
         *(noise.array for noise in coadd.noise_realizations),
-        np.stack([coadd.psf.compute_kernel_image(x=x, y=y).array for x, y in centres(coadd)]),
+        np.stack([coadd.psf.compute_kernel_image(x=x, y=y).array for x, y in centers(coadd)]),
     ]
 
 
-def centres(coadd: CellCoadd) -> list[tuple[float, float]]:
+def centers(coadd: CellCoadd) -> list[tuple[float, float]]:
     box = coadd.bbox
     return [
         (x, y)

@@ -25,7 +25,7 @@ from lsst.drp.restore import (
     RestoreMultibandCoaddConfig,
     RestoreMultibandCoaddTask,
 )
-from lsst.drp.restore.restoration.crops import Crop, FieldInput
+from lsst.drp.restore.restoration.crops import Crop, NetworkInput
 from lsst.drp.restore.restore_multiband import RestoreMultibandCoaddConnections
 from lsst.drp.restore.simulation.config import SimulationConfig
 from lsst.drp.restore.stack.depth import point_depth
@@ -77,8 +77,8 @@ def test_guides_are_where_the_exposures_are() -> None:
     stack, latent, _ = star_field(n=2, shape=(64, 96), n_stars=3, bad_fraction=0.0)
     guides = np.stack([latent, np.random.default_rng(1).normal(size=latent.shape).astype(np.float32)])
     margin = 5
-    field = FieldInput(stack, np.zeros(stack.shape), margin, guides=guides)
-    without = FieldInput(stack, np.zeros(stack.shape), margin)
+    field = NetworkInput(stack, np.zeros(stack.shape), margin, guides=guides)
+    without = NetworkInput(stack, np.zeros(stack.shape), margin)
     # What is outside of the latent image is dark.
     padded = np.pad(guides, ((0, 0), (margin, margin), (margin, margin)))
     for crop in (Crop(0, 0, 64, 96), Crop(20, 30, 16, 24), Crop(48, 80, 16, 16)):
@@ -95,7 +95,7 @@ def test_guides_are_where_the_exposures_are() -> None:
         covered[rows, columns] += 1
     assert (covered == 1).all()
     with pytest.raises(ValueError, match="Guides have shape"):
-        FieldInput(stack, np.zeros(stack.shape), margin, guides=guides[:, 1:])
+        NetworkInput(stack, np.zeros(stack.shape), margin, guides=guides[:, 1:])
 
 
 def test_guides_are_channels_of_the_input() -> None:
@@ -166,7 +166,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
             collection=f"sim_{band}",
             detector_size=110,
             seed=11,
-            colour=(0.4, 0.2),
+            color=(0.4, 0.2),
         )
         for band, n, first in (("i", 3, 1), ("g", 2, 11), ("r", 1, 21))
     ]
@@ -185,7 +185,7 @@ def run(repo: Path, collection: str, *options: str) -> Result:
     )
 
 
-def test_sources_have_the_same_colour_in_all_bands(repo: Path) -> None:
+def test_sources_have_the_same_color_in_all_bands(repo: Path) -> None:
     with Butler.from_config(str(repo)) as butler:
         flux = {
             band: np.asarray(
@@ -199,9 +199,9 @@ def test_sources_have_the_same_colour_in_all_bands(repo: Path) -> None:
     assert np.std(r_i) == pytest.approx(0.2, abs=0.1)
 
 
-def test_colours_need_a_known_band() -> None:
+def test_colors_need_a_known_band() -> None:
     with pytest.raises(ValueError, match="band must be one of u, g, r, i, z, y"):
-        SimulationConfig(skymap="test", band="clear", colour=(0.4, 0.0))
+        SimulationConfig(skymap="test", band="clear", color=(0.4, 0.0))
 
 
 def test_pipeline(repo: Path) -> None:

@@ -51,7 +51,7 @@ SIGMA = 1.5  # of the Gaussian PSF, pixels
 
 
 def gaussian(x: float, y: float, shape: tuple[int, int], sigma: float = SIGMA) -> np.ndarray:
-    """Return a Gaussian of unit flux sampled at pixel centres."""
+    """Return a Gaussian of unit flux sampled at pixel centers."""
     rows, columns = np.indices(shape)
     r2 = (columns - x) ** 2 + (rows - y) ** 2
     return np.exp(-r2 / (2 * sigma**2)) / (2 * np.pi * sigma**2)
@@ -118,7 +118,7 @@ def test_aperture_flux() -> None:
     its wings leave in the ring.
     """
     image = 100.0 * gaussian(30.3, 29.8, (61, 61)) + 11.0
-    # Sampled at pixel centres, a pixel's light counts where the pixel is.
+    # Sampled at pixel centers, a pixel's light counts where the pixel is.
     inside = 1 - np.exp(-(4.0**2) / (2 * (SIGMA**2 + 1 / 12)))
     assert aperture_flux(image, 30.3, 29.8, 4.0)[0] == pytest.approx(100 * inside, rel=2e-3)
     image[30, 32] = np.nan
@@ -227,7 +227,7 @@ def test_proper_coadd() -> None:
 
 
 def test_direct_blur() -> None:
-    from lsst.drp.restore.restoration.decoder import Blur
+    from lsst.drp.restore.restoration.forward_model import Blur
 
     rng = np.random.default_rng(1)
     latent = rng.uniform(size=(2, 20, 24)).astype(np.float32)

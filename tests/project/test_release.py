@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What a release needs: licence headers, changes, a citation."""
+"""What a release needs: license headers, changes, a citation."""
 
 import re
 import subprocess
@@ -40,7 +40,7 @@ def sources() -> list[Path]:
     return found
 
 
-def test_sources_have_their_licence() -> None:
+def test_sources_have_their_license() -> None:
     """The header is at the top, behind at most a line for the interpreter and
     one for the editor; nothing else claims a copyright.
     """
@@ -49,16 +49,16 @@ def test_sources_have_their_licence() -> None:
     for path in found:
         text = path.read_text()
         before, header, _ = text.partition(HEADER)
-        assert header, f"{path} has no licence header"
+        assert header, f"{path} has no license header"
         assert all(re.match(r"#!|# -\*-", line) for line in before.splitlines()), path
         assert not re.search(r"^#\s*(\(c\)|copyright)", text, re.IGNORECASE | re.MULTILINE), path
 
 
-def test_licence_names_its_owner() -> None:
-    licence = (TOP / "LICENSE").read_text()
+def test_license_names_its_owner() -> None:
+    license = (TOP / "LICENSE").read_text()
     (owner,) = (author["name"] for author in PROJECT["project"]["authors"])
-    assert licence.startswith("BSD 3-Clause License")
-    assert f"\nCopyright {owner}\n" in licence
+    assert license.startswith("BSD 3-Clause License")
+    assert f"\nCopyright {owner}\n" in license
 
 
 def test_changes_are_recorded() -> None:

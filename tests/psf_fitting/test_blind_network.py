@@ -23,15 +23,15 @@ from stacks import star_field
 from lsst.drp.restore.psf_fitting.blind_network import (
     MARGIN,
     BlindDecoder,
-    Centred,
+    Centered,
     PlacePoints,
-    Positive,
+    ProjectedReLU,
     build_crop_encoder,
 )
 from lsst.drp.restore.psf_fitting.fit_kernels import FitKernelsConfig, FitKernelsTask
 from lsst.drp.restore.psf_fitting.kernel_fit import KernelFit
 from lsst.drp.restore.psf_fitting.point_sources import find_point_sources, point_image
-from lsst.drp.restore.psf_fitting.star_kernels import StarStamps, centre
+from lsst.drp.restore.psf_fitting.star_kernels import StarStamps, center
 from lsst.drp.restore.stack.kernel_shape import fwhm, gaussian_kernel
 from lsst.drp.restore.stack.reference_coadd import reference_coadd
 
@@ -88,12 +88,12 @@ def test_gradient(anchored: bool) -> None:
 @settings(max_examples=30, deadline=None)
 @given(arrays(np.float32, (2, 7, 7), elements=st.floats(-0.5, 0.5, width=32)))
 def test_constraint(change: np.ndarray) -> None:
-    """Whatever a step does, kernels are positive, have sum 1 and are centred;
-    it is the same as centring the kernels themselves.
+    """Whatever a step does, kernels are positive, have sum 1 and are centered;
+    it is the same as centering the kernels themselves.
     """
     decoder = make_decoder()
-    limited = Centred(np.log(START))(ops.convert_to_tensor(change))
-    decoder.change.assign(Centred(np.log(START))(limited))
+    limited = Centered(np.log(START))(ops.convert_to_tensor(change))
+    decoder.change.assign(Centered(np.log(START))(limited))
     kernels = np.asarray(decoder.mean_kernels(), np.float64)
     assert (kernels > 0).all()
     np.testing.assert_allclose(kernels.sum(axis=(1, 2)), 1.0, rtol=1e-5)
@@ -101,7 +101,7 @@ def test_constraint(change: np.ndarray) -> None:
     np.testing.assert_allclose((kernels.sum(axis=2) * axis).sum(axis=1), 0.0, atol=2e-4)
     np.testing.assert_allclose((kernels.sum(axis=1) * axis).sum(axis=1), 0.0, atol=2e-4)
     expected = START * np.exp(change)
-    expected = centre(expected / expected.sum(axis=(1, 2), keepdims=True))
+    expected = center(expected / expected.sum(axis=(1, 2), keepdims=True))
     np.testing.assert_allclose(kernels, expected, atol=2e-4)
 
 
@@ -181,7 +181,7 @@ def test_output_that_went_dark_can_come_back() -> None:
     values = tf.Variable([-2.0, -1.0, 3.0, 4.0])
     upstream = tf.constant([-1.0, 1.0, -1.0, 1.0])
     with tf.GradientTape() as tape:
-        result = Positive()(values)
+        result = ProjectedReLU()(values)
     np.testing.assert_array_equal(result, [0.0, 0.0, 3.0, 4.0])
     # Descent along -1 makes the first one brighter; the second is to be
     # darker, which it cannot be.

@@ -23,7 +23,7 @@ from lsst.drp.restore.outputs.plot_kernel_fit import plot_kernel_fit, radial_pro
 from lsst.drp.restore.psf_fitting.fit_kernels import FitKernelsConfig, FitKernelsTask, split_variation
 from lsst.drp.restore.psf_fitting.kernel_fit import KernelFit
 from lsst.drp.restore.psf_fitting.point_sources import find_point_sources, point_image, shift_matrix
-from lsst.drp.restore.psf_fitting.star_kernels import StarStamps, centre, move
+from lsst.drp.restore.psf_fitting.star_kernels import StarStamps, center, move
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.drp.restore.stack.kernel_shape import fwhm, gaussian_kernel
 from lsst.drp.restore.stack.reference_coadd import reference_coadd
@@ -193,14 +193,14 @@ def test_astrometric_errors() -> None:
     """
     shifts = np.array([[0.3, 0.0], [-0.2, 0.25], [0.0, -0.3], [0.0, 0.0], [0.0, 0.0]])
     stack, true = shifted_field(shifts)
-    centred = copy_of(stack)
-    result = fit(centred, mode="gaussian")
+    centered = copy_of(stack)
+    result = fit(centered, mode="gaussian")
     np.testing.assert_allclose(result.fwhm, true, rtol=0.03)
     np.testing.assert_allclose(result.shift, shifts, atol=0.03)
     kept = copy_of(stack)
     fit(kept, mode="gaussian", keepShifts=True)
     np.testing.assert_allclose(centroids(kept.kernels.mean(axis=(1, 2))).T, shifts, atol=0.06)
-    np.testing.assert_allclose(centroids(centred.kernels.astype(float)), 0.0, atol=1e-4)
+    np.testing.assert_allclose(centroids(centered.kernels.astype(float)), 0.0, atol=1e-4)
 
 
 def test_no_stars(field: ExposureStack, caplog: pytest.LogCaptureFixture) -> None:
@@ -274,17 +274,17 @@ KERNELS = arrays(np.float64, (2, 9, 9), elements=st.floats(0.0, 1.0))
 
 @settings(max_examples=60, deadline=None)
 @given(KERNELS, st.floats(0.1, 5.0))
-def test_centred_kernels(noise: np.ndarray, total: float) -> None:
+def test_centerd_kernels(noise: np.ndarray, total: float) -> None:
     kernels = (noise + 0.02) * gaussian_kernel(3.0, 9)
     kernels *= total / kernels.sum(axis=(1, 2), keepdims=True)
-    result = centre(kernels)
+    result = center(kernels)
     assert (result >= 0).all()
     np.testing.assert_allclose(result.sum(axis=(1, 2)), total)
     axis = np.arange(9) - 4
     np.testing.assert_allclose((result.sum(axis=2) * axis).sum(axis=1), 0.0, atol=1e-6)
     np.testing.assert_allclose((result.sum(axis=1) * axis).sum(axis=1), 0.0, atol=1e-6)
     # Nothing is to be done a second time.
-    np.testing.assert_allclose(centre(result), result, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(center(result), result, rtol=1e-6, atol=1e-12)
 
 
 @settings(max_examples=40, deadline=None)
@@ -329,7 +329,7 @@ def test_radial_profile() -> None:
 
 
 def test_real_exposures() -> None:
-    """The kernels of ten real exposures, which others have modelled."""
+    """The kernels of ten real exposures, which others have modeled."""
     decam.require()
     data = decam.arrays()
     good = ~data["mask"][:, :250, :250].astype(bool)

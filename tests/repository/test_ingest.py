@@ -260,7 +260,7 @@ def test_times(exposures, cell, scale):
     assert abs((manifest.rows[0].begin - expected).to_value(u.s)) < 1e-3
 
 
-def test_off_centre_kernel_keeps_its_centroid(butler, exposures):
+def test_off_center_kernel_keeps_its_centroid(butler, exposures):
     kernel = make_kernel(31, dx=0.4)
     exposures.add(1, psf=exposures.write("k.fits", 7.0 * kernel))
     ingest_exposures(butler, exposures.manifest())

@@ -83,7 +83,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _changed(metrics: dict[str, Any], patch: int) -> dict[str, Any]:
-    """Return the metrics of a patch: most are as good as their neighbours."""
+    """Return the metrics of a patch: most are as good as their neighbors."""
     metrics = copy.deepcopy(metrics)
     metrics |= {"converged": True, "inconsistent_fraction": 0.01, "no_data_fraction": 0.01, "pedestal": 0.0}
     metrics["loss"] = 0.5 + 0.001 * patch
@@ -188,7 +188,7 @@ def test_order_and_selection(repo: Path, tmp_path: Path, options: list[str], pat
         (["sim"], "No restored patches ('restored_coadd_metrics') in sim."),
         (["u/run", "--band", "g"], "in band g"),
         (["u/run", "--where", "skymap='test' AND tract=0 AND patch=99"], "patch=99"),
-        (["u/run", "--where", "colour='i'"], "colour"),
+        (["u/run", "--where", "color='i'"], "color"),
         (["u/run", "--sort", "beauty"], "--sort 'beauty' is none of warnings, patch, exposures"),
         (["u/run", "--output", "patches.xls"], "does not end with one of .csv, .ecsv, .fits"),
         (["u/run", "--html", "no/such/folder/page.html", "--no-thumbnails"], "no/such/folder"),

@@ -85,8 +85,8 @@ def test_projection_is_gnomonic(butler):
     register_tract(butler, "s", **GRID)
     geometry = read(butler, 4)
     assert geometry.sky_projection == read(butler, 0).sky_projection  # one pixel grid for all
-    centre = geometry.sky_projection.pixel_to_sky(x=499.5, y=349.5)
-    assert centre.separation(SkyCoord(318.1, -66.0, unit="deg")).arcsec < 1e-6
+    center = geometry.sky_projection.pixel_to_sky(x=499.5, y=349.5)
+    assert center.separation(SkyCoord(318.1, -66.0, unit="deg")).arcsec < 1e-6
     reference = WCS(naxis=2)
     reference.wcs.ctype, reference.wcs.crval = ("RA---TAN", "DEC--TAN"), (318.1, -66.0)
     reference.wcs.crpix, reference.wcs.cdelt = (500.5, 350.5), (-0.25 / 3600, 0.25 / 3600)
@@ -227,9 +227,9 @@ def test_any_place_on_the_sky(ra, dec, size, border, nx, ny):
     for patch in range(nx * ny):
         grid = PatchGeometry.from_tract(geometry, patch)
         region = sky_region(grid.sky_projection, grid.outer_bbox, points_per_edge=2)
-        centre = grid.sky_projection.pixel_to_sky(x=grid.outer_bbox.x.center, y=grid.outer_bbox.y.center)
-        assert region.contains(vector(centre))
-        back = grid.sky_projection.sky_to_pixel(centre)
+        center = grid.sky_projection.pixel_to_sky(x=grid.outer_bbox.x.center, y=grid.outer_bbox.y.center)
+        assert region.contains(vector(center))
+        back = grid.sky_projection.sky_to_pixel(center)
         assert abs(back.x - grid.outer_bbox.x.center) < 1e-6
         assert abs(back.y - grid.outer_bbox.y.center) < 1e-6
 

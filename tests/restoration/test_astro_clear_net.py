@@ -234,7 +234,7 @@ def test_holes_and_missing_cells(field: tuple[ExposureStack, np.ndarray], result
 
 def test_smaller_pixels() -> None:
     stack, _, stars = star_field(n=4, shape=(64, 64), n_stars=4, flux=(2000.0, 5000.0), bad_fraction=0.0)
-    result = restore(dataclasses.replace(stack, factor=2))
+    result = restore(dataclasses.replace(stack, oversampling=2))
     restoration = result.restoration
     assert restoration.image.shape == result.character.variance.shape == (128, 128)
     assert restoration.latent.shape == restoration.error.shape == (2 * 88, 2 * 88)

@@ -130,11 +130,11 @@ def test_result_is_non_negative_and_inputs_stay() -> None:
 
 
 def test_prior_and_data() -> None:
-    from lsst.drp.restore.restoration.decoder import FieldDecoder
+    from lsst.drp.restore.restoration.forward_model import ForwardModel
 
     stack, truth = make_stack()
     predicted, error = make_prediction(truth)
-    decoder = FieldDecoder(stack)
+    decoder = ForwardModel(stack)
     certain = make_task(priorScale=1e-5, priorDelta=1e3).run(stack, predicted, error)
     np.testing.assert_allclose(certain, predicted, atol=1e-3)
     uncertain = make_task(priorScale=1e3).run(stack, predicted, error)

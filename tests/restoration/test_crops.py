@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stacks import star_field
 
-from lsst.drp.restore.restoration.crops import Crop, CropSampler, FieldInput
+from lsst.drp.restore.restoration.crops import Crop, CropSampler, NetworkInput
 
 STACK, _, _ = star_field(n=3, shape=(96, 128), cell_shape=(32, 32), bad_fraction=0.05)
 FILL = np.full(STACK.shape, 7.0, dtype=np.float32)
@@ -19,11 +19,11 @@ def make_sampler(**kwargs: object) -> CropSampler:
     arguments = dict(
         crop_shape=(24, 24), batch_size=2, validation_fraction=0.1, min_good_fraction=0.3, seed=4
     )
-    return CropSampler(FieldInput(STACK, FILL, margin=5), **(arguments | kwargs))
+    return CropSampler(NetworkInput(STACK, FILL, margin=5), **(arguments | kwargs))
 
 
 def test_input_has_no_holes() -> None:
-    field = FieldInput(STACK, FILL, margin=5)
+    field = NetworkInput(STACK, FILL, margin=5)
     context = field.context(Crop(40, 50, 10, 12))
     reach = STACK.padding + 5
     assert context.shape == (10 + 2 * reach, 12 + 2 * reach, 3)
@@ -33,14 +33,14 @@ def test_input_has_no_holes() -> None:
 
 
 def test_no_data_anywhere_is_sky() -> None:
-    field = FieldInput(STACK, np.full(STACK.shape, np.nan), margin=0)
+    field = NetworkInput(STACK, np.full(STACK.shape, np.nan), margin=0)
     assert np.isfinite(field.context(Crop(0, 0, *STACK.shape))).all()
 
 
 @settings(max_examples=20, deadline=None)
 @given(size=st.integers(10, 200), margin=st.integers(0, 9))
 def test_tiles_cover_the_latent_image_once(size: int, margin: int) -> None:
-    field = FieldInput(STACK, FILL, margin)
+    field = NetworkInput(STACK, FILL, margin)
     shape = [extent + 2 * STACK.padding for extent in STACK.shape]
     whole = field.context(Crop(0, 0, *STACK.shape))
     covered = np.zeros(shape, dtype=int)
@@ -75,7 +75,7 @@ def test_crops_with_few_good_pixels_are_drawn_again() -> None:
     pixels[:, :, :64] = True
     stack.reject(pixels)
     sampler = CropSampler(
-        FieldInput(stack, FILL[:64], margin=5),
+        NetworkInput(stack, FILL[:64], margin=5),
         crop_shape=(24, 24),
         batch_size=1,
         validation_fraction=0.1,
@@ -96,7 +96,7 @@ def test_batch_is_what_equation_4_needs() -> None:
     np.testing.assert_allclose(target[0][good], (STACK.image[crop.pixels] / sigma)[good], rtol=1e-5)
     assert (target[0][~good] == 0).all()
     assert (inputs["inverse_sigma"][0][~good] == 0).all()
-    # The centre (45, 52) is in cell (1, 1).
+    # The center (45, 52) is in cell (1, 1).
     np.testing.assert_array_equal(inputs["kernels"][0, 0, 0], STACK.kernels[:, 1, 1])
 
 
@@ -104,7 +104,7 @@ def test_exposure_without_kernel_stays_out_of_the_loss() -> None:
     stack, _, _ = star_field(n=2, shape=(64, 64), bad_fraction=0.0)
     stack.kernels[1, 0, 0] = 0.0
     sampler = CropSampler(
-        FieldInput(stack, FILL[:64, :64], margin=3),
+        NetworkInput(stack, FILL[:64, :64], margin=3),
         crop_shape=(20, 20),
         batch_size=1,
         validation_fraction=0.0,

@@ -64,11 +64,11 @@ def spoiled_weights() -> list[np.ndarray]:
 
 
 def test_exposures_that_were_not_seen_are_predicted_better(tmp_path: Path) -> None:
-    from lsst.drp.restore.restoration.decoder import FieldDecoder
+    from lsst.drp.restore.restoration.forward_model import ForwardModel
 
     stack = field(8)
     seen, others = members(stack, slice(0, 6)), members(stack, slice(6, 8))
-    decoder = FieldDecoder(dataclasses.replace(others, kernels=convolution_kernels(others.kernels)))
+    decoder = ForwardModel(dataclasses.replace(others, kernels=convolution_kernels(others.kernels)))
     path = tmp_path / "spoiled.npz"
     write_weights(path, spoiled_weights(), "spoiled")
     before, after = (

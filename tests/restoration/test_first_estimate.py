@@ -14,11 +14,11 @@ from lsst.drp.restore.restoration.first_estimate import first_estimate
 
 
 def test_stars_are_found_with_their_flux() -> None:
-    from lsst.drp.restore.restoration.decoder import FieldDecoder
+    from lsst.drp.restore.restoration.forward_model import ForwardModel
 
     stack, truth, stars = star_field(n=6, shape=(96, 96), n_stars=9, flux=(300.0, 3000.0))
     before = stack.image.copy()
-    decoder = FieldDecoder(stack)
+    decoder = ForwardModel(stack)
     losses = []
     for steps in (0, 2, 30):
         latent = first_estimate(stack, steps=steps)
@@ -47,7 +47,7 @@ def test_defaults_are_those_of_the_training() -> None:
 def test_no_steps_leave_a_constant() -> None:
     stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4)
     for factor in (1, 2):
-        latent = first_estimate(dataclasses.replace(stack, factor=factor), steps=0)
+        latent = first_estimate(dataclasses.replace(stack, oversampling=factor), steps=0)
         assert latent.shape == (88 * factor, 88 * factor)
         inside = latent[12 * factor : -12 * factor, 12 * factor : -12 * factor]
         np.testing.assert_allclose(inside, 0.03 * stack.median_sigma / factor**2, rtol=1e-6)
@@ -75,12 +75,12 @@ def test_unseen_pixels_stay_zero() -> None:
 
 def test_penalty_is_in_units_of_the_noise() -> None:
     """Its unit is the scatter of the gradient by draws of the noise."""
-    from lsst.drp.restore.restoration.decoder import FieldDecoder
+    from lsst.drp.restore.restoration.forward_model import ForwardModel
     from lsst.drp.restore.restoration.surrogate import Surrogate
 
     stack, _, _ = star_field(n=3, shape=(64, 64), n_stars=4, bad_fraction=0.1)
     stack = dataclasses.replace(stack, correlation=np.full_like(stack.correlation, 1.7))
-    decoder = FieldDecoder(stack)
+    decoder = ForwardModel(stack)
     rng = np.random.default_rng(8)
     sigma = np.sqrt(stack.noise_variance())
     draws = [decoder.adjoint(sigma * rng.standard_normal(sigma.shape) / stack.variance) for _ in range(200)]

@@ -24,10 +24,10 @@ def make_task(**fields: object) -> ImageMMTask:
 
 
 def test_step_is_the_published_one() -> None:
-    from lsst.drp.restore.restoration.decoder import FieldDecoder
+    from lsst.drp.restore.restoration.forward_model import ForwardModel
 
     stack, _, _ = star_field(n=3, shape=(64, 64), n_stars=4)
-    decoder = FieldDecoder(stack)
+    decoder = ForwardModel(stack)
     task = make_task(maxSteps=1, minCoverage=0.0, maxFactor=3.0)
     result = task.run(stack, reference_coadd(stack))
     start = np.full((88, 88), np.sqrt(np.median(stack.variance[stack.good])), dtype=np.float32)
@@ -41,10 +41,10 @@ def test_step_is_the_published_one() -> None:
 
 
 def test_back_projection_is_the_gradient() -> None:
-    from lsst.drp.restore.restoration.decoder import FieldDecoder
+    from lsst.drp.restore.restoration.forward_model import ForwardModel
 
     stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4, bad_fraction=0.05)
-    decoder = FieldDecoder(stack)
+    decoder = ForwardModel(stack)
     rng = np.random.default_rng(3)
     latent = rng.uniform(0, 3, size=(88, 88)).astype(np.float32)
     direction = rng.normal(size=latent.shape).astype(np.float32)

@@ -11,7 +11,7 @@ from scipy.signal import fftconvolve
 from stacks import moffat_kernel, star_field
 
 import lsst.pex.config as pexConfig
-from lsst.drp.restore.restoration.decoder import FieldDecoder
+from lsst.drp.restore.restoration.forward_model import ForwardModel
 from lsst.drp.restore.restoration.measurable import (
     Measurable,
     MeasurableConfig,
@@ -105,7 +105,7 @@ def test_the_restored_image_does_not_matter_where_nothing_is_missing(target: flo
 
 
 def noiseless(stack: ExposureStack, truth: np.ndarray) -> ExposureStack:
-    image = np.where(stack.good, FieldDecoder(stack).forward(truth), np.float32(0))
+    image = np.where(stack.good, ForwardModel(stack).forward(truth), np.float32(0))
     return dataclasses.replace(stack, image=image)
 
 
@@ -167,7 +167,7 @@ def test_variance_is_that_of_the_image() -> None:
         assert ratio[y - 4 : y + 5, x - 4 : x + 5].mean() == pytest.approx(1.0, abs=0.1)
     realized = np.array(measured.noise_realizations)
     assert (np.mean(realized**2, axis=0) / measured.variance).mean() == pytest.approx(1.0, abs=0.01)
-    # White: a pixel knows nothing of its neighbours.
+    # White: a pixel knows nothing of its neighbors.
     sigma = realized / np.sqrt(measured.variance)
     for dy, dx in ((0, 1), (1, 0), (1, 1), (0, 2), (3, 0)):
         products = sigma[:, dy:, dx:] * sigma[:, : 96 - dy, : 96 - dx]
@@ -214,7 +214,7 @@ def test_matched_stack_says_what_the_exposures_say() -> None:
     change[20:-20, 20:-20] = rng.exponential(size=(80, 80))
     falls = []
     for one in (stack, matched):
-        decoder = FieldDecoder(one)
+        decoder = ForwardModel(one)
         before, after = (
             np.sum((one.image - decoder.forward(latent)) ** 2 / one.variance, dtype=float)
             for latent in (truth, truth + change)

@@ -14,7 +14,7 @@ from lsst.drp.restore.restoration.backend import prepare_backend
 
 prepare_backend("cpu", 2, 0)
 
-from lsst.drp.restore.restoration.crops import CropSampler, FieldInput  # noqa: E402
+from lsst.drp.restore.restoration.crops import CropSampler, NetworkInput  # noqa: E402
 from lsst.drp.restore.restoration.network import (  # noqa: E402
     MaskedHuber,
     build_encoder,
@@ -103,7 +103,7 @@ def test_gradient_of_the_trainer_is_the_derivative() -> None:
 
     stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4, flux=(50.0, 100.0))
     sampler = CropSampler(
-        FieldInput(stack, np.zeros(stack.shape), encoder_margin(SIZES)),
+        NetworkInput(stack, np.zeros(stack.shape), encoder_margin(SIZES)),
         crop_shape=(32, 32),
         batch_size=2,
         validation_fraction=0.0,
@@ -137,7 +137,7 @@ def test_statistics_of_the_field_do_not_depend_on_the_tiles(sizes: tuple[int, ..
     results = []
     for size in (1000, 17):
         encoder = build_encoder(2, sizes, seed=3)
-        field = FieldInput(stack, np.zeros(stack.shape), encoder_margin(sizes))
+        field = NetworkInput(stack, np.zeros(stack.shape), encoder_margin(sizes))
         set_field_statistics(encoder, sizes, (tile for _, _, tile in field.tiles(size)))
         results.append(encoder.get_layer("normalization_5").moving_variance.numpy())
     np.testing.assert_allclose(results[0], results[1], rtol=1e-5)

@@ -21,7 +21,7 @@ def two_bands(noise: float = 5.0) -> tuple[ExposureStack, np.ndarray, np.ndarray
     """The model of a shallow band, its true sky at the target resolution, and
     the same sky in a deep band, where all sources are brighter by 1/COLOR.
     """
-    from lsst.drp.restore.restoration.decoder import FieldDecoder
+    from lsst.drp.restore.restoration.forward_model import ForwardModel
 
     stack, latent, _ = star_field(n=1, shape=(96, 96), n_stars=9, flux=(1000.0, 4000.0), bad_fraction=0.0)
     truth = gaussian_filter(latent, 0.8).astype(np.float32)
@@ -30,7 +30,7 @@ def two_bands(noise: float = 5.0) -> tuple[ExposureStack, np.ndarray, np.ndarray
         kernels=convolution_kernels(stack.kernels),
         variance=np.full_like(stack.variance, noise**2),
     )
-    image = FieldDecoder(model).forward(truth)
+    image = ForwardModel(model).forward(truth)
     image += np.random.default_rng(2).normal(scale=noise, size=image.shape)
     return dataclasses.replace(model, image=image.astype(np.float32)), truth, truth / COLOR
 
@@ -59,7 +59,7 @@ def test_a_deep_band_improves_a_shallow_one() -> None:
 
 def test_mean_is_weighted_by_the_inverse_variance() -> None:
     """A wide window on one source: color and weights by hand."""
-    from lsst.drp.restore.restoration.decoder import FieldDecoder
+    from lsst.drp.restore.restoration.forward_model import ForwardModel
     from lsst.drp.restore.restoration.shared_structure import share_structure
 
     model, truth, deep = two_bands(noise=0.5)
@@ -68,7 +68,7 @@ def test_mean_is_weighted_by_the_inverse_variance() -> None:
     stated = np.full_like(truth, 50.0)
     image, error = share_structure(zero, stated, model, [guide])
     y, x = np.unravel_index(np.argmax(truth), truth.shape)
-    seen = FieldDecoder(model).forward(guide.latent)[0]
+    seen = ForwardModel(model).forward(guide.latent)[0]
     rows, columns = np.indices(seen.shape)
     window = np.exp(-0.5 * ((rows - y + 12) ** 2 + (columns - x + 12) ** 2) / 2.0**2)
     power = (window * seen**2).sum() / 0.25

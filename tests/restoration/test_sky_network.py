@@ -52,7 +52,7 @@ def draw_coadd(
 ) -> tuple[ExposureStack, np.ndarray]:
     """Return a coadd of stars and a first estimate of it."""
     stack, _, _ = star_field(n=1, shape=shape, bad_fraction=bad_fraction, fwhm=(2.8, 3.0))
-    stack = dataclasses.replace(stack, factor=factor)
+    stack = dataclasses.replace(stack, oversampling=factor)
     start = np.random.default_rng(3).exponential(2.0, stack.latent_shape)
     return stack, start.astype(np.float32)
 

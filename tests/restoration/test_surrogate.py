@@ -13,21 +13,21 @@ import scipy.optimize
 from scipy.ndimage import gaussian_filter
 from stacks import star_field
 
-from lsst.drp.restore.restoration.decoder import FieldDecoder
+from lsst.drp.restore.restoration.forward_model import ForwardModel
 from lsst.drp.restore.restoration.majorize_minimize import majorize_minimize
 from lsst.drp.restore.restoration.surrogate import Surrogate
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 
 
 def objective(stack: ExposureStack, latent: np.ndarray, penalty: np.ndarray) -> float:
-    loss = FieldDecoder(stack).huber_loss(latent, 2.0) * np.count_nonzero(stack.good)
+    loss = ForwardModel(stack).huber_loss(latent, 2.0) * np.count_nonzero(stack.good)
     return loss + float(np.sum(penalty * latent, dtype=np.float64))
 
 
 def minimize(stack: ExposureStack, start: np.ndarray, steps: int, penalty: np.ndarray) -> np.ndarray:
     latent = start.copy()
     Surrogate(stack).minimize(
-        FieldDecoder(stack),
+        ForwardModel(stack),
         latent,
         np.ones(start.shape, bool),
         steps=steps,
@@ -41,7 +41,7 @@ def minimize(stack: ExposureStack, start: np.ndarray, steps: int, penalty: np.nd
 
 def test_gradient_is_that_of_the_loss() -> None:
     stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4, bad_fraction=0.05)
-    decoder = FieldDecoder(stack)
+    decoder = ForwardModel(stack)
     rng = np.random.default_rng(3)
     latent = rng.uniform(0, 3, size=(88, 88)).astype(np.float32)
     direction = rng.normal(size=latent.shape).astype(np.float32)
@@ -61,7 +61,7 @@ def test_gradient_is_that_of_the_loss() -> None:
 
 def test_second_derivative_is_forward_weight_adjoint() -> None:
     stack, latent, _ = star_field(n=3, shape=(64, 96), cell_shape=(32, 48), bad_fraction=0.1)
-    decoder = FieldDecoder(stack)
+    decoder = ForwardModel(stack)
     weight = 1 / stack.variance
     expected = decoder.adjoint(weight * decoder.forward(latent))
     np.testing.assert_allclose(
@@ -71,7 +71,7 @@ def test_second_derivative_is_forward_weight_adjoint() -> None:
 
 def test_one_exposure_stands_for_itself() -> None:
     stack, truth, _ = star_field(n=1, shape=(64, 64), bad_fraction=0.1)
-    decoder, surrogate = FieldDecoder(stack), Surrogate(stack)
+    decoder, surrogate = ForwardModel(stack), Surrogate(stack)
     exact = decoder.second_derivative(1 / stack.variance, truth)
     weight = (1 / stack.variance).sum(axis=0, keepdims=True)
     kernels = surrogate._decoder._kernels  # symmetric PSFs: their square root's square is the PSF itself
@@ -83,7 +83,7 @@ def test_one_exposure_stands_for_itself() -> None:
 @pytest.mark.parametrize("bad_fraction", [0.0, 0.2])
 def test_it_stands_for_exposures_of_different_seeing(bad_fraction: float) -> None:
     stack, truth, _ = star_field(n=6, shape=(96, 96), bad_fraction=bad_fraction)
-    exact = FieldDecoder(stack).second_derivative(1 / stack.variance, truth)
+    exact = ForwardModel(stack).second_derivative(1 / stack.variance, truth)
     weight = (1 / stack.variance).sum(axis=0, keepdims=True)
     approximate = Surrogate(stack)._decoder.second_derivative(weight, truth)
     bright = exact > 0.05 * exact.max()
@@ -95,10 +95,10 @@ def test_coverage_and_noise_are_those_of_the_exposures() -> None:
     stack, _, _ = star_field(n=4, shape=(64, 64), n_stars=4, bad_fraction=0.1)
     stack = dataclasses.replace(stack, correlation=np.full_like(stack.correlation, 1.7))
     surrogate = Surrogate(stack)
-    exact = FieldDecoder(stack).adjoint(1 / stack.variance)
+    exact = ForwardModel(stack).adjoint(1 / stack.variance)
     exact /= np.median(exact[12:-12, 12:-12])
     np.testing.assert_allclose(surrogate.coverage()[12:-12, 12:-12], exact[12:-12, 12:-12], rtol=0.05)
-    squares = FieldDecoder(stack, squared=True)
+    squares = ForwardModel(stack, squared=True)
     exact = squares.adjoint(1.7 / stack.variance)[12:-12, 12:-12]
     ratio = surrogate.gradient_variance()[12:-12, 12:-12] / exact
     assert np.median(ratio) == pytest.approx(1.0, abs=0.01)
@@ -108,7 +108,7 @@ def test_coverage_and_noise_are_those_of_the_exposures() -> None:
 def test_steps_lead_to_the_minimum() -> None:
     """An optimizer that knows nothing of surrogates finds nothing better."""
     stack, truth, _ = star_field(n=6, shape=(64, 64), n_stars=4, flux=(300.0, 3000.0), bad_fraction=0.05)
-    decoder = FieldDecoder(stack)
+    decoder = ForwardModel(stack)
     penalty = np.sqrt(Surrogate(stack).gradient_variance())
     start = np.full_like(truth, 1.0)
 
@@ -139,7 +139,7 @@ def test_steps_are_as_good_as_a_hundred_plain_ones(delta_flux: float) -> None:
     none = np.zeros_like(start)
     plain = start.copy()
     everywhere = np.ones(start.shape, bool)
-    for _ in majorize_minimize(FieldDecoder(stack), plain, everywhere, steps=100, delta=2.0, max_factor=4.0):
+    for _ in majorize_minimize(ForwardModel(stack), plain, everywhere, steps=100, delta=2.0, max_factor=4.0):
         pass
     assert objective(stack, minimize(stack, start, 30, none), none) < objective(stack, plain, none)
 

@@ -37,8 +37,8 @@ def moffat(width: float, y: float, x: float, size: int) -> np.ndarray:
     offset = np.arange(size) - size // 2
     alpha = width / 2 / np.sqrt(2 ** (1 / BETA) - 1)
     profile = (1 + ((offset[:, None] - y) ** 2 + (offset - x) ** 2) / alpha**2) ** -BETA
-    centred = (1 + (offset[:, None] ** 2 + offset**2) / alpha**2) ** -BETA
-    return profile / centred[size // 2 - 12 : size // 2 + 13, size // 2 - 12 : size // 2 + 13].sum()
+    centered = (1 + (offset[:, None] ** 2 + offset**2) / alpha**2) ** -BETA
+    return profile / centered[size // 2 - 12 : size // 2 + 13, size // 2 - 12 : size // 2 + 13].sum()
 
 
 def test_target() -> None:
@@ -111,7 +111,7 @@ def test_target_on_smaller_pixels(place: tuple[float, float]) -> None:
     """A star drawn on pixels half as large is what the exposures see; the
     target is too narrow to be sampled on theirs.
     """
-    from lsst.drp.restore.restoration.decoder import FieldDecoder
+    from lsst.drp.restore.restoration.forward_model import ForwardModel
 
     sigma = 1.4
     edges = np.arange(26) - 12.5
@@ -120,12 +120,12 @@ def test_target_on_smaller_pixels(place: tuple[float, float]) -> None:
     kernels = np.outer(psf, psf).astype(np.float32)[None, None, None]
     kernels = convolution_kernels(kernels, TARGET_FWHM / 2)
     np.testing.assert_allclose(kernels.sum(), 1.0, rtol=1e-3)
-    stack = dataclasses.replace(stack, kernels=kernels, factor=2)
+    stack = dataclasses.replace(stack, kernels=kernels, oversampling=2)
     # The middle of the exposures' pixel (16, 16), and so of four small ones.
     middle = 2 * (16 + 12) + 0.5
     offset = np.arange(stack.latent_shape[0]) - middle
     along = [np.exp(-0.5 * ((offset - 2 * at) / SIGMA) ** 2) / np.sqrt(2 * np.pi) / SIGMA for at in place]
-    seen = FieldDecoder(stack).forward(np.outer(*along).astype(np.float32))[0]
+    seen = ForwardModel(stack).forward(np.outer(*along).astype(np.float32))[0]
     edges = np.arange(33) - 16.5
     expected = np.outer(*[np.diff(erf((edges - at) / sigma / np.sqrt(2))) / 2 for at in place])
     np.testing.assert_allclose(seen, expected, atol=5e-3 * expected.max())

@@ -171,7 +171,7 @@ def test_blends_are_split_on_the_sharp_image_and_fitted_together() -> None:
     pull = (photometry.flux[index] - stars[:, 2]) / photometry.flux_err[index]
     assert abs(np.mean(pull)) < 0.3
     assert 0.7 < np.std(pull) < 1.3
-    # Neighbours make fluxes less certain.
+    # Neighbors make fluxes less certain.
     assert (photometry.flux_err > 1.1 * SIGMA).all()
     assert (photometry.n_fit == 2).all()
     # The blurred image alone does not show that they are two.

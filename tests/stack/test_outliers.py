@@ -222,7 +222,7 @@ def test_dark_pixel_is_found() -> None:
     assert not clipped[[0, 1, 2, 4, 5, 6, 7], row, column].any()
 
 
-def test_neighbours_of_an_outlier_go_at_half_the_threshold() -> None:
+def test_neighbors_of_an_outlier_go_at_half_the_threshold() -> None:
     n, size = 8, 50
     kernels = np.array([moffat_kernel(3.5)] * n)
     image = np.zeros((n, size, size), np.float32)

@@ -76,11 +76,11 @@ def test_exposures_are_averages_over_pixels() -> None:
     """
     from scipy.signal import fftconvolve
 
-    from lsst.drp.restore.restoration.decoder import FieldDecoder
+    from lsst.drp.restore.restoration.forward_model import ForwardModel
 
-    stack = dataclasses.replace(make_stack(np.empty((0, 3))), factor=2)
+    stack = dataclasses.replace(make_stack(np.empty((0, 3))), oversampling=2)
     latent = np.random.default_rng(1).uniform(size=stack.latent_shape).astype(np.float32) ** 8
-    predicted = FieldDecoder(stack).forward(latent)
+    predicted = ForwardModel(stack).forward(latent)
     # The optical PSF on a grid five times as fine as the latent pixels, and
     # the light in the middle of them.
     step = 10
@@ -96,13 +96,13 @@ def test_exposures_are_averages_over_pixels() -> None:
 
 @pytest.mark.parametrize("factor", [2, 3])
 def test_adjoint(factor: int) -> None:
-    from lsst.drp.restore.restoration.decoder import FieldDecoder
+    from lsst.drp.restore.restoration.forward_model import ForwardModel
 
-    stack = dataclasses.replace(make_stack(np.empty((0, 3))), factor=factor)
+    stack = dataclasses.replace(make_stack(np.empty((0, 3))), oversampling=factor)
     rng = np.random.default_rng(2)
     latent = rng.standard_normal(stack.latent_shape).astype(np.float32)
     exposures = rng.standard_normal(stack.image.shape).astype(np.float32)
-    decoder = FieldDecoder(stack)
+    decoder = ForwardModel(stack)
     ahead = np.vdot(decoder.forward(latent).astype(np.float64), exposures)
     back = np.vdot(decoder.adjoint(exposures).astype(np.float64), latent)
     assert ahead == pytest.approx(back, rel=1e-4)
@@ -132,21 +132,21 @@ def test_closer_pairs_come_apart() -> None:
 
     rng = np.random.default_rng(11)
     seeing = 1.49 * np.sqrt(8 * np.log(2))
-    centres = np.stack(np.meshgrid([16.0, 37.0, 58.0, 79.0], [16.0, 37.0, 58.0, 79.0]), -1).reshape(-1, 2)
-    centres += rng.uniform(-0.5, 0.5, centres.shape)
-    angle = rng.uniform(0, np.pi, len(centres))
+    centers = np.stack(np.meshgrid([16.0, 37.0, 58.0, 79.0], [16.0, 37.0, 58.0, 79.0]), -1).reshape(-1, 2)
+    centers += rng.uniform(-0.5, 0.5, centers.shape)
+    angle = rng.uniform(0, np.pi, len(centers))
     half = 0.3 * seeing * np.stack([np.sin(angle), np.cos(angle)], axis=1)
-    pairs = np.stack([centres - half, centres + half], axis=1)
+    pairs = np.stack([centers - half, centers + half], axis=1)
     flux = rng.uniform(600.0, 900.0, (len(pairs), 2, 1))
     stack = make_stack(np.concatenate([pairs, flux], axis=2).reshape(-1, 3))
     counts = []
     for factor in (1, 2):
-        fine = dataclasses.replace(stack, factor=factor)
+        fine = dataclasses.replace(stack, oversampling=factor)
         image = first_estimate(fine, steps=120)[fine.latent_patch]
         assert image.shape == (96 * factor, 96 * factor)
         assert (image >= 0).all()
         counts.append(count_split(image, factor, pairs))
-        for (y, x), light in zip(centres, flux.sum(axis=(1, 2)), strict=True):
+        for (y, x), light in zip(centers, flux.sum(axis=(1, 2)), strict=True):
             box = [slice(factor * round(c - 7), factor * round(c + 8)) for c in (y, x)]
             assert image[tuple(box)].sum() == pytest.approx(light, rel=0.05)
     assert counts[1] >= counts[0] + 4, counts
@@ -156,7 +156,7 @@ def test_network_makes_small_pixels() -> None:
     rng = np.random.default_rng(3)
     stars = np.array([(y, x, 2000.0) for y in (16.2, 48.4) for x in (15.7, 48.1)])
     stars[:, :2] += rng.uniform(-0.5, 0.5, (4, 2))
-    stack = dataclasses.replace(make_stack(stars, size=64), factor=2)
+    stack = dataclasses.replace(make_stack(stars, size=64), oversampling=2)
     config = RestoreCoaddConfig()
     config.characterize.numRealizations = 2
     result = RestoreCoaddTask(config=config).restore(stack, n_threads=1)

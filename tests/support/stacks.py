@@ -19,7 +19,7 @@ from lsst.drp.restore.stack.exposure_stack import ExposureStack
 
 
 def moffat_kernel(fwhm: float, *, size: int = 25, beta: float = 3.5, ellipticity: float = 0.0) -> np.ndarray:
-    """Return a Moffat profile sampled at pixel centres, sum 1."""
+    """Return a Moffat profile sampled at pixel centers, sum 1."""
     offset = np.arange(size) - size // 2
     radius2 = (offset[None, :] * (1 + ellipticity)) ** 2 + (offset[:, None] * (1 - ellipticity)) ** 2
     alpha = fwhm / 2 / np.sqrt(2 ** (1 / beta) - 1)
@@ -38,7 +38,7 @@ def star_field(
     fwhm: tuple[float, float] = (2.8, 4.5),
     bad_fraction: float = 0.02,
 ) -> tuple[ExposureStack, np.ndarray, np.ndarray]:
-    """Make exposures of stars at pixel centres, noise of about 1 nJy.
+    """Make exposures of stars at pixel centers, noise of about 1 nJy.
 
     Returns
     -------
@@ -107,7 +107,7 @@ def make_restoration(stack: ExposureStack, latent: np.ndarray, **fields: Any) ->
     latent = latent.astype(np.float32)
     values: dict[str, Any] = {
         "latent": latent,
-        "padding": stack.padding * stack.factor,
+        "padding": stack.padding * stack.oversampling,
         "converged": True,
         "history": make_history([(1, 0.8, np.nan, np.nan, 1.0)]),
         "weights": {},

@@ -716,7 +716,7 @@ def test_other_bands_and_finer_pixels_take_memory_too() -> None:
     assert not in_file(n_beside=2)
     assert in_file(n_beside=3)
     with pytest.raises(RestorationError, match="allow for more"):
-        in_file(factor=2)
+        in_file(oversampling=2)
 
 
 def test_patch_that_does_not_fit_at_all_is_refused() -> None:

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from skies import detector_projection, make_geometry, tan_wcs, tpv_wcs
 
-from lsst.drp.restore.warping.detector_overlap import Footprint
+from lsst.drp.restore.warping.detector_overlap import DetectorOverlap
 from lsst.images import Box, Polygon
 
 BBOX = Box.factory[100:300, 1000:1180]
 
 
-def find(wcs, *, geometry=None, bounds=BBOX, bbox=BBOX) -> Footprint | None:
-    return Footprint.find(geometry or make_geometry(), detector_projection(wcs, bbox), bounds, bbox)
+def find(wcs, *, geometry=None, bounds=BBOX, bbox=BBOX) -> DetectorOverlap | None:
+    return DetectorOverlap.find(geometry or make_geometry(), detector_projection(wcs, bbox), bounds, bbox)
 
 
 def on_detector(wcs, geometry, bounds=BBOX, oversample: int = 3) -> np.ndarray:

@@ -168,8 +168,8 @@ def test_fwhm_of_a_star_in_noise_beside_another():
         image = profile.drawImage(
             nx=31, ny=31, scale=1.0, method="no_pixel", offset=rng.uniform(-0.5, 0.5, 2)
         )
-        neighbour = (5.0 * profile).shift(11.0, -9.0).drawImage(nx=31, ny=31, scale=1.0, method="no_pixel")
-        results.append(fwhm(image.array + neighbour.array + rng.normal(0.0, 0.5, (31, 31))))
+        neighbor = (5.0 * profile).shift(11.0, -9.0).drawImage(nx=31, ny=31, scale=1.0, method="no_pixel")
+        results.append(fwhm(image.array + neighbor.array + rng.normal(0.0, 0.5, (31, 31))))
     assert np.mean(results) == pytest.approx(3.5, rel=0.02)
     assert np.std(results) < 0.1
 

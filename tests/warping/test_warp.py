@@ -17,7 +17,7 @@ from lsst.drp.restore.warping.warp import PixelMap, Warp, WarpError, warp
 from lsst.images import YX, Box
 
 # The library finds its weights in a table, and rounding may find either of two
-# neighbours there: as a part of the scatter between pixels, 0.005 rms.
+# neighbors there: as a part of the scatter between pixels, 0.005 rms.
 TABLE = 0.04
 
 SIZE = 300  # of detectors and patches in most of these tests, pixels
@@ -322,7 +322,7 @@ def test_what_is_not_good_has_no_weight():
 @pytest.mark.parametrize("angle", [0.0, 90.0, 180.0, 37.0])
 def test_pixels_near_the_edge_of_the_detector(angle):
     """Good pixels have their whole footprint on the detector: they are those
-    more than two pixels inside of its outermost pixel's centre, except where
+    more than two pixels inside of its outermost pixel's center, except where
     the grids coincide and every pixel is good.
     """
     wcs = tan_wcs(center=(60.25, 80.25), angle=angle)

@@ -56,7 +56,7 @@ class ImageWithPsf:
         Its variance, that unit squared, same shape.
     psf : `numpy.ndarray`
         Its PSF by cell, shape ``(cells_y, cells_x, k, k)``, in pixels of this
-        image, centred on the middle pixel and normalized to the total flux of
+        image, centered on the middle pixel and normalized to the total flux of
         a source: the sum is the fraction inside of the stamp.  Zero in cells
         where it is not known.
     cell_shape : `tuple` [`int`, `int`]
@@ -75,7 +75,7 @@ class ImageWithPsf:
         Parameters
         ----------
         y, x : `float`
-            Pixel of this image, that of the first one's centre being 0, 0.
+            Pixel of this image, that of the first one's center being 0, 0.
 
         Returns
         -------
@@ -251,7 +251,7 @@ def restore(
         names=names,
     )
     n, height, width = np.shape(image)
-    stack = dataclasses.replace(stack, factor=config.superResolution)
+    stack = dataclasses.replace(stack, oversampling=config.superResolution)
     result = RestoreCoaddTask(config=config).restore(stack, n_threads=num_threads)
     return _cut(result, stack, config.fewExposures, (n, height, width), used, scale)
 
@@ -498,7 +498,7 @@ def _check_kernel(kernel: np.ndarray, where: str, normalize: bool) -> np.ndarray
     if middle.mean() < kernel.mean():
         raise InputError(
             f"{where}: the PSF kernel is darker in its middle than at its edge. Is it ordered for a Fourier "
-            "transform (np.fft.fftshift undoes that), or not centred?"
+            "transform (np.fft.fftshift undoes that), or not centered?"
         )
     return kernel
 
@@ -565,7 +565,7 @@ def _cut(
     in their unit.
     """
     n, height, width = shape
-    factor = stack.factor
+    factor = stack.oversampling
     patch = slice(height), slice(width)
     fine = slice(height * factor), slice(width * factor)
     reference, character, measurable = result.reference, result.character, result.measurable

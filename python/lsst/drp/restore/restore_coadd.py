@@ -158,7 +158,7 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
         dimensions=_PATCH,
     )
     restored_coadd_kernels_plot = cT.Output(
-        doc="PSF kernels of the exposures at the centre of the patch, and how they vary over it.",
+        doc="PSF kernels of the exposures at the center of the patch, and how they vary over it.",
         name="restored_coadd_kernels_plot",
         storageClass="Plot",
         dimensions=_PATCH,
@@ -464,7 +464,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         """
         # Before the work of hours: it may be impossible.
         geometry.refined(self.config.superResolution)
-        inputs = self._stacker.run(visit_images, geometry, band, factor=self.config.superResolution)
+        inputs = self._stacker.run(visit_images, geometry, band, oversampling=self.config.superResolution)
         result = self.restore(inputs.stack, n_threads=num_cores)
         return self._pack(result, inputs, geometry, band, coadd)
 
@@ -478,7 +478,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
     ) -> pipeBase.Struct:
         """Make the datasets from what `restore` returned."""
         stack: ExposureStack = inputs.stack
-        fine = geometry.refined(stack.factor)
+        fine = geometry.refined(stack.oversampling)
         reference, restoration = result.reference, result.restoration
         if result.kernel_fit is not None:
             inputs.seeing = result.kernel_fit.fwhm
@@ -560,7 +560,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
                 The image to measure on (`Measurable`).
             ``character``
                 Variance, PSF and dubious pixels of the latent image
-                (`Character`).
+                (`Characterization`).
 
         Raises
         ------
@@ -573,11 +573,11 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         clipped = stack.image[reference.clipped], stack.variance[reference.clipped]
         stack.reject(reference.clipped)
         # Kernels are of the exposures' own pixels; the arrays are shared.
-        whole_pixels = dataclasses.replace(stack, factor=1)
+        whole_pixels = dataclasses.replace(stack, oversampling=1)
         kernel_fit = self.fitKernels.run(whole_pixels, reference, n_threads=n_threads)
         if kernel_fit is not None:
             # What is an outlier depends on the kernels: look again at what the first ones made one.
-            stack.restore(reference.clipped, *clipped)
+            stack.unreject(reference.clipped, *clipped)
             reference = reference_coadd(stack, clip_sigma=self.config.clipSigma)
             stack.reject(reference.clipped)
         prepare_backend(self.restorer.config.computeDevice, n_threads, seed=0)

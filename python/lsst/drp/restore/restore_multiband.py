@@ -202,7 +202,9 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
         for band, images in visit_images.items():
             n_beside = sum(n_visits.values()) - n_visits[band]
             try:
-                inputs[band] = self._stacker.run(images, geometry, band, factor=factor, n_beside=n_beside)
+                inputs[band] = self._stacker.run(
+                    images, geometry, band, oversampling=factor, n_beside=n_beside
+                )
             except pipeBase.NoWorkFound as err:
                 self.log.warning("Leaving out band %s: %s", band, err)
                 reasons.append(str(err))

@@ -20,8 +20,8 @@ from lsst.daf.butler.cli.utils import ButlerCommand
 @click.command("register-tract", cls=ButlerCommand, short_help="Register a tract and its grid of patches.")
 @repo_argument(required=True)
 @click.argument("name")
-@click.option("--ra", type=float, required=True, help="Right ascension of the tract's centre, degrees.")
-@click.option("--dec", type=float, required=True, help="Declination of the tract's centre, degrees.")
+@click.option("--ra", type=float, required=True, help="Right ascension of the tract's center, degrees.")
+@click.option("--dec", type=float, required=True, help="Declination of the tract's center, degrees.")
 @click.option("--pixel-scale", type=float, default=0.2, show_default=True, help="Size of a pixel, arcsec.")
 @click.option(
     "--patch-size",

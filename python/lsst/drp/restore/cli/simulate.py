@@ -39,7 +39,7 @@ _OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
     ("distortion", float, 0.01, "Radial distortion at the corner of the camera, relative."),
     ("dither_radius", float, 10.0, "Radius of the circle of pointings, arcsec."),
     ("rotations", (float, float), (0.0, 360.0), "Range of the camera's rotation, degrees."),
-    ("psf", ("piff", "kernel", "gaussian"), "piff", "How the PSF is modelled and stored."),
+    ("psf", ("piff", "kernel", "gaussian"), "piff", "How the PSF is modeled and stored."),
     ("seeing_range", (float, float), (0.5, 0.95), "Range of the seeing (FWHM), arcsec."),
     ("moffat_beta", float, 3.5, "Exponent of the Moffat profile of the PSF."),
     ("psf_variation", float, 0.04, "Variation of the PSF's size and shape over the camera."),
@@ -64,10 +64,10 @@ _OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
     ("bright_stars", int, 3, "Additional stars of 15 to 18 mag within the patch."),
     ("warps", bool, False, "Write the visits also as warps on the patch's grid (direct_warp)."),
     (
-        "colour",
+        "color",
         (float, float),
         (0.0, 0.0),
-        "Mean and scatter of the colours between neighbouring bands, mag.",
+        "Mean and scatter of the colors between neighboring bands, mag.",
     ),
 )
 

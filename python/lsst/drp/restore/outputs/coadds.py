@@ -33,7 +33,7 @@ from lsst.images import (
 )
 from lsst.images.cells import CellCoadd, CellGridBounds, CellIJ, CellPointSpreadFunction, CoaddProvenance
 
-from ..restoration.characterize import Character
+from ..restoration.characterize import Characterization
 from ..restoration.measurable import Measurable
 from ..restoration.restoration import Restoration
 from ..stack.exposure_stack import ExposureStack, expand_cells
@@ -85,7 +85,7 @@ MIN_COVERAGE = 0.8
 
 def make_restored_coadd(
     restoration: Restoration,
-    character: Character,
+    character: Characterization,
     stack: ExposureStack,
     reference: ReferenceCoadd,
     inputs: Sequence[StackInput],
@@ -99,7 +99,7 @@ def make_restored_coadd(
     ----------
     restoration : `Restoration`
         The latent image and how it was found.
-    character : `Character`
+    character : `Characterization`
         Its variance, noise, PSF and dubious pixels.
     stack : `ExposureStack`
         The exposures it was restored from.
@@ -133,7 +133,7 @@ def make_restored_coadd(
     are NaN where nothing constrains them.  Cells in which no exposure has a PSF are
     missing: NaN, and no PSF.
     """
-    factor = stack.factor
+    factor = stack.oversampling
     constrained = split_pixels(constrained_pixels(stack, reference), factor)
     image, variance, *noise = (
         np.where(constrained, plane, np.float32(np.nan))

@@ -160,14 +160,14 @@ def star_fwhm(image: np.ndarray, x: float, y: float) -> float:
         Image, shape ``(height, width)``.
     x, y : `float`
         Where the star is, pixels of the array; its brightest pixel within 2
-        pixels is taken for its centre.
+        pixels is taken for its center.
 
     Returns
     -------
     fwhm : `float`
         Full width at half maximum, pixels, of a stamp of 17x17 pixels from
         which the median of the pixels between 12 and 15 pixels from the
-        centre is subtracted (see `fwhm`).  NaN where the stamp is not inside
+        center is subtracted (see `fwhm`).  NaN where the stamp is not inside
         of the image or the measurement fails.
     """
     height, width = image.shape

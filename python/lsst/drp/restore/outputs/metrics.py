@@ -124,7 +124,7 @@ def measure_metrics(
     is true, and in pixels of the exposures if its own are smaller.
     """
     reference, restoration = result.reference, result.restoration
-    binned = bin_pixels(restoration.image, stack.factor)
+    binned = bin_pixels(restoration.image, stack.oversampling)
     restored = np.where(constrained_pixels(stack, reference), binned, np.float32(np.nan))
     images = {"naive_mean": result.naive, "reference_coadd": reference.image}
     if coadd is not None:

@@ -50,7 +50,7 @@ def plot_kernels(stack: ExposureStack, *, geometry: PatchGeometry | None = None,
     Returns
     -------
     figure : `matplotlib.figure.Figure`
-        The figure.  At the left the kernels at the centre of the patch (or, of
+        The figure.  At the left the kernels at the center of the patch (or, of
         an exposure that does not reach it, in the nearest cell) on a common
         logarithmic scale, from the sharpest to the widest, with full width at
         half maximum, ellipticity ``1 - b/a`` and position angle; at most 36.
@@ -120,7 +120,7 @@ def plot_kernels(stack: ExposureStack, *, geometry: PatchGeometry | None = None,
 
 
 def _central_cell(has_kernel: np.ndarray) -> tuple[int, int]:
-    """Return the cell with a kernel that is nearest to the centre."""
+    """Return the cell with a kernel that is nearest to the center."""
     cells = np.argwhere(has_kernel)
     if not len(cells):
         return 0, 0
@@ -260,4 +260,4 @@ def _plot_ranges(
     ax.set(xlabel="exposures, from the sharpest", ylabel=f"FWHM, {unit}", xlim=(0.3, len(order) + 0.7))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(alpha=0.3, axis="y")
-    ax.set_title("Each exposure: centre (dot) and range over the patch", fontsize=11, loc="left")
+    ax.set_title("Each exposure: center (dot) and range over the patch", fontsize=11, loc="left")

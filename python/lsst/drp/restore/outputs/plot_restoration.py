@@ -34,8 +34,8 @@ _PANEL_PIXELS = 1000
 # Height and width of the region shown enlarged, pixels.
 _ZOOM_PIXELS = 120
 
-_NO_DATA_COLOUR = "#2f6b5e"
-_FRAME_COLOUR = "#ffb000"
+_NO_DATA_COLOR = "#2f6b5e"
+_FRAME_COLOR = "#ffb000"
 
 
 def plot_restoration(
@@ -70,10 +70,10 @@ def plot_restoration(
     t = _typical_exposure(stack)
     exposure, coadd = (
         # In latent pixels.
-        split_pixels(image / np.float32(stack.factor**2), stack.factor)
+        split_pixels(image / np.float32(stack.oversampling**2), stack.oversampling)
         for image in (np.where(stack.good[t], stack.image[t], np.float32(np.nan)), reference.image)
     )
-    constrained = split_pixels(constrained_pixels(stack, reference), stack.factor)
+    constrained = split_pixels(constrained_pixels(stack, reference), stack.oversampling)
     return plot_comparison(
         exposure,
         coadd,
@@ -114,7 +114,7 @@ def plot_comparison(
         The pixel grid, for the axes, the scale bar and the compass; without
         it, the axes are those of the array.
     unit : `str`, optional
-        Unit of the flux, for the colour bars.
+        Unit of the flux, for the color bars.
 
     Returns
     -------
@@ -167,13 +167,13 @@ def plot_comparison(
                     (box[0] - 0.5, box[2] - 0.5),
                     _ZOOM_PIXELS,
                     _ZOOM_PIXELS,
-                    edgecolor=_FRAME_COLOUR,
+                    edgecolor=_FRAME_COLOR,
                     facecolor="none",
                     linewidth=1.5,
                 )
             )
             for spine in enlarged.spines.values():
-                spine.set(color=_FRAME_COLOUR, linewidth=1.5)
+                spine.set(color=_FRAME_COLOR, linewidth=1.5)
     if title:
         figure.suptitle(title, fontsize=15)
     for mappable, beside, shrink, aspect in (
@@ -313,7 +313,7 @@ def _show(ax: Axes, image: np.ndarray, box: tuple[int, int, int, int], style: di
     """
     left, right, bottom, top = box
     means, size = _block_mean(image, _PANEL_PIXELS)
-    ax.set_facecolor(_NO_DATA_COLOUR)
+    ax.set_facecolor(_NO_DATA_COLOR)
     ax.imshow(
         means,
         origin="lower",
@@ -332,12 +332,12 @@ def _show(ax: Axes, image: np.ndarray, box: tuple[int, int, int, int], style: di
 def _draw_compass(ax: Axes, geometry: PatchGeometry) -> None:
     """Draw arrows to north and east in the lower left corner."""
     bbox = geometry.outer_bbox
-    centre = geometry.sky_projection.pixel_to_sky(x=bbox.x.center, y=bbox.y.center)
+    center = geometry.sky_projection.pixel_to_sky(x=bbox.x.center, y=bbox.y.center)
     step = 10 * geometry.pixel_scale
     size = min(bbox.x.size, bbox.y.size)
     corner = np.array([bbox.x.start + 0.17 * size, bbox.y.start + 0.17 * size])
     for name, position_angle in (("N", 0.0), ("E", 90.0)):
-        target = centre.directional_offset_by(position_angle * u.deg, step * u.arcsec)
+        target = center.directional_offset_by(position_angle * u.deg, step * u.arcsec)
         pixel = geometry.sky_projection.sky_to_pixel(target)
         direction = np.array([float(pixel.x) - bbox.x.center, float(pixel.y) - bbox.y.center])
         direction *= 0.09 * size / np.hypot(*direction)
@@ -345,10 +345,10 @@ def _draw_compass(ax: Axes, geometry: PatchGeometry) -> None:
             "",
             xy=tuple(corner + direction),
             xytext=tuple(corner),
-            arrowprops={"arrowstyle": "-|>", "color": _FRAME_COLOUR, "lw": 1.5, "shrinkA": 0, "shrinkB": 0},
+            arrowprops={"arrowstyle": "-|>", "color": _FRAME_COLOR, "lw": 1.5, "shrinkA": 0, "shrinkB": 0},
         )
         x, y = corner + 1.35 * direction
-        ax.text(x, y, name, color=_FRAME_COLOUR, ha="center", va="center", fontsize=11)
+        ax.text(x, y, name, color=_FRAME_COLOR, ha="center", va="center", fontsize=11)
 
 
 def _draw_scale_bar(ax: Axes, pixel_scale: float) -> None:
@@ -357,5 +357,5 @@ def _draw_scale_bar(ax: Axes, pixel_scale: float) -> None:
     bottom, top = ax.get_ylim()
     length, y = 5.0 / pixel_scale, bottom + 0.06 * (top - bottom)
     x = right - 0.06 * (right - left) - length
-    ax.plot([x, x + length], [y, y], color=_FRAME_COLOUR, lw=2, solid_capstyle="butt")
-    ax.text(x + length / 2, y + 0.02 * (top - bottom), '5"', color=_FRAME_COLOUR, ha="center", va="bottom")
+    ax.plot([x, x + length], [y, y], color=_FRAME_COLOR, lw=2, solid_capstyle="butt")
+    ax.text(x + length / 2, y + 0.02 * (top - bottom), '5"', color=_FRAME_COLOR, ha="center", va="bottom")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial import cKDTree
 
-from .plot_restoration import _FRAME_COLOUR, _ZOOM_PIXELS, _draw_scale_bar, _noise, _percentile, _show
+from .plot_restoration import _FRAME_COLOR, _ZOOM_PIXELS, _draw_scale_bar, _noise, _percentile, _show
 
 if TYPE_CHECKING:
     import astropy.table
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ..warping.patch_geometry import PatchGeometry
 
-# Colour, marker size relative to the others and label of each kind of source.
+# Color, marker size relative to the others and label of each kind of source.
 _KINDS = (
     ("#35c2ff", "o", "alone"),
     ("#ff5fa2", "s", "split from a blend"),
@@ -107,19 +107,19 @@ def plot_sources(
                     (box[0] - 0.5, box[2] - 0.5),
                     _ZOOM_PIXELS,
                     _ZOOM_PIXELS,
-                    edgecolor=_FRAME_COLOUR,
+                    edgecolor=_FRAME_COLOR,
                     facecolor="none",
                     linewidth=1.5,
                 )
             )
             for spine in enlarged.spines.values():
-                spine.set(color=_FRAME_COLOUR, linewidth=1.5)
+                spine.set(color=_FRAME_COLOR, linewidth=1.5)
     _draw_scale_bar(axes[-1, 0], geometry.pixel_scale)
     counts = [int(np.count_nonzero(kind)) for kind in _kinds(table)]
     figure.legend(
         handles=[
-            Line2D([], [], color=colour, marker=marker, ls="", fillstyle="none", ms=9, mew=1.6)
-            for colour, marker, _ in _KINDS
+            Line2D([], [], color=color, marker=marker, ls="", fillstyle="none", ms=9, mew=1.6)
+            for color, marker, _ in _KINDS
         ],
         labels=[f"{label} ({count})" for (_, _, label), count in zip(_KINDS, counts, strict=True)],
         loc="outside lower center",
@@ -163,7 +163,7 @@ def _mark(ax: Axes, table: astropy.table.Table, box: tuple[int, int, int, int], 
     left, right, bottom, top = box
     x, y = np.asarray(table["x"]), np.asarray(table["y"])
     shown = (x > left - 1) & (x < right) & (y > bottom - 1) & (y < top)
-    for (colour, marker, _), kind in zip(_KINDS, _kinds(table), strict=True):
+    for (color, marker, _), kind in zip(_KINDS, _kinds(table), strict=True):
         chosen = shown & kind
         ax.scatter(
             x[chosen],
@@ -171,6 +171,6 @@ def _mark(ax: Axes, table: astropy.table.Table, box: tuple[int, int, int, int], 
             s=170 if enlarged else max(4.0, 40.0 * (500 / max(right - left, top - bottom)) ** 2),
             marker=marker,
             facecolors="none",
-            edgecolors=colour,
+            edgecolors=color,
             linewidths=1.5 if enlarged else 0.9,
         )

@@ -15,9 +15,9 @@ __all__ = (
     "MARGIN",
     "BlindCrops",
     "BlindDecoder",
-    "Centred",
+    "Centered",
     "PlacePoints",
-    "Positive",
+    "ProjectedReLU",
     "build_blind_trainer",
     "build_crop_encoder",
 )
@@ -29,12 +29,12 @@ import numpy as np
 from keras import layers, ops
 
 from ..restoration.crops import Crop, CropSampler
-from ..restoration.decoder import PsfDecoder
+from ..restoration.forward_model import PsfDecoder
 from ..restoration.network import crop
 from .point_sources import PointSources, point_image
 from .star_kernels import StarStamps
 
-# Newton steps that centre kernels after each step of the optimizer: these change little.
+# Newton steps that center kernels after each step of the optimizer: these change little.
 _TILT_STEPS = 2
 
 # The encoder: sizes of its depthwise convolutions and slope of their activation below zero; filters and size
@@ -57,11 +57,11 @@ def _axes(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @keras.saving.register_keras_serializable("lsst.drp.restore")
-class Centred(keras.constraints.Constraint):
+class Centered(keras.constraints.Constraint):
     """Keeps the centroids of kernels on their middle pixels.
 
     The weights are changes of the kernels' logarithms.  A linear function of
-    the pixel coordinates is added to them; see `star_kernels.centre`.
+    the pixel coordinates is added to them; see `star_kernels.center`.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class Centred(keras.constraints.Constraint):
         self._logarithm = np.asarray(logarithm, np.float32)
 
     def __call__(self, change: Any) -> Any:
-        """Return the changes of centred kernels, shape ``(n, k, k)``."""
+        """Return the changes of centered kernels, shape ``(n, k, k)``."""
         y, x = _axes(self._logarithm.shape[-1])
         for _ in range(_TILT_STEPS):
             weight = _softmax(change + self._logarithm)
@@ -100,7 +100,7 @@ def _softmax(logarithm: Any) -> Any:
 
 class BlindDecoder(PsfDecoder):
     """The decoder with kernels that are fitted: non-negative, with sum 1, and
-    centred.
+    centered.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ class BlindDecoder(PsfDecoder):
             name="change",
             shape=self._logarithm.shape,
             initializer="zeros",
-            constraint=Centred(self._logarithm),
+            constraint=Centered(self._logarithm),
         )
         self.built = True
 
@@ -205,7 +205,7 @@ def _project(values: Any) -> tuple[Any, Any]:
     return ops.relu(values), gradient
 
 
-class Positive(layers.Layer):
+class ProjectedReLU(layers.Layer):
     """A ReLU that the training can climb back from.
 
     Forwards it is the ReLU.  Backwards, a pixel at zero keeps the part of its
@@ -260,7 +260,7 @@ def build_crop_encoder(n_exposures: int, seed: int) -> keras.Model:
         )(features)
     latent = layers.Conv2D(1, 1, kernel_initializer=init(int(next(seeds))), name="pointwise")(features)
     latent = layers.Multiply(name="scale")([latent, crop(brightness, _REACH)])
-    return keras.Model(exposures, Positive(name="latent")(latent), name="encoder")
+    return keras.Model(exposures, ProjectedReLU(name="latent")(latent), name="encoder")
 
 
 def build_blind_trainer(

@@ -28,7 +28,7 @@ from ..stack.kernel_shape import fwhm, gaussian_kernel
 from ..stack.reference_coadd import ReferenceCoadd, weighted_mean
 from .kernel_fit import KernelFit
 from .point_sources import PointSources, find_point_sources, stellar
-from .star_kernels import StarFit, StarStamps, centre, fit_star_kernels, move
+from .star_kernels import StarFit, StarStamps, center, fit_star_kernels, move
 
 # So many more sources are looked at, most of which may be galaxies.
 _CANDIDATES_PER_STAR = 4
@@ -209,8 +209,8 @@ class FitKernelsConfig(pexConfig.Config):
         dtype=int, doc="Smallest number of stars in such a square to fit it by itself.", default=5, min=1
     )
     keepShifts = pexConfig.Field[bool](
-        doc="Let the kernels of an exposure be off centre by its astrometric error, which registers the "
-        "exposures to their common mean. By default all kernels are centred.",
+        doc="Let the kernels of an exposure be off center by its astrometric error, which registers the "
+        "exposures to their common mean. By default all kernels are centered.",
         default=False,
     )
     network: pexConfig.ConfigField = pexConfig.ConfigField(
@@ -370,7 +370,7 @@ class FitKernelsTask(pipeBase.Task):
         variation and the sums that they had.  Gaussians miss nothing; what
         takes their place gets the sum of the profile that fits best.
         """
-        fitted = centre(kernels[:, np.newaxis, np.newaxis] * variation)
+        fitted = center(kernels[:, np.newaxis, np.newaxis] * variation)
         if self.config.keepShifts and fit is not None:
             for t, shift in enumerate(fit.shift):
                 fitted[t] = move(fitted[t], shift)
@@ -421,7 +421,7 @@ class FitKernelsTask(pipeBase.Task):
         prepare_backend(config.computeDevice, n_threads, config.seed)
         import keras
 
-        from ..restoration.crops import FieldInput
+        from ..restoration.crops import NetworkInput
         from ..restoration.fitting import History
         from ..restoration.fitting import fit as train
         from ..restoration.network import MaskedHuber
@@ -435,7 +435,7 @@ class FitKernelsTask(pipeBase.Task):
         )
 
         encoder = build_crop_encoder(stack.n_exposures, config.seed)
-        field = FieldInput(
+        field = NetworkInput(
             dataclasses.replace(stack, kernels=variation),
             weighted_mean(stack, reference.weights),
             MARGIN,

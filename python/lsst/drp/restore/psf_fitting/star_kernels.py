@@ -9,7 +9,7 @@ them.
 
 from __future__ import annotations
 
-__all__ = ("StarFit", "StarStamps", "centre", "fit_star_kernels", "moffat", "move")
+__all__ = ("StarFit", "StarStamps", "center", "fit_star_kernels", "moffat", "move")
 
 import dataclasses
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def moffat(parameters: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         Full width at half maximum (pixels), exponent, and the two components
         of the ellipticity, below 1 together.
     y, x : `numpy.ndarray`
-        Distance from its centre, pixels.
+        Distance from its center, pixels.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def moffat(parameters: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     return (1.0 + (2.0 ** (1.0 / beta) - 1.0) * radius2 / (0.5 * width) ** 2) ** -beta
 
 
-def centre(kernels: np.ndarray) -> np.ndarray:
+def center(kernels: np.ndarray) -> np.ndarray:
     """Move the centroids of kernels to their middle pixels.
 
     Parameters
@@ -76,8 +76,8 @@ def centre(kernels: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    centred : `numpy.ndarray`
-        `numpy.float64`, same shape and sums, non-negative: the centred
+    centered : `numpy.ndarray`
+        `numpy.float64`, same shape and sums, non-negative: the centered
         kernels nearest to the given ones in the sense of Kullback and
         Leibler, ``f(y, x) * exp(a y + b x + c)``.  Kernels that are zero stay
         so.
@@ -110,7 +110,7 @@ def centre(kernels: np.ndarray) -> np.ndarray:
 
 
 def move(kernels: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """Move kernels off centre.
+    """Move kernels off center.
 
     Parameters
     ----------
@@ -346,7 +346,7 @@ class StarFit:
     Parameters
     ----------
     kernels : `numpy.ndarray`
-        The exposures' mean kernels, non-negative, centred, with sum 1, shape
+        The exposures' mean kernels, non-negative, centered, with sum 1, shape
         ``(n, k, k)``.
     fraction : `numpy.ndarray`
         Fraction of the flux of the Moffat profile that fits best which is
@@ -432,7 +432,7 @@ def fit_star_kernels(
         )
         # What all exposures have in common is the stars' position.
         shift -= np.median(shift, axis=0)
-        kernels = centre(kernels)
+        kernels = center(kernels)
         scale /= scale.mean()
         # The first kernels may still be so wrong that stars look extended.
         if i > 0:

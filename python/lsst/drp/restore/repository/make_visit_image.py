@@ -150,7 +150,7 @@ def _nominal_detector(
     bbox: Box,
 ) -> Detector:
     """Return the detector of a camera of which nothing but its pixels is
-    known: focal plane coordinates are pixels from the detector's centre.
+    known: focal plane coordinates are pixels from the detector's center.
     """
     from starlink import Ast
 

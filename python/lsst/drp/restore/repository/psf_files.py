@@ -92,7 +92,7 @@ def read_psf(row: ManifestRow, folder: Path, bbox: Box, scale: float) -> PointSp
 
 
 def _check(psf: PointSpreadFunction, name: str, bbox: Box) -> None:
-    """Refuse a PSF that cannot be drawn at the centre and in the corners."""
+    """Refuse a PSF that cannot be drawn at the center and in the corners."""
     for y, x in [
         (bbox.y.center, bbox.x.center),
         *itertools.product((bbox.y.min, bbox.y.max), (bbox.x.min, bbox.x.max)),

@@ -47,9 +47,9 @@ def register_tract(
     name : `str`
         Name of the skymap.
     ra, dec : `float`
-        Centre of the tract and of its gnomonic projection (ICRS), degrees.
+        Center of the tract and of its gnomonic projection (ICRS), degrees.
     pixel_scale : `float`
-        Size of a pixel at the centre, arcsec.
+        Size of a pixel at the center, arcsec.
     patch_size : `int`
         Height and width of the inner box of a patch, pixels.  Inner boxes do
         not overlap.
@@ -116,7 +116,7 @@ def _check(
 ) -> None:
     """Refuse what is no grid of patches."""
     if not (math.isfinite(ra) and -90.0 <= dec <= 90.0):
-        raise ValueError(f"The tract's centre (ra={ra}, dec={dec}) is not a position in degrees.")
+        raise ValueError(f"The tract's center (ra={ra}, dec={dec}) is not a position in degrees.")
     if not 0.0 < pixel_scale < 3600.0:
         raise ValueError(f"A pixel scale of {pixel_scale} arcsec is not sensible.")
     if patch_size < 1 or patch_border < 0 or cell_size < 1 or min(n_patches) < 1 or tract < 0:

@@ -148,19 +148,19 @@ class AstroClearNetTask(pipeBase.Task):
         """
         began = time.perf_counter()
         device = prepare_backend(self.config.computeDevice, n_threads, seed=0)
-        from .decoder import FieldDecoder
         from .first_estimate import first_estimate
+        from .forward_model import ForwardModel
         from .shared_structure import share_structure
         from .trained_network import load_network
 
         tuned = self._fine_tune(stack)
         network = load_network(self.config.weightsFile) if tuned is None else tuned
         # The network has one resolution; coarser ones are made from it.
-        fwhm = TARGET_FWHM / stack.factor
+        fwhm = TARGET_FWHM / stack.oversampling
         kernels = convolution_kernels(stack.kernels, fwhm)
         sharp = dataclasses.replace(stack, kernels=kernels)
         matched = matched_stack(stack, start.measurable)
-        final_fwhm = start.target_fwhm / stack.factor
+        final_fwhm = start.target_fwhm / stack.oversampling
         blur = np.sqrt(max(start.target_fwhm**2 - TARGET_FWHM**2, 0.0)) / FWHM_PER_SIGMA
 
         def modeled(coadd: ExposureStack, fwhm: float = fwhm) -> ExposureStack:
@@ -180,12 +180,12 @@ class AstroClearNetTask(pipeBase.Task):
 
         predicted, error, latent = restore(sharp, matched, start.latent)
         final = convolution_kernels(stack.kernels, final_fwhm) if blur else kernels
-        decoder, coarse = FieldDecoder(sharp), FieldDecoder(dataclasses.replace(stack, kernels=final))
+        decoder, coarse = ForwardModel(sharp), ForwardModel(dataclasses.replace(stack, kernels=final))
         delta = self.consistency.config.huberDelta
         rows = [
             (step, loss, np.nan, np.nan, time.perf_counter() - began)
             for step, loss in (
-                (0, FieldDecoder(stack).huber_loss(start.latent, delta)),
+                (0, ForwardModel(stack).huber_loss(start.latent, delta)),
                 (self.config.passes, decoder.huber_loss(predicted, delta)),
                 (self.config.passes + self.consistency.config.gradients, coarse.huber_loss(latent, delta)),
             )
@@ -196,7 +196,7 @@ class AstroClearNetTask(pipeBase.Task):
         )
         return Restoration(
             latent=latent,
-            padding=stack.padding * stack.factor,
+            padding=stack.padding * stack.oversampling,
             converged=rows[2][1] <= rows[1][1],
             history=make_history(rows),
             weights={} if tuned is None else tuned.weights,

@@ -83,7 +83,7 @@ def _prepare_tensorflow(device: str, n_threads: int) -> str:
 
     try:
         # Operations on crops and cells are too small to be shared out among threads: two threads with an
-        # operation each train as fast as one operation on two, and `FieldDecoder` 1.4 times as fast.
+        # operation each train as fast as one operation on two, and `ForwardModel` 1.4 times as fast.
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(n_threads)
     except RuntimeError:

@@ -9,7 +9,7 @@ trust it, measured by restoring noise and point sources that are known.
 
 from __future__ import annotations
 
-__all__ = ("Character", "CharacterizeConfig", "CharacterizeTask")
+__all__ = ("Characterization", "CharacterizeConfig", "CharacterizeTask")
 
 import dataclasses
 import time
@@ -32,7 +32,7 @@ from .restoration import Restoration
 from .target_psf import target_kernel
 
 # Pixels by which regions with a significant signal are grown: the light of a
-# source that is barely significant at its centre.
+# source that is barely significant at its center.
 _GROWTH = 3
 
 # Smallest standard deviation that is stated, in units of the median sigma of
@@ -63,7 +63,7 @@ _CORRELATION = 1.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Character:
+class Characterization:
     """The properties of a latent image.
 
     Parameters
@@ -74,7 +74,7 @@ class Character:
         positive, `numpy.float32`, shape of the patch in latent pixels.
     kernels : `numpy.ndarray`
         Effective PSF by cell, `numpy.float32`, shape ``(cells_y, cells_x, k,
-        k)``, centred on the middle pixel and normalized to the flux of the
+        k)``, centered on the middle pixel and normalized to the flux of the
         source: the sum is the fraction that the latent image recovers inside
         of the kernel (it can be above 1).  Zero where no exposure has a PSF.
     noise_realizations : `list` [`numpy.ndarray`]
@@ -155,7 +155,7 @@ class CharacterizeConfig(pexConfig.Config):
     )
     injectionsPerCell = pexConfig.RangeField(
         dtype=int,
-        doc="How many injected sources to average for the PSF of a cell: the ones closest to its centre.",
+        doc="How many injected sources to average for the PSF of a cell: the ones closest to its center.",
         default=9,
         min=1,
     )
@@ -229,7 +229,7 @@ class CharacterizeTask(pipeBase.Task):
     **PSF.**  That of an image at a stated resolution is stated.  For an image of
     points, point sources of known flux are added to the exposures at random
     fractions of a pixel, in quiet places, and the difference that they make to
-    the restored image is shifted to the pixel's centre and averaged.  A
+    the restored image is shifted to the pixel's center and averaged.  A
     restoration is not linear, and it has no PSF in the strict sense, but the
     response hardly depends on the flux of isolated sources above a
     signal-to-noise ratio of about 20; fainter ones lose some of their light.
@@ -252,7 +252,7 @@ class CharacterizeTask(pipeBase.Task):
     _DefaultName: ClassVar[str] = "characterize"
     config: CharacterizeConfig
 
-    def run(self, stack: ExposureStack, restoration: Restoration, measurable: Measurable) -> Character:
+    def run(self, stack: ExposureStack, restoration: Restoration, measurable: Measurable) -> Characterization:
         """Measure what a restored image is worth.
 
         Parameters
@@ -267,13 +267,13 @@ class CharacterizeTask(pipeBase.Task):
 
         Returns
         -------
-        character : `Character`
+        character : `Characterization`
             Its variance, noise, PSF and flagged pixels.
         """
         start = time.perf_counter()
         signal, depth = _point_signal(stack)
         significant = scipy.ndimage.binary_dilation(
-            signal > self.config.minSignal, iterations=_GROWTH * stack.factor
+            signal > self.config.minSignal, iterations=_GROWTH * stack.oversampling
         )
         # One buffer serves all of the exposures that are made up here.
         pixels = memory_map.empty_like(stack.image)
@@ -294,7 +294,7 @@ class CharacterizeTask(pipeBase.Task):
             np.count_nonzero(inconsistent),
             time.perf_counter() - start,
         )
-        return Character(
+        return Characterization(
             variance=variance,
             kernels=kernels,
             noise_realizations=realizations,
@@ -308,7 +308,7 @@ class CharacterizeTask(pipeBase.Task):
         self, stack: ExposureStack, restoration: Restoration, significant: np.ndarray
     ) -> tuple[np.ndarray, list[np.ndarray], float]:
         """Return the variance, the noise realizations and the pedestal."""
-        from .decoder import FieldDecoder
+        from .forward_model import ForwardModel
 
         number, patch = self.config.numRealizations, stack.latent_patch
         sky = restoration.latent
@@ -318,7 +318,7 @@ class CharacterizeTask(pipeBase.Task):
         model = restoration.model
         pixels = memory_map.empty_like(model.image)
         other = dataclasses.replace(model, image=pixels)
-        decoder = FieldDecoder(other)
+        decoder = ForwardModel(other)
         mean = np.zeros(sky[patch].shape, np.float64)
         squares = np.zeros(sky[patch].shape, np.float64)
         kept = []
@@ -345,7 +345,7 @@ class CharacterizeTask(pipeBase.Task):
 
         empty = ~significant[patch] & stack.latent_seen
         pedestal = float(mean[empty].mean()) if empty.any() else 0.0
-        smallest = _SMALLEST_SIGMA * stack.median_sigma / stack.factor**2
+        smallest = _SMALLEST_SIGMA * stack.median_sigma / stack.oversampling**2
         if restoration.error is None:
             brightness = sky[patch] + max(pedestal, smallest)
             variance = self._variance_of_points(stack, scatter, brightness, empty)
@@ -365,7 +365,7 @@ class CharacterizeTask(pipeBase.Task):
         were found.
         """
         stated = error.astype(np.float64) ** 2
-        scale = self.config.sourceScale * stack.factor
+        scale = self.config.sourceScale * stack.oversampling
         variance = stated * _smooth(squares, scale) / _smooth(stated, scale)
         np.copyto(variance, _calibrated_variance(error, squares, sky, empty), where=empty)
         # Errors are correlated over the PSF.  Where a source's wings are as good as zero, so would be their
@@ -376,7 +376,10 @@ class CharacterizeTask(pipeBase.Task):
         self, stack: ExposureStack, scatter: np.ndarray, brightness: np.ndarray, empty: np.ndarray
     ) -> np.ndarray:
         """Average the scatter of an image of points over its neighborhood."""
-        on_sources, in_sky = self.config.sourceScale * stack.factor, self.config.skyScale * stack.factor
+        on_sources, in_sky = (
+            self.config.sourceScale * stack.oversampling,
+            self.config.skyScale * stack.oversampling,
+        )
         # The variance follows the brightness, to which it is a smooth ratio.
         variance = brightness * _smooth(scatter, on_sources)
         variance /= _smooth(brightness, on_sources)
@@ -391,7 +394,7 @@ class CharacterizeTask(pipeBase.Task):
         """Return the response to point sources by cell, ``(cells_y, cells_x,
         k, k)``.
         """
-        from .decoder import FieldDecoder
+        from .forward_model import ForwardModel
 
         kernels = np.zeros(stack.kernels.shape[1:], np.float32)
         places = self._places(stack, restoration, depth)
@@ -399,7 +402,7 @@ class CharacterizeTask(pipeBase.Task):
             return kernels
         rng = np.random.default_rng((self.config.seed, 0, 0))
         offsets = rng.uniform(-0.5, 0.5, size=places.shape)
-        pad, size = stack.padding * stack.factor, stack.kernel_size
+        pad, size = stack.padding * stack.oversampling, stack.kernel_size
         fluxes = self.config.injectionSignal / np.sqrt(depth[places[:, 0] + pad, places[:, 1] + pad])
         # From the places on the patch to the first pixels of their stamps.
         corners = places + pad - size // 2
@@ -408,7 +411,7 @@ class CharacterizeTask(pipeBase.Task):
             points[y : y + size, x : x + size] += flux * _point(offset, size)
         other = dataclasses.replace(stack, image=pixels)
         # It gives back the memory of the pixels that are written.
-        for rows, columns, predicted in FieldDecoder(other).predictions(points):
+        for rows, columns, predicted in ForwardModel(other).predictions(points):
             pixels[:, rows, columns] = np.where(
                 stack.good[:, rows, columns], stack.image[:, rows, columns] + predicted, 0.0
             )
@@ -421,8 +424,8 @@ class CharacterizeTask(pipeBase.Task):
         has_kernel = stack.has_kernel.any(axis=0)
         for i, j, rows, columns in stack.cells():
             if has_kernel[i, j]:
-                centre = [(stack.factor * (part.start + part.stop) - 1) / 2 for part in (rows, columns)]
-                _, nearest = tree.query(centre, k=number)
+                center = [(stack.oversampling * (part.start + part.stop) - 1) / 2 for part in (rows, columns)]
+                _, nearest = tree.query(center, k=number)
                 kernels[i, j] = stamps[np.atleast_1d(nearest)].mean(axis=0)
         return kernels
 
@@ -430,8 +433,8 @@ class CharacterizeTask(pipeBase.Task):
         """Choose the latent pixels, y and x, that get an injected source: the
         quietest place of each block, away from the block's edges.
         """
-        spacing, patch = self.config.injectionSpacing * stack.factor, stack.latent_patch
-        light = _smooth(restoration.latent, stack.padding * stack.factor / 2)[patch]
+        spacing, patch = self.config.injectionSpacing * stack.oversampling, stack.latent_patch
+        light = _smooth(restoration.latent, stack.padding * stack.oversampling / 2)[patch]
         light[depth[patch] < _MIN_DEPTH * _typical(depth, stack)] = np.inf
         places = []
         for rows, columns in (
@@ -440,7 +443,7 @@ class CharacterizeTask(pipeBase.Task):
             for x in range(0, light.shape[1] - spacing // 2, spacing)
         ):
             block = light[rows, columns]
-            # Sources of neighbouring blocks are half a block apart at least.
+            # Sources of neighboring blocks are half a block apart at least.
             inner = block[spacing // 4 : 3 * spacing // 4, spacing // 4 : 3 * spacing // 4]
             if inner.size and np.isfinite(inner).any():
                 y, x = np.unravel_index(np.argmin(inner), inner.shape)
@@ -449,10 +452,10 @@ class CharacterizeTask(pipeBase.Task):
 
     def _inconsistent(self, stack: ExposureStack, restoration: Restoration, pixels: np.ndarray) -> np.ndarray:
         """Return where the exposures contradict the image."""
-        from .decoder import FieldDecoder
+        from .forward_model import ForwardModel
 
         other = dataclasses.replace(stack, image=pixels)
-        decoder = FieldDecoder(other, kernels=restoration.kernels)
+        decoder = ForwardModel(other, kernels=restoration.kernels)
         for rows, columns, predicted in decoder.predictions(restoration.latent):
             variance = stack.noise_variance(rows, columns)
             residual = stack.image[:, rows, columns] - predicted
@@ -526,7 +529,7 @@ def _point_signal(stack: ExposureStack) -> tuple[np.ndarray, np.ndarray]:
     """Return the signal-to-noise ratio of a point source at each latent pixel
     in all exposures together, and the inverse variance of its flux, nJy**-2.
     """
-    from .decoder import FieldDecoder
+    from .forward_model import ForwardModel
 
     def inverse(rows: slice, columns: slice) -> np.ndarray:
         variance = stack.noise_variance(rows, columns)
@@ -536,8 +539,8 @@ def _point_signal(stack: ExposureStack) -> tuple[np.ndarray, np.ndarray]:
         return inverse(rows, columns) * stack.image[:, rows, columns]
 
     # Rounding errors of the Fourier transforms can be negative.
-    depth = np.maximum(FieldDecoder(stack, squared=True).adjoint(inverse), 0.0)
-    flux = FieldDecoder(stack).adjoint(weighted)
+    depth = np.maximum(ForwardModel(stack, squared=True).adjoint(inverse), 0.0)
+    flux = ForwardModel(stack).adjoint(weighted)
     deep = depth > 1e-3 * _typical(depth, stack)
     return np.divide(flux, np.sqrt(depth), out=np.zeros_like(flux), where=deep), depth
 

@@ -103,12 +103,12 @@ class ConsistencyTask(pipeBase.Task):
         exposure with the same second derivative (`Surrogate`), by FISTA (Beck
         and Teboulle 2009) with a diagonal majorizer as the step size.
         """
-        from .decoder import FieldDecoder
+        from .forward_model import ForwardModel
         from .surrogate import Surrogate
 
         if not self.config.gradients:
             return predicted
-        decoder, surrogate = FieldDecoder(stack), Surrogate(stack, signed=True)
+        decoder, surrogate = ForwardModel(stack), Surrogate(stack, signed=True)
         sigma = np.float32(self.config.priorScale) * error
         latent = predicted
         for _ in range(self.config.gradients):

@@ -9,7 +9,7 @@ and tiles to restore.
 
 from __future__ import annotations
 
-__all__ = ("Crop", "CropSampler", "FieldInput")
+__all__ = ("Crop", "CropSampler", "NetworkInput")
 
 import dataclasses
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ class Crop:
         return slice(None), slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
 
 
-class FieldInput:
+class NetworkInput:
     """The encoder's view of a stack: exposures without holes, in units of the
     patch's noise.
 
@@ -173,7 +173,7 @@ class CropSampler:
 
     Parameters
     ----------
-    field : `FieldInput`
+    field : `NetworkInput`
         What to cut from.
     crop_shape : `tuple` [`int`, `int`]
         Height and width of a crop, pixels; the patch's own for whole-field
@@ -197,7 +197,7 @@ class CropSampler:
 
     def __init__(
         self,
-        field: FieldInput,
+        field: NetworkInput,
         *,
         crop_shape: tuple[int, int],
         batch_size: int,
@@ -227,7 +227,7 @@ class CropSampler:
         """Shape of a crop's kernels (`tuple` [`int`, ...]); see `batch`."""
         stack = self._field.stack
         grid = stack.kernels.shape[1:3] if self._whole_field else (1, 1)
-        parts = (stack.factor**2,) if stack.factor > 1 else ()
+        parts = (stack.oversampling**2,) if stack.oversampling > 1 else ()
         return (*grid, stack.n_exposures, *parts, stack.kernel_size, stack.kernel_size)
 
     @property
@@ -290,7 +290,7 @@ class CropSampler:
                 good.append(stack.good[crop.pixels])
                 kernels.append(np.moveaxis(stack.kernels, 0, 2))
             else:
-                # The kernels of the cell at the crop's centre serve all of
+                # The kernels of the cell at the crop's center serve all of
                 # it; an exposure that has none there stays out.
                 i = (crop.y + crop.height // 2) // stack.cell_shape[0]
                 j = (crop.x + crop.width // 2) // stack.cell_shape[1]
@@ -308,7 +308,7 @@ class CropSampler:
         return inputs, np.stack(image) * inverse_sigma, weight
 
     def _parts(self, kernels: np.ndarray) -> np.ndarray:
-        factor = self._field.stack.factor
+        factor = self._field.stack.oversampling
         return kernel_phases(kernels, factor) if factor > 1 else kernels
 
     def training_batch(self) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:

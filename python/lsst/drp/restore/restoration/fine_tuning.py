@@ -27,9 +27,9 @@ from lsst.utils.logging import LsstLogAdapter
 from ..errors import DivergedError, RestorationError
 from ..stack.exposure_stack import ExposureStack
 from ..stack.reference_coadd import reference_coadd
-from .decoder import Blur
 from .first_estimate import first_estimate
 from .fitting import Batch, History, fit
+from .forward_model import Blur
 from .measurable import MeasurableConfig, MeasurableTask, matched_stack
 from .network import MaskedHuber
 from .network_input import NO_DATA_NOISE, frame, turned
@@ -147,7 +147,7 @@ def fine_tune(
     stacks : `~collections.abc.Sequence` [`ExposureStack`]
         Exposures of one patch or several, without outliers; each at least
         `MIN_EXPOSURES` of at least `MIN_SIZE` pixels.  The latent image has
-        their pixels, whatever their ``factor``.
+        their pixels, whatever their ``oversampling``.
     weights : `~collections.abc.Sequence` [`numpy.ndarray`]
         The network's weights, for example those of `read_weights`.
     passes : `int`
@@ -195,7 +195,7 @@ def fine_tune(
         split
         for stack in stacks
         for _ in range(_SPLITS)
-        for split in split_exposures(dataclasses.replace(stack, factor=1), rng)
+        for split in split_exposures(dataclasses.replace(stack, oversampling=1), rng)
     ]
     if not splits:
         raise RestorationError(

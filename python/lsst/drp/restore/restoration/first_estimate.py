@@ -18,7 +18,7 @@ import numpy as np
 from ..stack.exposure_stack import ExposureStack
 from ..stack.reference_coadd import naive_mean
 from ..stack.saturated_stars import find_saturated_stars
-from .decoder import FieldDecoder
+from .forward_model import ForwardModel
 from .network_input import MAX_FACTOR, PENALTY, STEPS, starting_image
 from .surrogate import Surrogate
 
@@ -68,14 +68,14 @@ def first_estimate(stack: ExposureStack, *, steps: int = STEPS, penalty: float =
         ),
         stack.median_sigma,
         stack.padding,
-        stack.factor,
+        stack.oversampling,
     )
     latent[~movable] = 0.0
     surrogate.minimize(
-        FieldDecoder(stack),
+        ForwardModel(stack),
         latent,
         movable,
-        steps=steps * stack.factor,
+        steps=steps * stack.oversampling,
         steps_per_gradient=_STEPS_PER_GRADIENT,
         delta=_HUBER_DELTA,
         max_factor=MAX_FACTOR,

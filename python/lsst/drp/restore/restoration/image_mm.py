@@ -124,14 +124,14 @@ class ImageMMTask(pipeBase.Task):
         """
         began = time.perf_counter()
         device = prepare_backend(self.config.computeDevice, n_threads, seed=0)
-        from .decoder import FieldDecoder
+        from .forward_model import ForwardModel
         from .majorize_minimize import coverage, majorize_minimize
 
-        decoder = FieldDecoder(stack)
+        decoder = ForwardModel(stack)
         covered = coverage(stack, decoder) > self.config.minCoverage
-        first = np.where(covered, stack.median_sigma / stack.factor**2, 0.0).astype(np.float32)
+        first = np.where(covered, stack.median_sigma / stack.oversampling**2, 0.0).astype(np.float32)
 
-        def take_steps(decoder: FieldDecoder, latent: np.ndarray) -> Iterator[float]:
+        def take_steps(decoder: ForwardModel, latent: np.ndarray) -> Iterator[float]:
             return majorize_minimize(
                 decoder,
                 latent,
@@ -143,7 +143,7 @@ class ImageMMTask(pipeBase.Task):
 
         def repeat(other: ExposureStack) -> np.ndarray:
             latent = first.copy()
-            for _ in take_steps(FieldDecoder(other), latent):
+            for _ in take_steps(ForwardModel(other), latent):
                 pass
             return latent
 
@@ -174,7 +174,7 @@ class ImageMMTask(pipeBase.Task):
         before = rows[-_CONVERGENCE_STEPS][1] if len(rows) >= _CONVERGENCE_STEPS else np.inf
         return Restoration(
             latent=latent,
-            padding=stack.padding * stack.factor,
+            padding=stack.padding * stack.oversampling,
             converged=bool(before - loss < self.config.minImprovement),
             history=make_history(rows),
             weights={},

@@ -17,17 +17,17 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..stack.exposure_stack import ExposureStack
-from .decoder import FieldDecoder
+from .forward_model import ForwardModel
 
 
-def coverage(stack: ExposureStack, decoder: FieldDecoder) -> np.ndarray:
+def coverage(stack: ExposureStack, decoder: ForwardModel) -> np.ndarray:
     """Tell how well the exposures constrain each latent pixel.
 
     Parameters
     ----------
     stack : `ExposureStack`
         The exposures.
-    decoder : `FieldDecoder`
+    decoder : `ForwardModel`
         Their forward model.
 
     Returns
@@ -41,7 +41,7 @@ def coverage(stack: ExposureStack, decoder: FieldDecoder) -> np.ndarray:
 
 
 def majorize_minimize(
-    decoder: FieldDecoder,
+    decoder: ForwardModel,
     latent: np.ndarray,
     movable: np.ndarray,
     *,
@@ -61,7 +61,7 @@ def majorize_minimize(
 
     Parameters
     ----------
-    decoder : `FieldDecoder`
+    decoder : `ForwardModel`
         Forward model of the exposures.
     latent : `numpy.ndarray`
         Latent image, nJy, shape ``(height + k - 1, width + k - 1)``.

@@ -142,7 +142,7 @@ def matched_stack(stack: ExposureStack, measurable: Measurable) -> ExposureStack
         correlation=np.ones((1, *stack.kernels.shape[1:3]), np.float32),
         cell_shape=stack.cell_shape,
         names=("white-noise coadd",),
-        factor=stack.factor,
+        oversampling=stack.oversampling,
     )
 
 
@@ -198,27 +198,27 @@ class MeasurableTask(pipeBase.Task):
         measurable : `Measurable`
             The image with its noise and PSF.
         """
-        from .decoder import FieldDecoder
+        from .forward_model import ForwardModel
 
         if target_fwhm is None:
             target_fwhm = self.config.targetFwhm
         filters, psf, footprints = self._filters(stack, reference.weights, target_fwhm)
-        model = FieldDecoder(stack)
+        model = ForwardModel(stack)
         # To pixels of the exposures, whatever those of the restored image are.
-        adder = FieldDecoder(stack, kernels=filters, factor=1)
+        adder = ForwardModel(stack, kernels=filters, oversampling=1)
         pad = stack.padding
         patch = (slice(pad, -pad), slice(pad, -pad))
 
-        coverage = FieldDecoder(stack, kernels=footprints, factor=1).adjoint(stack.good)[patch]
+        coverage = ForwardModel(stack, kernels=footprints, oversampling=1).adjoint(stack.good)[patch]
         scale = 1.0 / np.maximum(coverage, np.float32(self.config.minCoverage))
-        image = FieldDecoder(stack, kernels=psf[np.newaxis]).forward(latent)[0]
+        image = ForwardModel(stack, kernels=psf[np.newaxis]).forward(latent)[0]
 
         def residual(rows: slice, columns: slice) -> np.ndarray:
             predicted = model.predict(latent, rows, columns)
             return np.where(stack.good[:, rows, columns], stack.image[:, rows, columns] - predicted, 0.0)
 
         image += adder.adjoint(residual)[patch] * scale
-        squares = FieldDecoder(stack, kernels=filters, factor=1, squared=True)
+        squares = ForwardModel(stack, kernels=filters, oversampling=1, squared=True)
         variance = squares.adjoint(stack.noise_variance)[patch] * scale**2
 
         realizations = []

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from .decoder import PsfDecoder, interleave
+from .forward_model import PsfDecoder, interleave
 
 
 class Interleave(layers.Layer):
@@ -67,7 +67,7 @@ def encoder_margin(kernel_sizes: Sequence[int]) -> int:
 
 
 def build_encoder(
-    n_exposures: int, kernel_sizes: Sequence[int], seed: int, *, n_guides: int = 0, factor: int = 1
+    n_exposures: int, kernel_sizes: Sequence[int], seed: int, *, n_guides: int = 0, oversampling: int = 1
 ) -> keras.Model:
     """Build the encoder ``F`` (figure 2 and section 3.4 of the second paper).
 
@@ -86,7 +86,7 @@ def build_encoder(
     n_guides : `int`, optional
         Number of images of the same sky in other bands that follow the
         exposures.
-    factor : `int`, optional
+    oversampling : `int`, optional
         Latent pixels along each axis in a pixel of the exposures.
 
     Returns
@@ -109,10 +109,10 @@ def build_encoder(
         branch = layers.ReLU(name=f"maps_{size}")(branch)
         maps.append(layers.BatchNormalization(name=f"normalization_{size}")(branch))
     features = layers.Concatenate(name="concatenate")(maps)
-    latent = layers.Conv2D(factor**2, 1, kernel_initializer=init(int(next(seeds))), name="pointwise")(
+    latent = layers.Conv2D(oversampling**2, 1, kernel_initializer=init(int(next(seeds))), name="pointwise")(
         features
     )
-    if factor > 1:
+    if oversampling > 1:
         latent = Interleave(name="interleave")(latent)
     return keras.Model(exposures, layers.ReLU(name="latent")(latent), name="encoder")
 

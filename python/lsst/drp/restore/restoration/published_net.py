@@ -29,7 +29,7 @@ from .divergence import describe_extreme, retry_diverged
 from .restoration import Restoration, StartingPoint
 
 if TYPE_CHECKING:
-    from .crops import FieldInput
+    from .crops import NetworkInput
 
 
 class PublishedNetConfig(pexConfig.Config):
@@ -127,7 +127,7 @@ class PublishedNetTask(pipeBase.Task):
             where an exposure has no good pixel in the encoder's input.
         start : `StartingPoint`, optional
             Its guides are additional channels of the network's input, see
-            `FieldInput`; the rest is not used.
+            `NetworkInput`; the rest is not used.
         n_threads : `int`, optional
             CPU threads to use.
 
@@ -146,8 +146,8 @@ class PublishedNetTask(pipeBase.Task):
         """
         began = time.perf_counter()
         device = prepare_backend(self.config.computeDevice, n_threads, self.config.seed)
-        from .crops import FieldInput
-        from .decoder import FieldDecoder
+        from .crops import NetworkInput
+        from .forward_model import ForwardModel
         from .network import encoder_margin
 
         weights = reference.weights
@@ -156,11 +156,14 @@ class PublishedNetTask(pipeBase.Task):
         if start is not None and start.guides:
             # In pixels of the exposures, and in units of their own noise.
             guides = np.stack(
-                [bin_pixels(guide.latent, stack.factor) / np.float32(guide.noise) for guide in start.guides]
+                [
+                    bin_pixels(guide.latent, stack.oversampling) / np.float32(guide.noise)
+                    for guide in start.guides
+                ]
             )
-        field = FieldInput(stack, weighted_mean(stack, weights), margin, guides=guides)
+        field = NetworkInput(stack, weighted_mean(stack, weights), margin, guides=guides)
         scale = field.scale
-        decoder = FieldDecoder(stack)
+        decoder = ForwardModel(stack)
 
         (encoder, history), n_retries = retry_diverged(
             lambda factor: self._fit(field, device, factor), self.config.divergenceRetryFactor, self.log
@@ -169,7 +172,7 @@ class PublishedNetTask(pipeBase.Task):
         def repeat(other: ExposureStack) -> np.ndarray:
             # It outlives this function: it must not hold the stack.
             fill = weighted_mean(other, weights)
-            return self._restore(encoder, FieldInput(other, fill, margin, scale, guides))
+            return self._restore(encoder, NetworkInput(other, fill, margin, scale, guides))
 
         latent = self._restore(encoder, field)
         loss = decoder.huber_loss(latent, self.config.huberDelta)
@@ -180,7 +183,7 @@ class PublishedNetTask(pipeBase.Task):
             self.log.warning("The restored image describes the exposures worse than an empty one does.")
         return Restoration(
             latent=latent,
-            padding=stack.padding * stack.factor,
+            padding=stack.padding * stack.oversampling,
             # The number of epochs is fixed, not where the loss stops falling.
             converged=False,
             history=history,
@@ -195,7 +198,7 @@ class PublishedNetTask(pipeBase.Task):
             kernels=stack.kernels,
         )
 
-    def _fit(self, field: FieldInput, device: str, factor: float) -> tuple[Any, astropy.table.Table]:
+    def _fit(self, field: NetworkInput, device: str, factor: float) -> tuple[Any, astropy.table.Table]:
         """Build a network and train it, with ``factor`` on the learning rate;
         return the encoder and the history.
         """
@@ -211,7 +214,7 @@ class PublishedNetTask(pipeBase.Task):
             self.config.kernelSizes,
             self.config.seed,
             n_guides=len(field.guides),
-            factor=stack.factor,
+            oversampling=stack.oversampling,
         )
         self.log.info(
             "Fitting %d weights to %d exposures of %dx%d pixels on %s.",
@@ -267,10 +270,10 @@ class PublishedNetTask(pipeBase.Task):
         set_field_statistics(encoder, self.config.kernelSizes, tiles)
         return encoder, table
 
-    def _restore(self, encoder: Any, field: FieldInput) -> np.ndarray:
+    def _restore(self, encoder: Any, field: NetworkInput) -> np.ndarray:
         """Run the encoder over the patch, tile by tile (equation 6)."""
         latent = np.empty(field.stack.latent_shape, dtype=np.float32)
-        factor = field.stack.factor
+        factor = field.stack.oversampling
         for *place, tile in field.tiles(self.config.tileSize):
             rows, cols = (slice(factor * pixels.start, factor * pixels.stop) for pixels in place)
             latent[rows, cols] = np.asarray(encoder(tile, training=False))[0, :, :, 0]

@@ -43,13 +43,13 @@ def matched_residual(stack: ExposureStack, restoration: Restoration, measurable:
         In units of the coadd's standard deviation, shape of the patch; zero
         where the coadd has too few data.
     """
-    from .decoder import FieldDecoder
+    from .forward_model import ForwardModel
 
     matched = matched_stack(stack, measurable)
     kernels = matched.kernels
     if restoration.target_fwhm:
-        kernels = convolution_kernels(kernels, restoration.target_fwhm / stack.factor)
-    predicted = FieldDecoder(dataclasses.replace(matched, kernels=kernels)).forward(restoration.latent)[0]
+        kernels = convolution_kernels(kernels, restoration.target_fwhm / stack.oversampling)
+    predicted = ForwardModel(dataclasses.replace(matched, kernels=kernels)).forward(restoration.latent)[0]
     residual = (matched.image[0] - predicted) / np.sqrt(matched.variance[0])
     return np.where(matched.good[0], residual, np.float32(0.0))
 

@@ -19,7 +19,7 @@ import numpy as np
 import scipy.ndimage
 
 from ..stack.exposure_stack import ExposureStack
-from .decoder import FieldDecoder
+from .forward_model import ForwardModel
 from .restoration import Guide
 
 # Width (sigma, pixels of the exposures) of the window in which a color is
@@ -73,7 +73,7 @@ def share_structure(
 
     The prediction is ``c d``.
     """
-    decoder = FieldDecoder(model)
+    decoder = ForwardModel(model)
     weight = np.where(model.good[0], 1.0 / model.variance[0], 0.0)
     total, norm = image / error**2, 1.0 / error**2
     for guide in guides:
@@ -115,5 +115,5 @@ def _window(values: np.ndarray) -> np.ndarray:
 
 def _on_latent(plane: np.ndarray, model: ExposureStack) -> np.ndarray:
     """Bring a plane on the exposures' pixels to those of the latent image."""
-    fine = plane.repeat(model.factor, axis=0).repeat(model.factor, axis=1)
-    return np.pad(fine, model.padding * model.factor, mode="edge")
+    fine = plane.repeat(model.oversampling, axis=0).repeat(model.oversampling, axis=1)
+    return np.pad(fine, model.padding * model.oversampling, mode="edge")

@@ -17,7 +17,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from .decoder import Blur
+from .forward_model import Blur
 
 ALIGNMENT = 4
 """Pixels that the network's coarsest level averages along each axis: the size

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..stack.coadd_filters import coadd_filters
 from ..stack.exposure_stack import ExposureStack
-from .decoder import FieldDecoder
+from .forward_model import ForwardModel
 
 
 class Surrogate:
@@ -62,8 +62,8 @@ class Surrogate:
                 noise = weights / total * stack.correlation[:, i, j]
                 squares[0, i, j] = np.einsum("t,tyx->yx", noise, of_cell**2)
         self._stack = stack
-        self._decoder = FieldDecoder(stack, kernels=kernels)
-        self._magnitude = FieldDecoder(stack, kernels=np.abs(kernels)) if signed else self._decoder
+        self._decoder = ForwardModel(stack, kernels=kernels)
+        self._magnitude = ForwardModel(stack, kernels=np.abs(kernels)) if signed else self._decoder
         self._squares = squares
 
     def coverage(self) -> np.ndarray:
@@ -88,13 +88,13 @@ class Surrogate:
             the latent image.  It is also the inverse variance of the flux of
             a point source there, as long as pixels are independent.
         """
-        phases = FieldDecoder(self._stack, kernels=self._squares)
+        phases = ForwardModel(self._stack, kernels=self._squares)
         # Rounding errors of the Fourier transforms can be negative.
         return np.maximum(phases.adjoint(self._weight), np.float32(0.0))
 
     def minimize(
         self,
-        decoder: FieldDecoder,
+        decoder: ForwardModel,
         latent: np.ndarray,
         movable: np.ndarray,
         *,
@@ -109,7 +109,7 @@ class Surrogate:
 
         Parameters
         ----------
-        decoder : `FieldDecoder`
+        decoder : `ForwardModel`
             Forward model of the exposures.
         latent : `numpy.ndarray`
             Latent image, nJy, shape ``(height + k - 1, width + k - 1)``,

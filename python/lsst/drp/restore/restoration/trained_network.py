@@ -23,7 +23,7 @@ from keras import ops
 
 from ..stack.exposure_stack import ExposureStack
 from .backend import num_threads
-from .decoder import FieldDecoder
+from .forward_model import ForwardModel
 from .network_input import NO_DATA_NOISE
 from .network_weights import read_weights
 from .sky_network import ALIGNMENT, MARGIN, build_network
@@ -103,15 +103,15 @@ class TrainedNetwork:
         tiles overlap by as much as the network sees: the result does not
         depend on how the patch is cut.
         """
-        fwhm = TARGET_FWHM / matched.factor
-        blur = FieldDecoder(dataclasses.replace(matched, kernels=convolution_kernels(matched.kernels, fwhm)))
+        fwhm = TARGET_FWHM / matched.oversampling
+        blur = ForwardModel(dataclasses.replace(matched, kernels=convolution_kernels(matched.kernels, fwhm)))
         # The adjoint correlates: turned around, it convolves.
         backwards = deconvolution_kernels(matched.kernels, fwhm)[..., ::-1, ::-1]
-        deconvolution = FieldDecoder(dataclasses.replace(matched, kernels=backwards))
+        deconvolution = ForwardModel(dataclasses.replace(matched, kernels=backwards))
         # White noise that a latent pixel would have.
-        unit = np.float32(matched.median_sigma / matched.factor)
+        unit = np.float32(matched.median_sigma / matched.oversampling)
         noise = noise_map(matched, unit)
-        parts = np.float32(matched.factor**2)
+        parts = np.float32(matched.oversampling**2)
         image, error = start, np.zeros_like(start)
         for _ in range(passes):
             residual = matched.image - np.where(matched.good, blur.forward(image), np.float32(0.0))
@@ -173,8 +173,8 @@ def noise_map(matched: ExposureStack, unit: np.float32) -> np.ndarray:
         the latent image.
     """
     sigma = np.sqrt(np.where(matched.good[0], matched.variance[0], np.float32(np.inf)))
-    sigma /= unit * np.float32(matched.factor)
+    sigma /= unit * np.float32(matched.oversampling)
     noise = np.full(matched.latent_shape, np.float32(NO_DATA_NOISE))
-    fine = sigma.repeat(matched.factor, axis=0).repeat(matched.factor, axis=1)
+    fine = sigma.repeat(matched.oversampling, axis=0).repeat(matched.oversampling, axis=1)
     noise[matched.latent_patch] = np.minimum(fine, np.float32(NO_DATA_NOISE))
     return noise

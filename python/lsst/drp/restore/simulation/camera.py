@@ -71,7 +71,7 @@ class SimulatedVisit:
         visit : `int`
             ID of the visit.
         center : `astropy.coordinates.SkyCoord`
-            Centre of the field.
+            Center of the field.
 
         Returns
         -------

@@ -16,7 +16,7 @@ import astropy.table
 import numpy as np
 
 BANDS = ("u", "g", "r", "i", "z", "y")
-"""Bands between which sources have colours, from blue to red."""
+"""Bands between which sources have colors, from blue to red."""
 
 
 class Stream(enum.IntEnum):
@@ -30,7 +30,7 @@ class Stream(enum.IntEnum):
     PSF = 5
     PIXELS = 6
     NOISE = 7
-    COLOUR = 8
+    COLOR = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -74,12 +74,12 @@ class SimulationConfig:
         Radial distortion at the corner of the camera, as a fraction of its
         distance from the axis.
     dither_radius : `float`
-        Visits point at random positions within this distance from the centre
+        Visits point at random positions within this distance from the center
         of the patch, arcsec.
     rotations : `tuple` [`float`, `float`]
         Range of the camera's rotation, degrees.
     psf : `str`
-        How the PSF is modelled and stored: ``piff`` (Moffat with size and
+        How the PSF is modeled and stored: ``piff`` (Moffat with size and
         shape of second order over each detector), ``kernel`` (pixels of first
         order over each detector) or ``gaussian`` (round and constant over each
         detector).
@@ -133,11 +133,11 @@ class SimulationConfig:
         the brighter ones are saturated.
     warps : `bool`
         Whether to write the visits also as warps on the patch's grid.
-    colour : `tuple` [`float`, `float`]
+    color : `tuple` [`float`, `float`]
         Mean and scatter, over the sources, of the magnitudes by which a source
         is brighter in each of the bands u, g, r, i, z and y than in the one
         before.  Magnitudes and fluxes that are configured are those in i.
-        With zeros the sky is grey.  A source has the same colour in every
+        With zeros the sky is grey.  A source has the same color in every
         band that is simulated with the same ``seed`` and catalog.
     catalog : `astropy.table.Table` or `None`
         Sources to draw instead of the random sky (`complete_catalog` says
@@ -192,7 +192,7 @@ class SimulationConfig:
     galaxy_magnitudes: tuple[float, float] = (18.0, 26.5)
     bright_stars: int = 3
     warps: bool = False
-    colour: tuple[float, float] = (0.0, 0.0)
+    color: tuple[float, float] = (0.0, 0.0)
     catalog: astropy.table.Table | None = None
 
     def __post_init__(self) -> None:
@@ -221,10 +221,10 @@ class SimulationConfig:
             problems.append("a Moffat profile with moffat_beta <= 1 has no finite flux")
         if self.noise_seed is not None and self.noise_seed < 0:
             problems.append(f"noise_seed must not be negative, but is {self.noise_seed}")
-        if self.colour[1] < 0:
-            problems.append(f"the scatter of the colours must not be negative, but is {self.colour[1]}")
-        if any(self.colour) and self.band not in BANDS:
-            problems.append(f"with colours, band must be one of {', '.join(BANDS)}, not {self.band!r}")
+        if self.color[1] < 0:
+            problems.append(f"the scatter of the colors must not be negative, but is {self.color[1]}")
+        if any(self.color) and self.band not in BANDS:
+            problems.append(f"with colors, band must be one of {', '.join(BANDS)}, not {self.band!r}")
         if self.unmasked_cosmic_rays > 1:
             problems.append("unmasked_cosmic_rays is a fraction")
         if problems:

@@ -37,7 +37,7 @@ class SimulatedPsf:
     stored : `lsst.images.psfs.PointSpreadFunction`
         What is stored with the image.
     fwhm : `float`
-        FWHM at the centre of the detector before the pixel, detector pixels.
+        FWHM at the center of the detector before the pixel, detector pixels.
     beta : `float` or `None`
         Exponent of the Moffat profile; `None` for a Gaussian.
 

@@ -56,7 +56,7 @@ from .camera import SimulatedCamera, SimulatedVisit
 from .config import SimulationConfig
 from .exposure import SimulatedExposure
 from .psf import SimulatedPsf
-from .sky import colour_catalog, complete_catalog, locate, random_sky
+from .sky import color_catalog, complete_catalog, locate, random_sky
 from .truth import draw_truth
 
 _LOG = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ def simulate_exposures(butler: Butler, config: SimulationConfig) -> SimulationSu
         catalog = random_sky(config, geometry, camera.field_radius)
     else:
         catalog = complete_catalog(config.catalog)
-    colour_catalog(config, catalog)
+    color_catalog(config, catalog)
 
     register_instrument(butler, config.instrument, camera.detectors, {config.physical_filter: config.band})
     ids = range(config.first_visit, config.first_visit + config.n_visits)

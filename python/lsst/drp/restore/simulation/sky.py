@@ -131,7 +131,7 @@ def star_catalog(
 
 
 def random_sky(config: SimulationConfig, geometry: PatchGeometry, radius: float) -> astropy.table.Table:
-    """Draw stars and galaxies at random around the centre of a patch.
+    """Draw stars and galaxies at random around the center of a patch.
 
     Parameters
     ----------
@@ -207,21 +207,21 @@ def random_sky(config: SimulationConfig, geometry: PatchGeometry, radius: float)
     return catalog
 
 
-def colour_catalog(config: SimulationConfig, catalog: astropy.table.Table) -> None:
+def color_catalog(config: SimulationConfig, catalog: astropy.table.Table) -> None:
     """Give sources their fluxes in the band that is simulated.
 
     Parameters
     ----------
     config : `SimulationConfig`
-        Options; see ``colour``.
+        Options; see ``color``.
     catalog : `astropy.table.Table`
         The sources with their fluxes in i.  Changed in place.
     """
-    if not any(config.colour):
+    if not any(config.color):
         return
-    rng = config.generator(Stream.COLOUR)
-    colour = config.colour[0] + config.colour[1] * rng.standard_normal(len(catalog))
-    catalog["flux_nJy"] *= 10 ** (0.4 * colour * (BANDS.index(config.band) - BANDS.index("i")))
+    rng = config.generator(Stream.COLOR)
+    color = config.color[0] + config.color[1] * rng.standard_normal(len(catalog))
+    catalog["flux_nJy"] *= 10 ** (0.4 * color * (BANDS.index(config.band) - BANDS.index("i")))
 
 
 def _magnitudes(

@@ -76,7 +76,7 @@ def coadd_filters(
 
 
 def _transfer(stamps: np.ndarray, grid: int) -> np.ndarray:
-    """Fourier-transform stamps centred on their middle pixel."""
+    """Fourier-transform stamps centered on their middle pixel."""
     size = stamps.shape[-1]
     padded = np.zeros((*stamps.shape[:-2], grid, grid))
     padded[..., :size, :size] = stamps

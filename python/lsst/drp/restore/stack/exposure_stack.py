@@ -38,7 +38,7 @@ class ExposureStack:
         valid measurement and its cell has a PSF kernel.
     kernels : `numpy.ndarray`
         PSF kernels ``f`` by exposure and cell, shape ``(n, cells_y, cells_x,
-        k, k)`` with ``k`` odd, `numpy.float32`, centred on the middle pixel
+        k, k)`` with ``k`` odd, `numpy.float32`, centered on the middle pixel
         and normalized to the total flux of the PSF model: a kernel's sum is
         the fraction of the flux that falls inside of it.  Zero in cells where
         the exposure has none.
@@ -55,7 +55,7 @@ class ExposureStack:
         ``(0, 0)`` and the cells cover the patch exactly.
     names : `tuple` [`str`, ...]
         One label per exposure, for messages.
-    factor : `int`, optional
+    oversampling : `int`, optional
         Pixels of the latent image along each axis in a pixel of the exposures.
 
     Raises
@@ -72,7 +72,7 @@ class ExposureStack:
     correlation: np.ndarray
     cell_shape: tuple[int, int]
     names: tuple[str, ...]
-    factor: int = 1
+    oversampling: int = 1
 
     def __post_init__(self) -> None:
         n, height, width = self.image.shape
@@ -124,14 +124,14 @@ class ExposureStack:
         [`int`, `int`]).
         """
         height, width = self.shape
-        return (height + 2 * self.padding) * self.factor, (width + 2 * self.padding) * self.factor
+        return (height + 2 * self.padding) * self.oversampling, (width + 2 * self.padding) * self.oversampling
 
     @property
     def latent_patch(self) -> tuple[slice, slice]:
         """The pixels of a latent image that are the patch itself (`tuple`
         [`slice`, `slice`]).
         """
-        (height, width), padding = self.latent_shape, self.padding * self.factor
+        (height, width), padding = self.latent_shape, self.padding * self.oversampling
         return slice(padding, height - padding), slice(padding, width - padding)
 
     @property
@@ -139,7 +139,7 @@ class ExposureStack:
         """Which latent pixels of the patch an exposure sees (`numpy.ndarray`
         of `bool`, shape of `latent_patch`).
         """
-        return expand_cells(self.good.any(axis=0), (self.factor, self.factor))
+        return expand_cells(self.good.any(axis=0), (self.oversampling, self.oversampling))
 
     @property
     def has_kernel(self) -> np.ndarray:
@@ -201,7 +201,7 @@ class ExposureStack:
         self.variance[pixels] = np.inf
         self.release()
 
-    def restore(self, pixels: np.ndarray, image: np.ndarray, variance: np.ndarray) -> None:
+    def unreject(self, pixels: np.ndarray, image: np.ndarray, variance: np.ndarray) -> None:
         """Put pixels that were good before `reject` back, in place.
 
         Parameters

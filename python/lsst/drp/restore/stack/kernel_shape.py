@@ -27,7 +27,7 @@ def gaussian_kernel(fwhm: float, size: int = 25) -> np.ndarray:
     Returns
     -------
     kernel : `numpy.ndarray`
-        Kernel centred on its middle pixel, with sum 1, `numpy.float64`, shape
+        Kernel centered on its middle pixel, with sum 1, `numpy.float64`, shape
         ``(size, size)``.
     """
     profile = np.exp(-4.0 * np.log(2.0) * ((np.arange(size) - size // 2) / fwhm) ** 2)
@@ -96,7 +96,7 @@ def fwhm(kernel: np.ndarray) -> float:
     ----------
     kernel : `numpy.ndarray`
         Image of a point source without background, shape ``(h, w)``, with
-        its peak in the middle half of the stamp (off the pixel centre by any
+        its peak in the middle half of the stamp (off the pixel center by any
         fraction).  Pixels further from the peak than 1.5 times the width do
         not matter: other sources may be there.
 
@@ -110,7 +110,7 @@ def fwhm(kernel: np.ndarray) -> float:
 
     Notes
     -----
-    The fit is to the values at the pixel centres, so the width is that of the
+    The fit is to the values at the pixel centers, so the width is that of the
     image as it is, pixel response included, and it is right even where the
     pixels are too coarse for an interpolation of the profile (a Gaussian of
     1.5 pixels, for example, as in restored images).  Widths below half a

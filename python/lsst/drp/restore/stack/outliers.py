@@ -236,7 +236,7 @@ def _mark(
     square = np.ones((3, 3), bool)
     memory_map.release(level)
     for plane in level:
-        # Two pixels far, resampling spreads a cosmic ray over its neighbours.
+        # Two pixels far, resampling spreads a cosmic ray over its neighbors.
         plane[:] = scipy.ndimage.binary_dilation(plane == 2, square, iterations=2, mask=plane > 0)
         memory_map.release(level)
     return level.view(bool)

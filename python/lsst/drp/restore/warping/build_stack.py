@@ -38,7 +38,7 @@ from ..errors import (
 )
 from ..stack.kernel_shape import fwhm
 from .cell_kernels import CellKernels
-from .detector_overlap import Footprint
+from .detector_overlap import DetectorOverlap
 from .patch_geometry import PatchGeometry
 from .stack_builder import StackBuilder
 from .stack_input import StackInput
@@ -161,7 +161,7 @@ class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
         geometry: PatchGeometry,
         band: str,
         *,
-        factor: int = 1,
+        oversampling: int = 1,
         n_beside: int = 0,
     ) -> pipeBase.Struct:
         """Build the stack.
@@ -175,7 +175,7 @@ class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
             The pixel grid of the patch.
         band : `str`
             Name of the band, for messages.
-        factor : `int`, optional
+        oversampling : `int`, optional
             Pixels of the restored image along each axis in a pixel of the
             patch.
         n_beside : `int`, optional
@@ -216,7 +216,7 @@ class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
         self._require_enough(len(visits), where, [])
         footprints = self._check(inputs, geometry)
 
-        on_disk = self._on_disk(len(visits) + n_beside, geometry, factor, where)
+        on_disk = self._on_disk(len(visits) + n_beside, geometry, oversampling, where)
         builder = StackBuilder(geometry, len(visits), self.config.kernelSize, on_disk=on_disk)
         dropped: list[tuple[str, str]] = []
         outside: list[str] = []
@@ -273,7 +273,7 @@ class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
         if reasons:
             self.metadata["dropped"] = reasons
         self._require_enough(builder.n_exposures, where, reasons + outside, n_lost)
-        stack = builder.stack(factor)
+        stack = builder.stack(oversampling)
         seeing = np.array(
             [fwhm(kernels[kernels.any(axis=(-2, -1))].mean(axis=0)) for kernels in stack.kernels]
         )
@@ -306,7 +306,7 @@ class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
             )
         raise pipeBase.NoWorkFound(f"{problem}.{detail}")
 
-    def _on_disk(self, n_visits: int, geometry: PatchGeometry, factor: int, where: str) -> bool:
+    def _on_disk(self, n_visits: int, geometry: PatchGeometry, oversampling: int, where: str) -> bool:
         """Decide whether the pixels of ``n_visits``, those of other bands
         included, are kept in memory or in files.
 
@@ -316,7 +316,7 @@ class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
             Raised if the patch does not fit into ``maxMemory`` either way.
         """
         pixels = geometry.outer_bbox.area
-        least = (_BASE_MEMORY + _MEMORY_PER_PIXEL * factor**2 * pixels) / 2**30
+        least = (_BASE_MEMORY + _MEMORY_PER_PIXEL * oversampling**2 * pixels) / 2**30
         most = least + _MEMORY_PER_EXPOSURE_PIXEL * n_visits * pixels / 2**30
         if least > self.config.maxMemory:
             raise RestorationError(
@@ -339,7 +339,7 @@ class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
         """Return the reader of an input."""
 
     @abc.abstractmethod
-    def _check(self, inputs: list[T], geometry: PatchGeometry) -> Mapping[T, Footprint | None]:
+    def _check(self, inputs: list[T], geometry: PatchGeometry) -> Mapping[T, DetectorOverlap | None]:
         """Find wrong inputs before any pixel is read.
 
         Returns
@@ -354,7 +354,7 @@ class StackTask[T: (VisitInput, WarpInput)](pipeBase.Task, abc.ABC):
         builder: StackBuilder,
         visit_input: T,
         geometry: PatchGeometry,
-        footprints: Mapping[T, Footprint | None],
+        footprints: Mapping[T, DetectorOverlap | None],
     ) -> None:
         """Add one input to the current plane of the stack."""
 
@@ -375,15 +375,15 @@ class BuildStackTask(StackTask[VisitInput]):
 
     def _check(
         self, inputs: list[VisitInput], geometry: PatchGeometry
-    ) -> Mapping[VisitInput, Footprint | None]:
+    ) -> Mapping[VisitInput, DetectorOverlap | None]:
         """Find wrong units and missing mask planes before any pixel is read.
 
         Returns
         -------
-        footprints : `~collections.abc.Mapping` [`VisitInput`, `Footprint`]
+        footprints : `~collections.abc.Mapping` [`VisitInput`, `DetectorOverlap`]
             Where the visit images that were looked at fall on the patch.
         """
-        footprints: dict[VisitInput, Footprint | None] = {}
+        footprints: dict[VisitInput, DetectorOverlap | None] = {}
         for visit_input in inputs:
             try:
                 if visit_input.is_whole:
@@ -396,8 +396,8 @@ class BuildStackTask(StackTask[VisitInput]):
                 continue
         return footprints
 
-    def _check_one(self, visit_input: VisitInput, geometry: PatchGeometry) -> Footprint | None:
-        footprint = Footprint.find(
+    def _check_one(self, visit_input: VisitInput, geometry: PatchGeometry) -> DetectorOverlap | None:
+        footprint = DetectorOverlap.find(
             geometry, visit_input.get("sky_projection"), visit_input.get("bounds"), visit_input.get("bbox")
         )
         if footprint is not None:
@@ -410,7 +410,7 @@ class BuildStackTask(StackTask[VisitInput]):
         builder: StackBuilder,
         visit_input: VisitInput,
         geometry: PatchGeometry,
-        footprints: Mapping[VisitInput, Footprint | None],
+        footprints: Mapping[VisitInput, DetectorOverlap | None],
     ) -> None:
         """Add one visit image to the current plane of the stack."""
         if visit_input in footprints:
@@ -447,7 +447,7 @@ class BuildStackTask(StackTask[VisitInput]):
         builder.add(visit_input, footprint, warped, kernels)
 
     def _draw_kernels(
-        self, visit_input: VisitInput, footprint: Footprint, pixel_map: PixelMap
+        self, visit_input: VisitInput, footprint: DetectorOverlap, pixel_map: PixelMap
     ) -> CellKernels:
         """Draw the PSF in each cell, and tell where it cannot be used."""
         if self.config.psf == "gaussian":
@@ -479,7 +479,7 @@ class BuildStackTask(StackTask[VisitInput]):
             )
         return kernels
 
-    def _good_pixels(self, image: VisitImage, footprint: Footprint) -> np.ndarray:
+    def _good_pixels(self, image: VisitImage, footprint: DetectorOverlap) -> np.ndarray:
         """Return which pixels of an image are valid measurements."""
         planes = list(self.config.badMaskPlanes)
         masked = (image.mask.array & image.mask.schema.bitmask(*planes)).any(axis=-1)

@@ -18,7 +18,7 @@ from lsst.images.psfs import PointSpreadFunction
 
 from ..errors import describe_error
 from ..stack.kernel_shape import gaussian_kernel
-from .detector_overlap import Footprint
+from .detector_overlap import DetectorOverlap
 from .psf_drawing import psf_kernel
 from .warp import PixelMap
 
@@ -54,7 +54,7 @@ class CellKernels:
     def draw(
         cls,
         psf: PointSpreadFunction,
-        footprint: Footprint,
+        footprint: DetectorOverlap,
         pixel_map: PixelMap,
         *,
         size: int,
@@ -67,7 +67,7 @@ class CellKernels:
         psf : `lsst.images.psfs.PointSpreadFunction`
             PSF model.  It is evaluated at the centroid of the covered part of
             each cell.
-        footprint : `Footprint`
+        footprint : `DetectorOverlap`
             Where the visit image falls on the patch.
         pixel_map : `PixelMap`
             Maps the patch to the detector.
@@ -106,12 +106,12 @@ class CellKernels:
         return cls(array=array, fraction=fraction, failures=failures, damaged=damaged)
 
     @classmethod
-    def gaussian(cls, footprint: Footprint, *, size: int, fwhm: float) -> CellKernels:
+    def gaussian(cls, footprint: DetectorOverlap, *, size: int, fwhm: float) -> CellKernels:
         """Draw a round Gaussian in each cell that a visit image covers.
 
         Parameters
         ----------
-        footprint : `Footprint`
+        footprint : `DetectorOverlap`
             Where the visit image falls on the patch.
         size : `int`
             Height and width of the kernels, odd, pixels.

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Footprint",)
+__all__ = ("DetectorOverlap",)
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ import shapely
 
 from lsst.images import Bounds, Box, NoOverlapError, Polygon, Region, SkyProjection, Transform
 
-from .lanczos import FOOTPRINT
+from .lanczos import HALF_WIDTH
 from .patch_geometry import PatchGeometry
 
 # Straight edges are followed through the distortions by points this far apart.
@@ -28,13 +28,13 @@ _MAX_VERTICES = 200
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Footprint:
+class DetectorOverlap:
     """Overlap of a detector's image and a patch.
 
     Parameters
     ----------
     bbox : `lsst.images.Box`
-        Pixels of the tract inside of the patch whose centres may be on the
+        Pixels of the tract inside of the patch whose centers may be on the
         detector.
     detector_bbox : `lsst.images.Box`
         Pixels of the image that these depend on when they are interpolated.
@@ -48,7 +48,7 @@ class Footprint:
         Fraction of each cell of the patch that the overlap covers, shape
         ``(cells_y, cells_x)``.
     overlaps_center : `numpy.ndarray` of `bool`
-        Whether it covers the centre of each cell, same shape.
+        Whether it covers the center of each cell, same shape.
     x, y : `numpy.ndarray`
         Centroids of the covered parts of the cells, pixels of the tract, same
         shape; NaN in cells that are not covered.
@@ -67,7 +67,7 @@ class Footprint:
     @classmethod
     def find(
         cls, geometry: PatchGeometry, sky_projection: SkyProjection, bounds: Bounds, bbox: Box
-    ) -> Footprint | None:
+    ) -> DetectorOverlap | None:
         """Find the overlap of an image and a patch.
 
         Parameters
@@ -83,8 +83,8 @@ class Footprint:
 
         Returns
         -------
-        footprint : `Footprint` or `None`
-            The overlap, or `None` if no pixel of the patch has its centre on
+        footprint : `DetectorOverlap` or `None`
+            The overlap, or `None` if no pixel of the patch has its center on
             the image.
         """
         to_tract = geometry.sky_projection.sky_to_pixel_transform
@@ -111,7 +111,7 @@ class Footprint:
         (left, bottom), (right, top) = points.min(axis=0), points.max(axis=0)
         needed = Box.from_float_bounds(x_min=left, x_max=right, y_min=bottom, y_max=top)
         try:
-            detector_bbox = needed.padded(FOOTPRINT + 1).intersection(bbox)
+            detector_bbox = needed.padded(HALF_WIDTH + 1).intersection(bbox)
         except NoOverlapError:
             return None
 

@@ -12,16 +12,16 @@ by the sum of its weights: a flat image stays flat.
 
 from __future__ import annotations
 
-__all__ = ("FOOTPRINT", "bad_weight", "interpolate", "interpolate_variance", "squared_weight")
+__all__ = ("HALF_WIDTH", "bad_weight", "interpolate", "interpolate_variance", "squared_weight")
 
 import numpy as np
 import scipy.ndimage
 from drizzle.resample import blot_image
 
-FOOTPRINT = 3
+HALF_WIDTH = 3
 """Pixels on each side of a position that its interpolated value depends on."""
 
-_TAPS = np.arange(1 - FOOTPRINT, FOOTPRINT + 1)
+_TAPS = np.arange(1 - HALF_WIDTH, HALF_WIDTH + 1)
 
 # Where less than this of the weight is left there is nothing to interpolate.
 _SMALLEST_NORM = 0.1
@@ -37,7 +37,7 @@ def _weights(phase: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     phase : `numpy.ndarray`
-        Distance of a position from the pixel centre before it, pixels, in
+        Distance of a position from the pixel center before it, pixels, in
         [0, 1], shape ``(n,)``.
 
     Returns
@@ -47,7 +47,7 @@ def _weights(phase: np.ndarray) -> np.ndarray:
         it, shape ``(n, 6)``.
     """
     distance = phase[:, np.newaxis] - _TAPS
-    return np.where(np.abs(distance) < FOOTPRINT, np.sinc(distance) * np.sinc(distance / FOOTPRINT), 0.0)
+    return np.where(np.abs(distance) < HALF_WIDTH, np.sinc(distance) * np.sinc(distance / HALF_WIDTH), 0.0)
 
 
 def _squared_weights() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -87,7 +87,7 @@ def interpolate(
     good : `numpy.ndarray` of `bool`
         Which pixels take part, same shape.
     x, y : `numpy.ndarray`
-        Positions in pixels of the array, whose first pixel has its centre at
+        Positions in pixels of the array, whose first pixel has its center at
         ``(0, 0)``; shape ``(n, m)``.  NaN and positions outside of the array
         are allowed.
 
@@ -102,7 +102,7 @@ def interpolate(
 
     Notes
     -----
-    A missing pixel is thereby replaced by the mean of its neighbours, which
+    A missing pixel is thereby replaced by the mean of its neighbors, which
     is good enough only where it has little weight: see `bad_weight`.
     """
     norm = _blot(good, x, y, "lanczos3")
@@ -128,26 +128,26 @@ def bad_weight(good: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         nearest to the position is among them.
     """
     height, width = good.shape
-    bad = np.pad(~good, FOOTPRINT, constant_values=True)
+    bad = np.pad(~good, HALF_WIDTH, constant_values=True)
     # For each pixel, whether any of the pixels from two before to three after
     # it is bad on both axes, which is the footprint of a position behind it.
-    near_bad = scipy.ndimage.maximum_filter(bad, size=2 * FOOTPRINT, origin=-1)
+    near_bad = scipy.ndimage.maximum_filter(bad, size=2 * HALF_WIDTH, origin=-1)
 
     result = np.ones(x.shape, dtype=np.float32)
     inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
     xi, yi = x[inside], y[inside]
     column, row = np.floor(xi).astype(int), np.floor(yi).astype(int)
-    nearest_is_bad = bad[np.rint(yi).astype(int) + FOOTPRINT, np.rint(xi).astype(int) + FOOTPRINT]
+    nearest_is_bad = bad[np.rint(yi).astype(int) + HALF_WIDTH, np.rint(xi).astype(int) + HALF_WIDTH]
     weight = nearest_is_bad.astype(np.float32)
     # Only the few positions near a bad pixel cost the sum over the footprint.
-    todo = near_bad[row + FOOTPRINT, column + FOOTPRINT] & ~nearest_is_bad
+    todo = near_bad[row + HALF_WIDTH, column + HALF_WIDTH] & ~nearest_is_bad
     column, row = column[todo], row[todo]
     weights_x = np.abs(_weights(xi[todo] - column))
     weights_y = np.abs(_weights(yi[todo] - row))
     total = np.zeros(column.shape)
     for j, dy in enumerate(_TAPS):
         for i, dx in enumerate(_TAPS):
-            total += weights_y[:, j] * weights_x[:, i] * bad[row + dy + FOOTPRINT, column + dx + FOOTPRINT]
+            total += weights_y[:, j] * weights_x[:, i] * bad[row + dy + HALF_WIDTH, column + dx + HALF_WIDTH]
     weight[todo] = total
     result[inside] = weight
     return result

@@ -57,7 +57,7 @@ class PatchGeometry:
 
     @property
     def pixel_scale(self) -> float:
-        """Size of a pixel at the centre of the patch, along x, arcsec
+        """Size of a pixel at the center of the patch, along x, arcsec
         (`float`).
         """
         return pixel_scale(self.sky_projection, self.outer_bbox)
@@ -165,7 +165,7 @@ class PatchGeometry:
             Height and width of a cell, pixels, where the skymap has no cells:
             they must tile the outer box of the patch.  A skymap of cells has
             its own, which also define the outer box here (the border of the
-            outermost cells belongs to their neighbours).
+            outermost cells belongs to their neighbors).
 
         Returns
         -------

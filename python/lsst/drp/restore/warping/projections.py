@@ -100,7 +100,7 @@ def sky_region(sky_projection: SkyProjection, bbox: Box, *, points_per_edge: int
     sky_projection : `lsst.images.SkyProjection`
         Maps pixels to the sky.
     bbox : `lsst.images.Box`
-        The pixels; their outer edges are half a pixel beyond the centres of
+        The pixels; their outer edges are half a pixel beyond the centers of
         the first and the last.
     points_per_edge : `int`, optional
         Points sampled on each edge, so that a distorted edge is followed.

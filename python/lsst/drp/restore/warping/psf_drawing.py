@@ -13,7 +13,7 @@ import numpy as np
 
 from lsst.images.psfs import PointSpreadFunction
 
-from .lanczos import FOOTPRINT, interpolate
+from .lanczos import HALF_WIDTH, interpolate
 
 
 def psf_kernel(
@@ -42,7 +42,7 @@ def psf_kernel(
     Returns
     -------
     kernel : `numpy.ndarray`
-        Kernel centred on its middle pixel, `numpy.float32`, shape ``(size,
+        Kernel centered on its middle pixel, `numpy.float32`, shape ``(size,
         size)``, normalized to the total flux of the model's own image: its
         sum is the fraction of the flux that falls inside of it.
     fraction : `float`
@@ -60,7 +60,7 @@ def psf_kernel(
         raise ValueError(f"The PSF model's image at x={x:.1f}, y={y:.1f} has a sum of {total}.")
     # The stamp's outside is empty sky, not missing data: pad it by more than
     # the interpolation's footprint.
-    border = FOOTPRINT + 1
+    border = HALF_WIDTH + 1
     stamp = np.pad(stamp / total, border)
     offset = np.arange(size) - size // 2
     jacobian = np.asarray(jacobian, dtype=np.float64)

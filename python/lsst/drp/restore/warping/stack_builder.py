@@ -16,7 +16,7 @@ from ..stack.exposure_stack import ExposureStack
 from ..stack.kernel_shape import kernel_moments
 from ..stack.memory_map import release, scratch_array
 from .cell_kernels import CellKernels
-from .detector_overlap import Footprint
+from .detector_overlap import DetectorOverlap
 from .patch_geometry import PatchGeometry
 from .stack_input import StackInput
 from .visit_input import VisitInput
@@ -79,7 +79,7 @@ class StackBuilder:
     def add(
         self,
         visit_input: VisitInput | WarpInput,
-        footprint: Footprint,
+        footprint: DetectorOverlap,
         warped: Warp,
         kernels: CellKernels,
     ) -> None:
@@ -89,7 +89,7 @@ class StackBuilder:
         ----------
         visit_input : `VisitInput` or `WarpInput`
             The visit image or warp.
-        footprint : `Footprint`
+        footprint : `DetectorOverlap`
             Where it falls on the patch.
         warped : `Warp`
             Its pixels on the patch's grid.
@@ -119,7 +119,7 @@ class StackBuilder:
     def _stack_input(
         self,
         visit_input: VisitInput | WarpInput,
-        footprint: Footprint,
+        footprint: DetectorOverlap,
         kernels: CellKernels,
         mine: np.ndarray,
         count: np.ndarray,
@@ -177,12 +177,12 @@ class StackBuilder:
         self._inverse_correlation[:] = 0.0
         release(self._image, self._variance, self._good)
 
-    def stack(self, factor: int = 1) -> ExposureStack:
+    def stack(self, oversampling: int = 1) -> ExposureStack:
         """Return the planes that were kept.
 
         Parameters
         ----------
-        factor : `int`, optional
+        oversampling : `int`, optional
             Latent pixels along each axis in a pixel of the patch.
 
         Returns
@@ -199,5 +199,5 @@ class StackBuilder:
             correlation=self._correlation[:n],
             cell_shape=self._cell_shape,
             names=tuple(self._names),
-            factor=factor,
+            oversampling=oversampling,
         )

@@ -38,7 +38,7 @@ class StackInput:
     overlap_fraction : `numpy.ndarray`
         Fraction of each cell that it covers, shape ``(cells_y, cells_x)``.
     overlaps_center : `numpy.ndarray` of `bool`
-        Whether it covers the centre of each cell, same shape.
+        Whether it covers the center of each cell, same shape.
     unmasked_fraction : `numpy.ndarray`
         Fraction of the pixels of each cell that are its good pixels, same
         shape.

@@ -21,7 +21,7 @@ from ..errors import DamagedInputError, InputError, describe_error
 from ..stack.exposure_stack import expand_cells
 from .build_stack import NotUsableError, OutsideError, StackConfig, StackTask
 from .cell_kernels import CellKernels
-from .detector_overlap import Footprint
+from .detector_overlap import DetectorOverlap
 from .noise_correlation import measure_correlation
 from .patch_geometry import PatchGeometry
 from .stack_builder import StackBuilder
@@ -64,7 +64,7 @@ class StackWarpsTask(StackTask[WarpInput]):
     Unlike `BuildStackTask` it does not know how the pixels were interpolated:
     ``ExposureStack.correlation`` is measured or configured, and the PSF, which
     already contains the interpolation, is drawn at the good pixel of each cell
-    that is nearest to its centre.
+    that is nearest to its center.
     """
 
     ConfigClass: ClassVar = StackWarpsConfig
@@ -76,7 +76,7 @@ class StackWarpsTask(StackTask[WarpInput]):
 
     def _check(
         self, inputs: list[WarpInput], geometry: PatchGeometry
-    ) -> Mapping[WarpInput, Footprint | None]:
+    ) -> Mapping[WarpInput, DetectorOverlap | None]:
         # A warp is read once, whole.
         return {}
 
@@ -85,7 +85,7 @@ class StackWarpsTask(StackTask[WarpInput]):
         builder: StackBuilder,
         visit_input: WarpInput,
         geometry: PatchGeometry,
-        footprints: Mapping[WarpInput, Footprint | None],
+        footprints: Mapping[WarpInput, DetectorOverlap | None],
     ) -> None:
         warp = visit_input.read(self.config.badMaskPlanes)
         # Warps have a border that the patch does not have.
@@ -250,7 +250,7 @@ def _cell_shape(geometry: PatchGeometry) -> tuple[int, int]:
     return shape.y, shape.x
 
 
-def _footprint(geometry: PatchGeometry, bbox: Box, data: np.ndarray) -> Footprint:
+def _footprint(geometry: PatchGeometry, bbox: Box, data: np.ndarray) -> DetectorOverlap:
     """Describe where a warp has data on the patch."""
     height, width = _cell_shape(geometry)
     by_cell = data.reshape(data.shape[0] // height, height, data.shape[1] // width, width)
@@ -258,7 +258,7 @@ def _footprint(geometry: PatchGeometry, bbox: Box, data: np.ndarray) -> Footprin
     y = cells.y.start + height * (np.arange(by_cell.shape[0]) + 0.5) - 0.5
     x = cells.x.start + width * (np.arange(by_cell.shape[2]) + 0.5) - 0.5
     columns, rows = np.meshgrid(x, y)
-    return Footprint(
+    return DetectorOverlap(
         bbox=bbox,
         detector_bbox=bbox,
         sky_projection=geometry.sky_projection,

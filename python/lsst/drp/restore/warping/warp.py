@@ -18,7 +18,7 @@ import scipy.interpolate
 
 from lsst.images import YX, Box, SkyProjection
 
-from .lanczos import FOOTPRINT, bad_weight, interpolate, interpolate_variance, squared_weight
+from .lanczos import HALF_WIDTH, bad_weight, interpolate, interpolate_variance, squared_weight
 
 
 class WarpError(ValueError):
@@ -113,7 +113,7 @@ class PixelMap:
 
         middle = [0.5 * (axis[:-1] + axis[1:]) for axis in nodes]
         x_exact, y_exact = self.exact(*np.meshgrid(middle[1], middle[0]))
-        near = detector_bbox.padded(FOOTPRINT).contains(x=x_exact, y=y_exact)
+        near = detector_bbox.padded(HALF_WIDTH).contains(x=x_exact, y=y_exact)
         error = np.hypot(self._x(*middle) - x_exact, self._y(*middle) - y_exact)
         return float(error[near].max(initial=0.0))
 
@@ -128,7 +128,7 @@ class PixelMap:
         Returns
         -------
         x, y : `numpy.ndarray`
-            Their centres in pixels of the detector, shape of the box.
+            Their centers in pixels of the detector, shape of the box.
         """
         return self._x(box.y.arange, box.x.arange), self._y(box.y.arange, box.x.arange)
 
@@ -306,7 +306,7 @@ def _source_box(x: np.ndarray, y: np.ndarray, bbox: Box) -> Box | None:
     )
     if not inside.any():
         return None
-    margin = FOOTPRINT + 1
+    margin = HALF_WIDTH + 1
     return Box.factory[
         math.floor(y[inside].min()) - margin : math.ceil(y[inside].max()) + margin + 1,
         math.floor(x[inside].min()) - margin : math.ceil(x[inside].max()) + margin + 1,

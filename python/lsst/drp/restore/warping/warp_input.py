@@ -37,7 +37,7 @@ class KernelImages(Protocol):
     """
 
     def compute_kernel_image(self, *, x: float, y: float) -> Image:
-        """Draw the model at a position, centred on pixel (0, 0)."""
+        """Draw the model at a position, centered on pixel (0, 0)."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -278,7 +278,7 @@ class _AfwPsf:
         self._psf = psf
 
     def compute_kernel_image(self, *, x: float, y: float) -> Image:
-        """Draw the model at a position, centred on pixel (0, 0)."""
+        """Draw the model at a position, centered on pixel (0, 0)."""
         from lsst.geom import Point2D
 
         image = self._psf.computeKernelImage(Point2D(x, y))

@@ -315,7 +315,7 @@ class Patch:
         ``restored``, ``unreadable`` (its metrics cannot be read), ``failed``,
         or ``no work`` (there was nothing to restore).
     ra, dec : `float`
-        Centre, degrees; NaN if not known.
+        Center, degrees; NaN if not known.
     values : `dict` [`str`, `float` or `None`]
         The values of `COLUMNS` by name; `None` if the metrics lack one.
     problems : `list` [`str`]
@@ -631,8 +631,8 @@ def _patch(ref: DatasetRef, datasets: dict[str, DatasetRef] | None = None) -> Pa
     data_id = ref.dataId
     ra = dec = math.nan
     if (region := data_id.region) is not None:
-        centre = LonLat(region.getBoundingCircle().getCenter())
-        ra, dec = centre.getLon().asDegrees() % 360.0, centre.getLat().asDegrees()
+        center = LonLat(region.getBoundingCircle().getCenter())
+        ra, dec = center.getLon().asDegrees() % 360.0, center.getLat().asDegrees()
     return Patch(
         skymap=str(data_id["skymap"]),
         tract=int(data_id["tract"]),

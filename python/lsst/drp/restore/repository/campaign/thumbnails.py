@@ -13,7 +13,7 @@ import numpy as np
 import scipy.ndimage
 from PIL import Image, ImageColor
 
-from ...outputs.plot_restoration import _NO_DATA_COLOUR, _block_mean, _noise, _percentile
+from ...outputs.plot_restoration import _NO_DATA_COLOR, _block_mean, _noise, _percentile
 
 # Titles of the panels, from left to right.
 PANELS = ("coadd", "restored", "coadd, enlarged", "restored, enlarged")
@@ -24,9 +24,9 @@ _PANEL = 256
 _GAP = 4
 _ZOOM = 128
 
-_GAP_COLOUR = (255, 255, 255)
+_GAP_COLOR = (255, 255, 255)
 _EMPTY = (32, 32, 32)
-_NO_DATA = ImageColor.getrgb(_NO_DATA_COLOUR)
+_NO_DATA = ImageColor.getrgb(_NO_DATA_COLOR)
 
 
 def draw_thumbnail(reference: np.ndarray | None, restored: np.ndarray | None) -> Image.Image:
@@ -47,7 +47,7 @@ def draw_thumbnail(reference: np.ndarray | None, restored: np.ndarray | None) ->
         coadd: what is brighter in it is bright in the picture.  Pixels without
         data are green.  The first row of the arrays is at the bottom.
     """
-    picture = Image.new("RGB", (len(PANELS) * (_PANEL + _GAP) - _GAP, _PANEL), _GAP_COLOUR)
+    picture = Image.new("RGB", (len(PANELS) * (_PANEL + _GAP) - _GAP, _PANEL), _GAP_COLOR)
     empty = Image.new("RGB", (_PANEL, _PANEL), _EMPTY)
     for k in range(len(PANELS)):
         picture.paste(empty, (k * (_PANEL + _GAP), 0))
@@ -95,10 +95,10 @@ def _bright_region(image: np.ndarray, noise: float) -> tuple[slice, slice]:
     means, size = _block_mean(image, _PANEL)
     light = np.clip(np.nan_to_num(means, nan=0.0) / noise, 0.0, 10.0)
     within = scipy.ndimage.uniform_filter(light, max(_ZOOM // size, 1), mode="constant")
-    centre = np.unravel_index(np.argmax(within), within.shape)
+    center = np.unravel_index(np.argmax(within), within.shape)
     starts = (
         min(max(int(c) * size - _ZOOM // 2, 0), max(extent - _ZOOM, 0))
-        for c, extent in zip(centre, image.shape, strict=True)
+        for c, extent in zip(center, image.shape, strict=True)
     )
     rows, columns = (slice(start, start + _ZOOM) for start in starts)
     return rows, columns

@@ -11,7 +11,7 @@ This module imports Keras; import it inside of the function that needs it.
 
 from __future__ import annotations
 
-__all__ = ("Blur", "FieldDecoder", "PsfDecoder", "interleave")
+__all__ = ("Blur", "ForwardModel", "PsfDecoder", "interleave")
 
 import math
 from collections import deque
@@ -227,7 +227,7 @@ def _factor(kernels_shape: tuple) -> int:
     return math.isqrt(kernels_shape[4]) if len(kernels_shape) == 7 else 1
 
 
-class FieldDecoder:
+class ForwardModel:
     """The forward model of a whole patch and its adjoint, cell by cell.
 
     Parameters
@@ -237,7 +237,7 @@ class FieldDecoder:
     kernels : `numpy.ndarray`, optional
         Kernels to use instead, shape ``(n, cells_y, cells_x, k, k)`` with the
         stack's cells and ``k``, but any ``n``.
-    factor : `int`, optional
+    oversampling : `int`, optional
         Latent pixels along each axis in a pixel, by default the stack's.
     squared : `bool`, optional
         Whether to take the squares of the kernels, as propagation of noise
@@ -255,11 +255,11 @@ class FieldDecoder:
         stack: ExposureStack,
         *,
         kernels: np.ndarray | None = None,
-        factor: int | None = None,
+        oversampling: int | None = None,
         squared: bool = False,
     ) -> None:
         self._stack = stack
-        self._factor = stack.factor if factor is None else factor
+        self._factor = stack.oversampling if oversampling is None else oversampling
         kernels = stack.kernels if kernels is None else kernels
         if self._factor > 1:
             kernels = kernel_phases(kernels, self._factor)

@@ -13,7 +13,7 @@ from lsst.drp.restore.restoration.backend import prepare_backend
 
 prepare_backend("cpu", 2, 0)
 
-from lsst.drp.restore.restoration.decoder import Blur, FieldDecoder, PsfDecoder  # noqa: E402
+from lsst.drp.restore.restoration.forward_model import Blur, ForwardModel, PsfDecoder  # noqa: E402
 
 
 def brute_force(latent: np.ndarray, kernel: np.ndarray) -> np.ndarray:
@@ -69,7 +69,7 @@ def test_blur_adjoint(height: int, width: int, k: int, seed: int) -> None:
 def test_field_uses_the_kernels_of_each_cell() -> None:
     stack, _, _ = star_field(n=2, shape=(64, 64), cell_shape=(32, 32))
     latent = np.random.default_rng(3).normal(size=(88, 88)).astype(np.float32)
-    result = FieldDecoder(stack).forward(latent)
+    result = ForwardModel(stack).forward(latent)
     # Spot checks against the definition, on both sides of the cells' borders.
     for t, y, x in [(0, 0, 0), (1, 31, 31), (0, 31, 32), (1, 32, 31), (1, 63, 63)]:
         kernel = stack.kernels[t, y // 32, x // 32]
@@ -82,7 +82,7 @@ def test_field_adjoint() -> None:
     rng = np.random.default_rng(5)
     latent = rng.normal(size=(88, 120)).astype(np.float32)
     exposures = rng.normal(size=stack.image.shape).astype(np.float32)
-    decoder = FieldDecoder(stack)
+    decoder = ForwardModel(stack)
     forward, backward = decoder.forward(latent), decoder.adjoint(exposures)
     assert np.vdot(forward, exposures.astype(float)) == pytest.approx(
         np.vdot(latent, backward.astype(float)), rel=1e-4, abs=1e-3
@@ -94,20 +94,20 @@ def test_layer_agrees_with_the_field() -> None:
     layer = PsfDecoder()
     kernels = np.moveaxis(stack.kernels, 0, 2)[None]
     result = np.asarray(layer(latent[None, ..., None], kernels))[0]
-    np.testing.assert_allclose(result, FieldDecoder(stack).forward(latent), atol=1e-3)
+    np.testing.assert_allclose(result, ForwardModel(stack).forward(latent), atol=1e-3)
 
 
 def test_missing_kernel_predicts_nothing() -> None:
     stack, latent, _ = star_field(n=2, shape=(64, 64), cell_shape=(32, 32))
     stack.kernels[1, 0, 1] = 0.0
-    result = FieldDecoder(stack).forward(latent)
+    result = ForwardModel(stack).forward(latent)
     assert (result[1, :32, 32:] == 0).all()
     assert result[1, 32:, 32:].any()
 
 
 def test_huber_loss_is_the_definition() -> None:
     stack, latent, _ = star_field(n=2, shape=(64, 64), bad_fraction=0.1)
-    decoder = FieldDecoder(stack)
+    decoder = ForwardModel(stack)
     delta = 1.5
     with np.errstate(invalid="ignore"):
         residual = np.abs(stack.image - decoder.forward(latent)) / np.sqrt(stack.variance)
@@ -124,7 +124,7 @@ def test_threads_change_no_bit() -> None:
     results = []
     for n_threads in (1, 3):
         prepare_backend("cpu", n_threads, seed=0)
-        decoder = FieldDecoder(stack)
+        decoder = ForwardModel(stack)
         # One cell at a time.
         decoder._batch = 1
         results.append(
