@@ -249,10 +249,11 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
         for band in sorted(depths, key=lambda band: -depths[band]):
             seen = tuple(guides) if self.config.shareStructure else ()
             self.log.info(
-                "Band %s: %d exposures, 5 sigma for a point source at %.4g nJy%s.",
+                "Band %s: %d exposures, 5 sigma for a point source at %.4g %s%s.",
                 band,
                 stacks[band].n_exposures,
                 5.0 / np.sqrt(depths[band]) if depths[band] else np.inf,
+                stacks[band].unit,
                 "" if not seen else f", with the structure seen in {', '.join(results)}",
             )
             results[band] = self.restore(stacks[band], n_threads=n_threads, guides=seen, patch=patch + band)
