@@ -141,13 +141,13 @@ def _watch_imagemm(stages: Stages, task: Any) -> None:
     run = task.run
 
     def watched(self: Any, stack: Any, reference: Any, restoration: Any) -> Any:
-        from lsst.drp.restore.restoration.forward_model import ForwardModel
+        from lsst.drp.restore.restoration.likelihood import Likelihood
         from lsst.drp.restore.restoration.majorize_minimize import majorize_minimize
 
         latent = restoration.latent.copy()
         with stages.stage(_IMAGEMM):
             for _ in majorize_minimize(
-                ForwardModel(stack), latent, latent > 0.0, steps=1, delta=2.0, max_factor=4.0
+                Likelihood(stack, delta=2.0), latent, latent > 0.0, steps=1, max_factor=4.0
             ):
                 pass
         return run(self, stack, reference, restoration)

@@ -149,7 +149,7 @@ class AstroClearNetTask(pipeBase.Task):
         began = time.perf_counter()
         device = prepare_backend(self.config.computeDevice, n_threads, seed=0)
         from .first_estimate import first_estimate
-        from .forward_model import ForwardModel
+        from .likelihood import Likelihood
         from .shared_structure import share_structure
         from .trained_network import load_network
 
@@ -180,14 +180,17 @@ class AstroClearNetTask(pipeBase.Task):
 
         predicted, error, latent = restore(sharp, matched, start.latent)
         final = convolution_kernels(stack.kernels, final_fwhm) if blur else kernels
-        decoder, coarse = ForwardModel(sharp), ForwardModel(dataclasses.replace(stack, kernels=final))
+        coarse = dataclasses.replace(stack, kernels=final)
         delta = self.consistency.config.huberDelta
         rows = [
             (step, loss, np.nan, np.nan, time.perf_counter() - began)
             for step, loss in (
-                (0, ForwardModel(stack).huber_loss(start.latent, delta)),
-                (self.config.passes, decoder.huber_loss(predicted, delta)),
-                (self.config.passes + self.consistency.config.gradients, coarse.huber_loss(latent, delta)),
+                (0, Likelihood(stack, delta).huber_loss(start.latent)),
+                (self.config.passes, Likelihood(sharp, delta).huber_loss(predicted)),
+                (
+                    self.config.passes + self.consistency.config.gradients,
+                    Likelihood(coarse, delta).huber_loss(latent),
+                ),
             )
         ]
         self.log.info(

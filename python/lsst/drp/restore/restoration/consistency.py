@@ -103,16 +103,17 @@ class ConsistencyTask(pipeBase.Task):
         exposure with the same second derivative (`Surrogate`), by FISTA (Beck
         and Teboulle 2009) with a diagonal majorizer as the step size.
         """
-        from .forward_model import ForwardModel
+        from .likelihood import Likelihood
         from .surrogate import Surrogate
 
         if not self.config.gradients:
             return predicted
-        decoder, surrogate = ForwardModel(stack), Surrogate(stack, signed=True)
+        likelihood = Likelihood(stack, self.config.huberDelta)
+        surrogate = Surrogate(stack, signed=True)
         sigma = np.float32(self.config.priorScale) * error
         latent = predicted
         for _ in range(self.config.gradients):
-            gradient, weight = decoder.gradient(latent, self.config.huberDelta)
+            gradient, weight = likelihood.gradient(latent)
             # Weights of the robust prior at the image so far, as those of the exposures.
             size = np.abs(latent - predicted) / sigma
             precision = np.minimum(1.0, self.config.priorDelta / np.maximum(size, 1e-6)) / sigma**2

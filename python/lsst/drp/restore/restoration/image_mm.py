@@ -125,25 +125,26 @@ class ImageMMTask(pipeBase.Task):
         began = time.perf_counter()
         device = prepare_backend(self.config.computeDevice, n_threads, seed=0)
         from .forward_model import ForwardModel
-        from .majorize_minimize import coverage, majorize_minimize
+        from .likelihood import Likelihood, coverage
+        from .majorize_minimize import majorize_minimize
 
-        decoder = ForwardModel(stack)
-        covered = coverage(stack, decoder) > self.config.minCoverage
+        model = ForwardModel(stack)
+        likelihood = Likelihood(stack, self.config.huberDelta, model)
+        covered = coverage(stack, model) > self.config.minCoverage
         first = np.where(covered, stack.median_sigma / stack.oversampling**2, 0.0).astype(np.float32)
 
-        def take_steps(decoder: ForwardModel, latent: np.ndarray) -> Iterator[float]:
+        def take_steps(likelihood: Likelihood, latent: np.ndarray) -> Iterator[float]:
             return majorize_minimize(
-                decoder,
+                likelihood,
                 latent,
                 covered,
                 steps=self.config.maxSteps,
-                delta=self.config.huberDelta,
                 max_factor=self.config.maxFactor,
             )
 
         def repeat(other: ExposureStack) -> np.ndarray:
             latent = first.copy()
-            for _ in take_steps(ForwardModel(other), latent):
+            for _ in take_steps(Likelihood(other, self.config.huberDelta), latent):
                 pass
             return latent
 
@@ -156,7 +157,7 @@ class ImageMMTask(pipeBase.Task):
         )
         rows, reported = [], began
         latent = first.copy()
-        for step, loss in enumerate(take_steps(decoder, latent), start=1):
+        for step, loss in enumerate(take_steps(likelihood, latent), start=1):
             now = time.perf_counter()
             rows.append((step, loss, np.nan, np.nan, now - began))
             if now - reported >= self.config.progressInterval:
@@ -169,7 +170,7 @@ class ImageMMTask(pipeBase.Task):
                     step * stack.image.size / (now - began) / 1e6,
                     (self.config.maxSteps - step) * (now - began) / step,
                 )
-        loss = decoder.huber_loss(latent, self.config.huberDelta)
+        loss = likelihood.huber_loss(latent)
         self.log.info("Loss per good pixel: %.5f.", loss)
         before = rows[-_CONVERGENCE_STEPS][1] if len(rows) >= _CONVERGENCE_STEPS else np.inf
         return Restoration(

@@ -147,7 +147,7 @@ class PublishedNetTask(pipeBase.Task):
         began = time.perf_counter()
         device = prepare_backend(self.config.computeDevice, n_threads, self.config.seed)
         from .crops import NetworkInput
-        from .forward_model import ForwardModel
+        from .likelihood import Likelihood
         from .network import encoder_margin
 
         weights = reference.weights
@@ -163,7 +163,7 @@ class PublishedNetTask(pipeBase.Task):
             )
         field = NetworkInput(stack, weighted_mean(stack, weights), margin, guides=guides)
         scale = field.scale
-        decoder = ForwardModel(stack)
+        likelihood = Likelihood(stack, self.config.huberDelta)
 
         (encoder, history), n_retries = retry_diverged(
             lambda factor: self._fit(field, device, factor), self.config.divergenceRetryFactor, self.log
@@ -175,9 +175,9 @@ class PublishedNetTask(pipeBase.Task):
             return self._restore(encoder, NetworkInput(other, fill, margin, scale, guides))
 
         latent = self._restore(encoder, field)
-        loss = decoder.huber_loss(latent, self.config.huberDelta)
+        loss = likelihood.huber_loss(latent)
         # A network that died returns a constant image; the loss tells.
-        dark = decoder.huber_loss(np.zeros_like(latent), self.config.huberDelta)
+        dark = likelihood.huber_loss(np.zeros_like(latent))
         self.log.info("Loss per good pixel: %.5f (%.5f of an empty image).", loss, dark)
         if loss > dark:
             self.log.warning("The restored image describes the exposures worse than an empty one does.")
