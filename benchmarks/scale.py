@@ -140,13 +140,13 @@ def _watch_imagemm(stages: Stages, task: Any) -> None:
     run = task.run
 
     def watched(self: Any, stack: Any, reference: Any, latent: Any, **options: Any) -> Any:
-        from lsst.drp.restore.restoration.forward_model import ForwardModel
+        from lsst.drp.restore.restoration.likelihood import Likelihood
         from lsst.drp.restore.restoration.majorize_minimize import majorize_minimize
 
         image = latent.copy()
         with stages.stage(_IMAGEMM):
             for _ in majorize_minimize(
-                ForwardModel(stack), image, image > 0.0, steps=1, delta=2.0, max_factor=4.0
+                Likelihood(stack, delta=2.0), image, image > 0.0, steps=1, max_factor=4.0
             ):
                 pass
         return run(self, stack, reference, latent, **options)

@@ -16,7 +16,6 @@ import time
 from typing import ClassVar
 
 import numpy as np
-import scipy.fft
 import scipy.ndimage
 import scipy.spatial
 import scipy.stats
@@ -26,6 +25,7 @@ import lsst.pipe.base as pipeBase
 
 from ..stack import memory_map
 from ..stack.exposure_stack import ExposureStack
+from ..stack.subpixel import point_stamp, shift
 from .residuals import matched_residual, scale_residuals
 from .restoration import Restoration
 from .seeds import Seeds
@@ -61,10 +61,6 @@ _SKY_SCALE = 10.0
 _INJECTION_SIGNAL = 50.0
 _INJECTION_SPACING = 50
 _INJECTIONS_PER_CELL = 9
-
-# Taps on each side of the Lanczos kernel that places a point source between
-# pixels.
-_POINT_TAPS = 5
 
 
 # Ratios of a pixel to its stated error between which errors are calibrated
@@ -403,7 +399,7 @@ class CharacterizeTask(pipeBase.Task):
         corners = places + pad - size // 2
         points = np.zeros_like(restoration.latent)
         for (y, x), offset, flux in zip(corners, offsets, fluxes, strict=True):
-            points[y : y + size, x : x + size] += flux * _point(offset, size)
+            points[y : y + size, x : x + size] += flux * point_stamp(offset, size)
         other = dataclasses.replace(stack, image=pixels)
         # It gives back the memory of the pixels that are written.
         for rows, columns, predicted in ForwardModel(other, n_threads=n_threads).predictions(points):
@@ -412,7 +408,7 @@ class CharacterizeTask(pipeBase.Task):
             )
         response = restoration.fitted.restore(other) - restoration.latent
         stamps = np.array([response[y : y + size, x : x + size] for y, x in corners])
-        stamps = _shift(stamps / fluxes[:, np.newaxis, np.newaxis], -offsets)
+        stamps = shift(stamps / fluxes[:, np.newaxis, np.newaxis], -offsets)
 
         number = min(_INJECTIONS_PER_CELL, len(places))
         tree = scipy.spatial.KDTree(places)
@@ -546,33 +542,3 @@ def _point_signal(stack: ExposureStack, n_threads: int) -> tuple[np.ndarray, np.
 def _typical(depth: np.ndarray, stack: ExposureStack) -> float:
     """Return the median depth of the pixels that an exposure sees."""
     return float(np.median(depth[stack.latent_patch][stack.latent_seen]))
-
-
-def _point(offset: np.ndarray, size: int) -> np.ndarray:
-    """Return a point source of flux 1, off the middle of the stamp by a
-    fraction of a pixel in y and x, as a Lanczos kernel: after the convolution
-    with a PSF that is well sampled nobody can tell.
-    """
-    distance = np.arange(size) - size // 2 - np.asarray(offset)[:, np.newaxis]
-    taps = np.sinc(distance) * np.sinc(distance / _POINT_TAPS) * (np.abs(distance) < _POINT_TAPS)
-    taps /= taps.sum(axis=1, keepdims=True)
-    return np.outer(taps[0], taps[1])
-
-
-def _shift(stamps: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Shift stamps ``(n, k, k)`` by fractions of a pixel in y and x, ``(n,
-    2)``, by the Fourier shift theorem.
-    """
-    size = stamps.shape[-1]
-    # Nothing may come in again from the other side.
-    grid = scipy.fft.next_fast_len(size + size // 2, real=True)
-    phase = np.exp(
-        -2j
-        * np.pi
-        * (
-            offsets[:, 0, np.newaxis, np.newaxis] * scipy.fft.fftfreq(grid)[:, np.newaxis]
-            + offsets[:, 1, np.newaxis, np.newaxis] * scipy.fft.rfftfreq(grid)
-        )
-    )
-    shifted = scipy.fft.irfft2(scipy.fft.rfft2(stamps, s=(grid, grid)) * phase, s=(grid, grid))
-    return shifted[:, :size, :size]

@@ -27,9 +27,9 @@ from lsst.utils.logging import LsstLogAdapter
 from ..errors import DivergedError, RestorationError
 from ..stack.exposure_stack import ExposureStack
 from ..stack.reference_coadd import reference_coadd
+from .convolution import Blur
 from .first_estimate import first_estimate
 from .fitting import Batch, History, fit
-from .forward_model import Blur
 from .measurable import MeasurableConfig, MeasurableTask, matched_stack
 from .network import MaskedHuber
 from .network_input import NO_DATA_NOISE, PASSES, frame, turned

@@ -135,7 +135,7 @@ class PublishedNetTask(Restorer):
         """
         began = time.perf_counter()
         from .crops import NetworkInput
-        from .forward_model import ForwardModel
+        from .likelihood import Likelihood
         from .network import encoder_margin
 
         margin = encoder_margin(self.config.kernelSizes)
@@ -164,10 +164,10 @@ class PublishedNetTask(Restorer):
             tile_size=self.config.tileSize,
         )
         latent = fitted.apply(field)
-        model = ForwardModel(stack, n_threads=backend.n_threads)
-        loss = model.huber_loss(latent, self.config.huberDelta)
+        likelihood = Likelihood(stack, self.config.huberDelta, n_threads=backend.n_threads)
+        loss = likelihood.huber_loss(latent)
         # A network that died returns a constant image; the loss tells.
-        dark = model.huber_loss(np.zeros_like(latent), self.config.huberDelta)
+        dark = likelihood.huber_loss(np.zeros_like(latent))
         self.log.info("Loss per good pixel: %.5f (%.5f of an empty image).", loss, dark)
         if loss > dark:
             self.log.warning("The restored image describes the exposures worse than an empty one does.")
