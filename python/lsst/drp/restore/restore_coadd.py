@@ -52,9 +52,10 @@ from .stack.exposure_stack import ExposureStack
 from .stack.reference_coadd import naive_mean, reference_coadd
 from .stack.subtract_sky import SubtractSkyTask
 from .warping.build_stack import BuildStackTask
+from .warping.legacy import coadd_from_afw
 from .warping.patch_geometry import PatchGeometry
+from .warping.stack_input import StackedInputs
 from .warping.stack_warps import StackWarpsTask
-from .warping.warp_input import coadd_from_afw
 
 _LOG = logging.getLogger(__name__)
 
@@ -471,7 +472,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
     def _pack(
         self,
         result: pipeBase.Struct,
-        inputs: pipeBase.Struct,
+        inputs: StackedInputs,
         geometry: PatchGeometry,
         band: str,
         coadd: MaskedImage | None,
@@ -481,8 +482,11 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         fine = geometry.refined(stack.oversampling)
         reference, restoration = result.reference, result.restoration
         if result.kernel_fit is not None:
-            inputs.seeing = result.kernel_fit.fwhm
-            inputs.inputs = [item.with_kernels(stack.kernels[item.exposure]) for item in inputs.inputs]
+            inputs = dataclasses.replace(
+                inputs,
+                seeing=result.kernel_fit.fwhm,
+                inputs=[item.with_kernels(stack.kernels[item.exposure]) for item in inputs.inputs],
+            )
         metrics = measure_metrics(result, stack, geometry=geometry, inputs=inputs, coadd=coadd)
         if result.kernel_fit is not None:
             metrics["kernel_fit"] = result.kernel_fit.metrics(stack.names)
