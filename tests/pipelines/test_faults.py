@@ -332,7 +332,7 @@ def test_damaged_files_cost_their_exposures(campaign: Campaign) -> None:
     assert metrics["n_exposures"] == metrics["n_dropped"] == 2
     assert (
         metrics["dropped"]["SimCam visit 1 detector 0"]
-        == "its file has not the size with which it was written"
+        == "its file does not have the size with which it was written"
     )
     assert metrics["dropped"]["SimCam visit 2 detector 0"].startswith("its file cannot be decoded")
     assert metadata["restoreCoadd:buildStack"]["n_visit_images_damaged"] == 2

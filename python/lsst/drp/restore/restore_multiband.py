@@ -35,6 +35,7 @@ from .stack.depth import point_depth
 from .stack.exposure_stack import ExposureStack
 from .transactions import all_or_nothing
 from .warping.patch_geometry import PatchGeometry
+from .warping.stack_input import StackedInputs
 
 
 class RestoreMultibandCoaddConnections(RestoreCoaddConnections, dimensions=("skymap", "tract", "patch")):
@@ -195,13 +196,13 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
         n_visits = {
             band: len({handle.dataId["visit"] for handle in images}) for band, images in visit_images.items()
         }
-        inputs: dict[str, pipeBase.Struct] = {}
+        inputs: dict[str, StackedInputs] = {}
         reasons = []
         for band, images in visit_images.items():
-            n_beside = sum(n_visits.values()) - n_visits[band]
+            n_others = sum(n_visits.values()) - n_visits[band]
             try:
                 inputs[band] = self._stacker.run(
-                    images, geometry, band, oversampling=factor, n_beside=n_beside
+                    images, geometry, band, oversampling=factor, n_other_exposures=n_others
                 )
             except pipeBase.NoWorkFound as err:
                 self.log.warning("Leaving out band %s: %s", band, err)
