@@ -27,7 +27,9 @@ from repositories import simulate_repository
 from lsst.ctrl.mpexec.cli.pipetask import cli as pipetask
 from lsst.daf.butler import Butler
 from lsst.daf.butler.cli.butler import cli as butler_command
-from lsst.drp.restore.repository.campaign.inspect import COLUMNS, Patch, find_patches, sort_patches
+from lsst.drp.restore.repository.campaign.columns import COLUMNS
+from lsst.drp.restore.repository.campaign.find import find_patches
+from lsst.drp.restore.repository.campaign.patches import Patch, State, sort_patches
 from lsst.drp.restore.repository.campaign.thumbnails import draw_thumbnail
 from lsst.drp.restore.simulation.config import SimulationConfig
 
@@ -123,7 +125,7 @@ def test_worst_patches_come_first_with_the_reasons(repo: Path, tmp_path: Path) -
     assert table["patch"][-1] == 9
     warnings = {row["patch"]: str(row["warnings"]) for row in table}
     assert warnings[6].startswith("failed: initialFwhm has 2 values for 3 exposures")
-    assert warnings[1] == "did not converge; 12% of the pixels contradicted by the exposures"
+    assert warnings[1] == "did not converge; 12% of the pixels inconsistent with the exposures"
     assert warnings[2].startswith("unusually high loss (0.650; median of the band 0.51")
     assert warnings[3] == "12% of the pixels without data; only 1 exposure; 2 visit images could not be used"
     assert warnings[7] == "the loss is not a number"
@@ -265,7 +267,7 @@ def test_page(repo: Path, tmp_path: Path) -> None:
     assert rows[0][1].startswith("tract 0, patch 6, i")
     assert rows[0][2].startswith("failed: initialFwhm")
     warnings = {row[1].split(",")[1]: row[2] for row in rows}
-    assert warnings[" patch 1"] == "did not converge12% of the pixels contradicted by the exposures"
+    assert warnings[" patch 1"] == "did not converge12% of the pixels inconsistent with the exposures"
     # Patch 13 has no images, patch 6 failed.
     assert len(page.images) == 11
     assert next(row for row in rows if "patch 13" in row[1])[3] == "no images"
@@ -432,9 +434,9 @@ def test_thumbnails_of_what_there_is() -> None:
 
 
 def test_order_of_patches_without_anything() -> None:
-    def patch(number: int, state: str = "restored", **values: float | None) -> Patch:
+    def patch(number: int, state: State = State.RESTORED, **values: float | None) -> Patch:
         return Patch(skymap="s", tract=0, patch=number, band="i", run="r", state=state, values=values)
 
-    patches = [patch(1, "no work"), patch(2, loss=None), patch(3, loss=0.5), patch(4, "failed")]
+    patches = [patch(1, State.NO_WORK), patch(2, loss=None), patch(3, loss=0.5), patch(4, State.FAILED)]
     assert [item.patch for item in sort_patches(patches)] == [4, 3, 2, 1]
     assert [item.patch for item in sort_patches(patches, "loss")] == [3, 1, 2, 4]
