@@ -20,9 +20,7 @@ from lsst.daf.butler.cli.utils import ButlerCommand
 _PRINTED = 25
 
 
-@click.command(
-    "inspect-restored", cls=ButlerCommand, short_help="List restored patches, worst first."
-)
+@click.command("inspect-restored", cls=ButlerCommand, short_help="List restored patches, worst first.")
 @repo_argument(required=True)
 @click.argument("collections", nargs=-1)
 @click.option(

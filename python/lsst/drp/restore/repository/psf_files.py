@@ -154,8 +154,8 @@ def _psfex(folder: Path, name: str, bbox: Box) -> PiffWrapper:
             model = galsim.des.DES_PSFEx(hdu)
     except (OSError, KeyError, IndexError, TypeError, ValueError) as error:
         raise ExposureFileError(
-            f"{name}: not a PSFEx model of a PSF that varies only with the position in the image, as made with "
-            "PSFVAR_KEYS X_IMAGE,Y_IMAGE"
+            f"{name}: not a PSFEx model of a PSF that varies only with the position in the image (made with "
+            "PSFVAR_KEYS X_IMAGE,Y_IMAGE)"
         ) from error
     # PSFEx counts the powers of x fastest.
     order = model.fit_order

@@ -50,9 +50,7 @@ class CosmicRays:
     n_unmasked: int
 
     @classmethod
-    def draw(
-        cls, config: SimulationConfig, rng: np.random.Generator, shape: tuple[int, int]
-    ) -> CosmicRays:
+    def draw(cls, config: SimulationConfig, rng: np.random.Generator, shape: tuple[int, int]) -> CosmicRays:
         """Draw the tracks of cosmic rays at random.
 
         Parameters

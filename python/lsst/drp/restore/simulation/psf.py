@@ -17,7 +17,7 @@ from astropy.stats import gaussian_sigma_to_fwhm
 
 from lsst.images.psfs import GaussianPointSpreadFunction, PiffWrapper, PointSpreadFunction
 
-from ..repository.register import kernel_psf
+from ..repository.make_visit_image import kernel_psf
 from .camera import SimulatedCamera, SimulatedVisit
 from .config import Stream
 
