@@ -72,7 +72,7 @@ $(INSTALLED): pyproject.toml
 	    "$$python" -m venv --clear $(VENV) || exit 1; \
 	fi
 	@echo "Installing the package and its dependencies into $(VENV) (a few minutes, about 3 GB)"
-	@$(RUN) -m pip install -qq --disable-pip-version-check --editable '.[bps,docs,simulation,test]'
+	@$(RUN) -m pip install -qq --disable-pip-version-check --editable '.[bps,docs,test]'
 	@touch $@
 
 clean:
