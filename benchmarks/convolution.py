@@ -210,7 +210,7 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     # TensorFlow compiles nothing that has to be deterministic.
     name = "tensorflow.config.experimental.enable_op_determinism"
     with mock.patch(name) if keras.backend.backend() == "tensorflow" else nullcontext():
-        device = prepare_backend(options.device, options.threads, 1)
+        device = prepare_backend(options.device, options.threads).device
     from lsst.drp.restore.restoration.forward_model import Blur
 
     rows = {
