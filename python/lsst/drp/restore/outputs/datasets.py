@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = ("describe_patch", "make_datasets")
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
