@@ -102,7 +102,9 @@ def measure(truth: Any, result: Any) -> dict[str, Any]:
     from .truth import APERTURE
 
     image = result.restoration.image
-    sky = SkyImage(image=image, variance=result.character.variance, kernels=result.character.kernels)
+    sky = SkyImage(
+        image=image, variance=result.characterization.variance, kernels=result.characterization.kernels
+    )
     measurable = SkyImage(
         image=result.measurable.image, variance=result.measurable.variance, kernels=result.measurable.kernels
     )

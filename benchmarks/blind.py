@@ -17,7 +17,7 @@ import dataclasses
 
 import numpy as np
 
-from lsst.drp.restore import ImageMMTask, RestoreCoaddConfig, RestoreCoaddTask
+from lsst.drp.restore import ImageMMTask, RestoreStackConfig, RestoreStackTask
 from lsst.drp.restore.outputs.image_quality import star_fwhm
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.drp.restore.stack.kernel_shape import fwhm, gaussian_kernel
@@ -89,7 +89,7 @@ def measure_blind(field: Field, mode: str, factor: float | None) -> tuple[np.nda
         stars, pixels.
     """
     true = mean_widths(field.stack)
-    config = RestoreCoaddConfig()
+    config = RestoreStackConfig()
     config.restorer.retarget(ImageMMTask)
     config.restorer.maxSteps = 60
     config.restorer.computeDevice = "cpu"
@@ -97,11 +97,12 @@ def measure_blind(field: Field, mode: str, factor: float | None) -> tuple[np.nda
     config.fitKernels.mode = mode
     config.fitKernels.initialFwhm = [float(width * (factor or 0.0)) for width in true]
     stack = start_stack(field, factor)
-    image = RestoreCoaddTask(config=config).restore(stack).restoration.image
+    restored = RestoreStackTask(config=config).restore(stack)
+    image = restored.restoration.image
     stars = field.catalog[field.catalog["role"] == "point"]
     stars = stars[stars["flux_nJy"] > np.median(stars["flux_nJy"])]
     widths = [star_fwhm(image, x, y) for x, y in zip(stars["x"], stars["y"], strict=True)]
-    return mean_widths(stack) / true - 1, float(np.nanmedian(widths))
+    return mean_widths(restored.stack) / true - 1, float(np.nanmedian(widths))
 
 
 def main() -> None:

@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # TensorFlow compiles nothing that has to be deterministic.
     name = "tensorflow.config.experimental.enable_op_determinism"
     with mock.patch(name) if keras.backend.backend() == "tensorflow" else nullcontext():
-        device = prepare_backend(options.device, options.threads, 1)
+        device = prepare_backend(options.device, options.threads).device
     from lsst.drp.restore.restoration.forward_model import Blur
 
     print(f"{keras.backend.backend()} on {device}; median time, ms")

@@ -22,7 +22,7 @@ import numpy as np
 from lsst.drp.restore.outputs.image_quality import psnr, sky_noise
 from lsst.drp.restore.restoration.restoration import Restoration
 from lsst.drp.restore.restoration.target_psf import TARGET_FWHM, convolution_kernels
-from lsst.drp.restore.restore_coadd import RestoreCoaddConfig, RestoreCoaddTask
+from lsst.drp.restore.restore_coadd import RestoreStackConfig, RestoreStackTask
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.drp.restore.stack.reference_coadd import reference_coadd
 
@@ -115,7 +115,7 @@ def measure_decam(half: str, steps: Sequence[int], rate: float) -> Figures:
     fitted, held = HALVES[half]
     sources = source_pixels(reference_coadd(load(fitted)))
     others = load(held)
-    RestoreCoaddTask(config=RestoreCoaddConfig()).sky.run(others)
+    RestoreStackTask(config=RestoreStackConfig()).sky.run(others)
     kernels = dataclasses.replace(others, kernels=convolution_kernels(others.kernels))
 
     def measure(restoration: Restoration) -> dict[str, float]:
@@ -138,14 +138,10 @@ def _measure(
     """Restore exposures with several numbers of steps."""
     figures: Figures = {}
     for number in steps:
-        config = RestoreCoaddConfig()
+        config = RestoreStackConfig()
         config.restorer.update(fineTuneSteps=number, fineTuneRate=rate)
         config.characterize.numRealizations = 2
-        stack = load()
-        copy = dataclasses.replace(
-            stack, image=stack.image.copy(), variance=stack.variance.copy(), good=stack.good.copy()
-        )
-        restoration = RestoreCoaddTask(config=config).restore(copy, n_threads=1).restoration
+        restoration = RestoreStackTask(config=config).restore(load()).restoration
         for label, value in (measure(restoration) | {f"{name}: s": restoration.seconds}).items():
             figures.setdefault(label, {})[number] = value
     return figures
@@ -195,7 +191,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fine_tuning", description=__doc__)
     add = parser.add_argument
-    rate = RestoreCoaddConfig().restorer.fineTuneRate
+    rate = RestoreStackConfig().restorer.fineTuneRate
     add("--steps", type=int, nargs="+", default=[0, 100, 300], help="steps to try; 0 is the shipped network")
     add("--rate", type=float, default=rate, help="learning rate")
     add("--seeds", type=int, nargs="*", default=[102], help="seeds of the simulated fields")

@@ -59,13 +59,13 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import fftconvolve
 
-from lsst.drp.restore.restoration.image_mm import ImageMMTask
+from lsst.drp.restore import ImageMMTask, RestoreStackConfig
 from lsst.drp.restore.restoration.target_psf import convolution_kernels
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.drp.restore.stack.reference_coadd import ReferenceCoadd, reference_coadd, weighted_mean
 
 from .jobs import quiet
-from .methods import default_task
+from .methods import default_task, restore_alone
 from .robust import GAUSSIAN_MEDIAN
 
 DATA_VARIABLE = "DRP_RESTORE_DECAM"
@@ -259,7 +259,7 @@ def measure_half(folder: Path, half: str) -> dict[str, HeldOut]:
     fitted, held = HALVES[half]
     others, stack = load_stack(folder, held), load_stack(folder, fitted)
     reference = reference_coadd(stack)
-    stack.reject(reference.clipped)
+    stack = stack.without(reference.clipped)
     sources = source_pixels(reference)
     figures: dict[str, HeldOut] = {}
 
@@ -273,13 +273,15 @@ def measure_half(folder: Path, half: str) -> dict[str, HeldOut]:
     start = time.perf_counter()
     add("reference coadd", others, weighted_mean(stack, reference.weights), start)
     start = time.perf_counter()
-    restoration = ImageMMTask(config=ImageMMTask.ConfigClass()).run(stack, reference, n_threads=1)
+    config = RestoreStackConfig()
+    config.restorer.retarget(ImageMMTask)
+    restoration = restore_alone(stack, reference, config)
     add("ImageMM", others, predict(restoration.latent, others), start)
     start = time.perf_counter()
     task = default_task()
     result = task.restore(load_stack(folder, fitted), n_threads=1)
     seconds = time.perf_counter()
-    task.sky.run(others)
+    others = task.sky.run(others).stack
     restoration = result.restoration
     if restoration.target_fwhm:
         others = dataclasses.replace(

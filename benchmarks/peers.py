@@ -26,6 +26,7 @@ import scipy.special
 
 from lsst.drp.restore.restoration.backend import prepare_backend
 from lsst.drp.restore.restoration.measurable import MeasurableTask
+from lsst.drp.restore.restoration.seeds import Seeds
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.drp.restore.stack.reference_coadd import ReferenceCoadd
 
@@ -72,11 +73,11 @@ def proper_coadd(stack: ExposureStack, reference: ReferenceCoadd) -> SkyImage:
     -----
     `MeasurableTask` makes it; its stand-in for missing pixels is zero here.
     """
-    prepare_backend("cpu", 1, seed=0)
+    prepare_backend("cpu", 1)
     config = MeasurableTask.ConfigClass()
     config.numNoiseRealizations = 0
     latent = np.zeros(stack.latent_shape, np.float32)
-    result = MeasurableTask(config=config).run(stack, reference, latent, target_fwhm=0.0)
+    result = MeasurableTask(config=config).run(stack, reference, latent, target_fwhm=0.0, seeds=Seeds(0))
     return SkyImage(image=result.image, variance=result.variance, kernels=result.kernels)
 
 
@@ -223,7 +224,7 @@ def scaled_gradient_projection(
     adaptive rule; backtracking makes the objective fall.  That is quadratic:
     along a direction it is known from one product with its second derivative.
     """
-    prepare_backend("cpu", 1, seed=0)
+    prepare_backend("cpu", 1)
     from lsst.drp.restore.restoration.forward_model import ForwardModel
     from lsst.drp.restore.restoration.majorize_minimize import coverage
 

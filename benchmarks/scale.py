@@ -89,14 +89,13 @@ def restore(repo: Path, size: int, visits: int, cores: int) -> dict[str, Stage]:
     """
     quiet()
     stages = Stages()
-    from lsst.drp.restore import restore_coadd
+    from lsst.drp.restore import restore_coadd, restore_stack
     from lsst.drp.restore.detect_sources import DetectRestoredSourcesTask
     from lsst.drp.restore.restoration import first_estimate
     from lsst.drp.restore.restoration.characterize import CharacterizeTask
     from lsst.drp.restore.restoration.consistency import ConsistencyTask
     from lsst.drp.restore.restoration.measurable import MeasurableTask
     from lsst.drp.restore.restoration.trained_network import TrainedNetwork
-    from lsst.drp.restore.restore_coadd import RestoreCoaddTask
     from lsst.drp.restore.stack.subtract_sky import SubtractSkyTask
     from lsst.drp.restore.warping import build_stack
     from lsst.drp.restore.warping.visit_input import VisitInput
@@ -110,13 +109,13 @@ def restore(repo: Path, size: int, visits: int, cores: int) -> dict[str, Stage]:
     stages.watch(build_stack.BuildStackTask, "_draw_kernels", "kernels")
     stages.watch(build_stack.BuildStackTask, "run", "stack")
     stages.watch(SubtractSkyTask, "run", "clip, coadd")
-    stages.watch(restore_coadd, "reference_coadd", "clip, coadd")
+    stages.watch(restore_stack, "reference_coadd", "clip, coadd")
     stages.watch(first_estimate, "first_estimate", "first estimate", whole=True)
     stages.watch(TrainedNetwork, "apply", "network", whole=True)
     stages.watch(ConsistencyTask, "run", "consistency", whole=True)
     stages.watch(MeasurableTask, "run", "measurable", whole=True)
     stages.watch(CharacterizeTask, "run", "characterize", whole=True)
-    stages.watch(RestoreCoaddTask, "_pack", "metrics, figures")
+    stages.watch(restore_coadd, "make_datasets", "metrics, figures")
     stages.watch(QuantumContext, "put", "write", whole=True)
     stages.watch(DetectRestoredSourcesTask, "runQuantum", "source list", whole=True)
     _watch_imagemm(stages, MeasurableTask)
@@ -140,17 +139,17 @@ def _watch_imagemm(stages: Stages, task: Any) -> None:
     """
     run = task.run
 
-    def watched(self: Any, stack: Any, reference: Any, restoration: Any) -> Any:
+    def watched(self: Any, stack: Any, reference: Any, latent: Any, **options: Any) -> Any:
         from lsst.drp.restore.restoration.forward_model import ForwardModel
         from lsst.drp.restore.restoration.majorize_minimize import majorize_minimize
 
-        latent = restoration.latent.copy()
+        image = latent.copy()
         with stages.stage(_IMAGEMM):
             for _ in majorize_minimize(
-                ForwardModel(stack), latent, latent > 0.0, steps=1, delta=2.0, max_factor=4.0
+                ForwardModel(stack), image, image > 0.0, steps=1, delta=2.0, max_factor=4.0
             ):
                 pass
-        return run(self, stack, reference, restoration)
+        return run(self, stack, reference, latent, **options)
 
     task.run = watched
 

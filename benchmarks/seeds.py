@@ -106,16 +106,17 @@ def train(path: Path, log: Path, n_seeds: int) -> SeedResult:
     from lsst.drp.restore.stack.reference_coadd import reference_coadd
 
     from .jobs import quiet
+    from .methods import restore_alone
 
     quiet()
     field, truth = pickle.loads(path.read_bytes())
     task, stack = make_task(0), field.stack
-    task.sky.run(stack)
+    stack = task.sky.run(stack).stack
     reference = reference_coadd(stack, clip_sigma=task.config.clipSigma)
-    stack.reject(reference.clipped)
+    stack = stack.without(reference.clipped)
     restorations = []
     for seed in range(n_seeds):
-        restorations.append(make_task(seed).restorer.run(stack, reference))
+        restorations.append(restore_alone(stack, reference, task.config, seed))
         with log.open("a") as file:
             print(f"seed {seed}: {restorations[-1].loss:.5f}", file=file)
     latent = np.mean([one.latent for one in restorations], axis=0)

@@ -146,9 +146,11 @@ def test_wheel_content(wheel: Path) -> None:
         if path.name != "version.py" and "config" not in path.relative_to(source).parts
     }
     expected |= {
-        str(package / path.name) for suffix in ("html", "npz") for path in source.glob(f"*.{suffix}")
+        str(package / path.relative_to(source))
+        for suffix in ("html", "npz")
+        for path in source.rglob(f"*.{suffix}")
     }
-    assert str(package / "sky_network.npz") in expected
+    assert str(package / "restoration/sky_network.npz") in expected
     for directory, pattern in (("pipelines", "*.yaml"), ("config", "*.py"), ("bps", "*.yaml")):
         expected |= {str(package / path.relative_to(TOP)) for path in (TOP / directory).rglob(pattern)}
     assert files - {str(package / "version.py")} == expected | {str(package / "py.typed")}

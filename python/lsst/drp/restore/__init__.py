@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         DetectRestoredSourcesTask,
     )
     from .errors import InputError, RestorationError
+    from .outputs.restored_stack import RestoredStack
     from .psf_fitting.fit_kernels import FitKernelsConfig, FitKernelsTask
     from .psf_fitting.kernel_fit import KernelFit
     from .restoration.astro_clear_net import AstroClearNetConfig, AstroClearNetTask
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
     from .restoration.published_net import PublishedNetConfig, PublishedNetTask
     from .restoration.restoration import Restoration
     from .restore_arrays import ImageWithPsf, RestoredArrays, restore
-    from .restore_coadd import RestoreCoaddConfig, RestoreCoaddConnections, RestoreCoaddTask
+    from .restore_coadd import RestoreCoaddConfig, RestoreCoaddTask
+    from .restore_coadd_connections import RestoreCoaddConnections
     from .restore_multiband import (
         RestoreMultibandCoaddConfig,
         RestoreMultibandCoaddConnections,
         RestoreMultibandCoaddTask,
     )
+    from .restore_stack import RestoreStackConfig, RestoreStackTask
     from .sources.find_sources import FindSourcesConfig, FindSourcesTask
     from .stack.exposure_stack import ExposureStack
     from .warping.build_stack import BuildStackConfig, BuildStackTask
@@ -72,7 +75,10 @@ __all__ = (
     "RestoreMultibandCoaddConfig",
     "RestoreMultibandCoaddConnections",
     "RestoreMultibandCoaddTask",
+    "RestoreStackConfig",
+    "RestoreStackTask",
     "RestoredArrays",
+    "RestoredStack",
     "StackWarpsConfig",
     "StackWarpsTask",
     "restore",
@@ -107,12 +113,15 @@ _MODULES = {
     "Restoration": "restoration.restoration",
     "RestorationError": "errors",
     "RestoreCoaddConfig": "restore_coadd",
-    "RestoreCoaddConnections": "restore_coadd",
+    "RestoreCoaddConnections": "restore_coadd_connections",
     "RestoreCoaddTask": "restore_coadd",
     "RestoreMultibandCoaddConfig": "restore_multiband",
     "RestoreMultibandCoaddConnections": "restore_multiband",
     "RestoreMultibandCoaddTask": "restore_multiband",
+    "RestoreStackConfig": "restore_stack",
+    "RestoreStackTask": "restore_stack",
     "RestoredArrays": "restore_arrays",
+    "RestoredStack": "outputs.restored_stack",
     "StackWarpsConfig": "warping.stack_warps",
     "StackWarpsTask": "warping.stack_warps",
     "restore": "restore_arrays",

@@ -30,6 +30,7 @@ from lsst.utils.usage import get_peak_mem_usage
 from ..stack.oversampling import bin_pixels
 from ..stack.reference_coadd import constrained_pixels
 from .image_quality import psnr, sharpness, sky_noise, ssim, star_fwhm
+from .restored_stack import RestoredStack
 
 if TYPE_CHECKING:
     from lsst.images import MaskedImage
@@ -50,7 +51,7 @@ _TITLES = {
 
 
 def measure_metrics(
-    result: Struct,
+    result: RestoredStack,
     stack: ExposureStack,
     *,
     geometry: PatchGeometry,
@@ -61,8 +62,8 @@ def measure_metrics(
 
     Parameters
     ----------
-    result : `lsst.pipe.base.Struct`
-        What `RestoreCoaddTask.restore` returned.
+    result : `RestoredStack`
+        The restored exposures.
     stack : `ExposureStack`
         The exposures, with or without the clipped pixels.
     geometry : `PatchGeometry`
@@ -165,12 +166,12 @@ def measure_metrics(
         "kernel_fraction": {"median": float(np.median(fractions)), "lowest": float(fractions.min())},
         "clipped_fraction": n_clipped / max(n_good, 1),
         "no_data_fraction": float((reference.n_exposures == 0).mean()),
-        "pedestal": float(result.character.pedestal),
-        "inconsistent_fraction": float(result.character.inconsistent.mean()),
+        "pedestal": float(result.characterization.pedestal),
+        "inconsistent_fraction": float(result.characterization.inconsistent.mean()),
         "residuals": {
             str(2**scale): {"largest": float(largest), "beyond": int(beyond)}
             for scale, (largest, beyond) in enumerate(
-                zip(result.character.residuals, result.character.beyond, strict=True)
+                zip(result.characterization.residuals, result.characterization.beyond, strict=True)
             )
         },
         "steps": int(restoration.steps),

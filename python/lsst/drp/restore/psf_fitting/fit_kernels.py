@@ -21,8 +21,9 @@ import lsst.pex.config as pexConfig
 import lsst.pipe.base as pipeBase
 
 from ..errors import DivergedError, RestorationError
-from ..restoration.backend import COMPUTE_DEVICES, prepare_backend
+from ..restoration.backend import Backend
 from ..restoration.divergence import retry_diverged
+from ..restoration.seeds import Seeds
 from ..stack.exposure_stack import ExposureStack
 from ..stack.kernel_shape import fwhm, gaussian_kernel
 from ..stack.reference_coadd import ReferenceCoadd, weighted_mean
@@ -127,12 +128,6 @@ class KernelNetworkConfig(pexConfig.Config):
     )
     patience = pexConfig.RangeField(
         dtype=int, doc="Epochs without a better held-out loss after which training stops.", default=3, min=1
-    )
-    seed = pexConfig.RangeField(
-        dtype=int, doc="Seed of the initial weights and of the crops.", default=42, min=0, max=2**31 - 1
-    )
-    computeDevice = pexConfig.ChoiceField[str](
-        doc="Where to compute.", default="auto", allowed=dict(COMPUTE_DEVICES), optional=False
     )
     progressInterval = pexConfig.RangeField(
         dtype=float, doc="Seconds between two progress messages.", default=5.0, min=0.0
@@ -250,18 +245,21 @@ class FitKernelsTask(pipeBase.Task):
     _DefaultName: ClassVar[str] = "fitKernels"
     config: FitKernelsConfig
 
-    def run(self, stack: ExposureStack, reference: ReferenceCoadd, *, n_threads: int = 1) -> KernelFit | None:
+    def run(
+        self, stack: ExposureStack, reference: ReferenceCoadd, *, backend: Backend, seeds: Seeds
+    ) -> KernelFit | None:
         """Fit the kernels.
 
         Parameters
         ----------
         stack : `ExposureStack`
-            The exposures without outliers.  Their kernels are replaced in
-            place.
+            The exposures without outliers.
         reference : `ReferenceCoadd`
             Coadd of the same exposures.
-        n_threads : `int`, optional
-            CPU threads to use.
+        backend : `Backend`
+            Device and threads.
+        seeds : `Seeds`
+            Seeds of the method 'network'.
 
         Returns
         -------
@@ -277,6 +275,7 @@ class FitKernelsTask(pipeBase.Task):
         if self.config.mode == "given":
             return None
         begin = time.perf_counter()
+        stack = dataclasses.replace(stack, kernels=stack.kernels.copy())
         candidates = find_point_sources(
             stack,
             reference,
@@ -306,7 +305,7 @@ class FitKernelsTask(pipeBase.Task):
             start = kernels if self.config.anchor else mean
             kernels, _ = retry_diverged(
                 lambda factor: self._train(
-                    stack, reference, start, variation, anchored, stars, n_threads, factor
+                    stack, reference, start, variation, anchored, stars, seeds, factor
                 ),
                 self.config.network.divergenceRetryFactor,
                 self.log,
@@ -350,7 +349,7 @@ class FitKernelsTask(pipeBase.Task):
             window = (slice(row - half, row + half + 1), slice(column - half, column + half + 1))
             core = (slice(half - 2, half + 3),) * 2
             if stack.good[t][window][core].all():
-                widths.append(fwhm(stack.image[t][window]))
+                widths.append(fwhm(stack.masked_image(*window)[t]))
         measured = np.nanmedian(widths) if np.isfinite(widths).any() else np.median(stars.width)
         return float(np.clip(measured, 1.0, stack.kernel_size / 2))
 
@@ -411,14 +410,14 @@ class FitKernelsTask(pipeBase.Task):
         variation: np.ndarray,
         fit: StarFit | None,
         stars: PointSources,
-        n_threads: int,
+        seeds: Seeds,
         factor: float,
     ) -> np.ndarray:
         """Fit the kernels together with a network (equation 8), with
         ``factor`` on the learning rate; return them, shape ``(n, k, k)``.
         """
         config = self.config.network
-        prepare_backend(config.computeDevice, n_threads, config.seed)
+        seed = seeds.number("kernel fit")
         import keras
 
         from ..restoration.crops import NetworkInput
@@ -434,7 +433,7 @@ class FitKernelsTask(pipeBase.Task):
             build_crop_encoder,
         )
 
-        encoder = build_crop_encoder(stack.n_exposures, config.seed)
+        encoder = build_crop_encoder(stack.n_exposures, seed)
         field = NetworkInput(
             dataclasses.replace(stack, kernels=variation),
             weighted_mean(stack, reference.weights),
@@ -456,7 +455,7 @@ class FitKernelsTask(pipeBase.Task):
             batch_size=1 if whole else config.batchSize,
             validation_fraction=0.0 if whole else config.validationFraction,
             min_good_fraction=0.0 if whole else _MIN_GOOD_FRACTION,
-            seed=config.seed,
+            seed=seed,
         )
         start = np.maximum(start, _FLOOR * start.max(axis=(1, 2), keepdims=True))
         # The prior of the method 'stars', in the units of the loss, which is a mean over good pixels.
@@ -541,6 +540,7 @@ class FitKernelsTask(pipeBase.Task):
             shift = fit.shift
         result = KernelFit(
             start=start,
+            cell_kernels=stack.kernels,
             kernels=kernels,
             start_fwhm=np.array([fwhm(kernel) for kernel in start]),
             fwhm=np.array([fwhm(kernel) for kernel in kernels]),

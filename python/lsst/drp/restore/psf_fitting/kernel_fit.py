@@ -23,6 +23,9 @@ class KernelFit:
     ----------
     start : `numpy.ndarray`
         Kernels at the start, the mean over the cells, shape ``(n, k, k)``.
+    cell_kernels : `numpy.ndarray`
+        The fitted kernels by cell, `numpy.float32`, shape ``(n, cells_y,
+        cells_x, k, k)``.
     kernels : `numpy.ndarray`
         The same of the fitted kernels.
     start_fwhm, fwhm : `numpy.ndarray`
@@ -43,6 +46,7 @@ class KernelFit:
     """
 
     start: np.ndarray
+    cell_kernels: np.ndarray
     kernels: np.ndarray
     start_fwhm: np.ndarray
     fwhm: np.ndarray

@@ -182,8 +182,8 @@ class StarStamps:
         offset = np.arange(size) - half
         rows = (row[:, np.newaxis] + offset)[:, :, np.newaxis]
         columns = (column[:, np.newaxis] + offset)[:, np.newaxis]
-        image = np.moveaxis(stack.image[:, rows, columns], 0, 1).astype(np.float64)
-        variance = np.moveaxis(stack.variance[:, rows, columns], 0, 1).astype(np.float64)
+        image = np.moveaxis(stack.masked_image(rows, columns), 0, 1).astype(np.float64)
+        variance = np.moveaxis(stack.masked_variance(rows, columns), 0, 1).astype(np.float64)
         cells = (row // stack.cell_shape[0], column // stack.cell_shape[1])
         return cls(
             image=image,

@@ -284,8 +284,8 @@ class CropSampler:
         field, stack = self._field, self._field.stack
         image, variance, good, kernels = [], [], [], []
         for crop in crops:
-            image.append(stack.image[crop.pixels])
-            variance.append(stack.variance[crop.pixels])
+            image.append(stack.masked_image(*crop.pixels[1:]))
+            variance.append(stack.masked_variance(*crop.pixels[1:]))
             if self._whole_field:
                 good.append(stack.good[crop.pixels])
                 kernels.append(np.moveaxis(stack.kernels, 0, 2))

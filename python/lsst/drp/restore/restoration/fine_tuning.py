@@ -32,7 +32,8 @@ from .fitting import Batch, History, fit
 from .forward_model import Blur
 from .measurable import MeasurableConfig, MeasurableTask, matched_stack
 from .network import MaskedHuber
-from .network_input import NO_DATA_NOISE, frame, turned
+from .network_input import NO_DATA_NOISE, PASSES, frame, turned
+from .seeds import Seeds
 from .sky_network import ALIGNMENT, Unrolled, build_network
 from .target_psf import FWHM_PER_SIGMA, TARGET_FWHM, convolution_kernels, deconvolution_kernels
 from .trained_network import TrainedNetwork, noise_map
@@ -134,7 +135,7 @@ def fine_tune(
     stacks: Sequence[ExposureStack],
     weights: Sequence[np.ndarray],
     *,
-    passes: int,
+    passes: int = PASSES,
     steps: int,
     rate: float,
     seed: int,
@@ -150,7 +151,7 @@ def fine_tune(
         their pixels, whatever their ``oversampling``.
     weights : `~collections.abc.Sequence` [`numpy.ndarray`]
         The network's weights, for example those of `read_weights`.
-    passes : `int`
+    passes : `int`, optional
         Passes of the network.
     steps : `int`
         Steps of the optimizer.
@@ -346,14 +347,14 @@ def _part(stack: ExposureStack, members: np.ndarray, cells: Sequence[slice]) -> 
 
 def _coadd(stack: ExposureStack) -> tuple[ExposureStack, np.ndarray]:
     """Make the white-noise coadd and the first estimate of exposures, as
-    `RestoreCoaddTask` does.
+    `RestoreStackTask` does.
     """
     reference = reference_coadd(stack)
-    stack.reject(reference.clipped)
+    stack = stack.without(reference.clipped)
     latent = first_estimate(stack)
     config = MeasurableConfig()
     config.numNoiseRealizations = 0
-    measurable = MeasurableTask(config=config).run(stack, reference, latent, target_fwhm=0.0)
+    measurable = MeasurableTask(config=config).run(stack, reference, latent, target_fwhm=0.0, seeds=Seeds(0))
     return matched_stack(stack, measurable), latent
 
 

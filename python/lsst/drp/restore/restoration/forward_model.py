@@ -26,7 +26,6 @@ from scipy.fft import next_fast_len
 
 from ..stack.exposure_stack import ExposureStack
 from ..stack.oversampling import kernel_phases
-from .backend import num_threads
 
 # Latent pixels that one call on a batch of cells may hold for every exposure:
 # bounds the memory of a pass over a patch (16 MiB for each float32 array).
@@ -242,6 +241,8 @@ class ForwardModel:
     squared : `bool`, optional
         Whether to take the squares of the kernels, as propagation of noise
         does.
+    n_threads : `int`, optional
+        CPU threads to use.
 
     Notes
     -----
@@ -257,8 +258,10 @@ class ForwardModel:
         kernels: np.ndarray | None = None,
         oversampling: int | None = None,
         squared: bool = False,
+        n_threads: int = 1,
     ) -> None:
         self._stack = stack
+        self._n_threads = n_threads
         self._factor = stack.oversampling if oversampling is None else oversampling
         kernels = stack.kernels if kernels is None else kernels
         if self._factor > 1:
@@ -388,8 +391,8 @@ class ForwardModel:
         def project(cells: Cells) -> tuple[Any, Any, float]:
             blur = self._blur(cells)
             model = blur.forward(self._cut(latent, cells))
-            image = np.stack([stack.image[:, rows, cols] for _, _, rows, cols in cells])
-            weight = 1.0 / np.stack([stack.variance[:, rows, cols] for _, _, rows, cols in cells])
+            image = np.stack([stack.masked_image(rows, cols) for _, _, rows, cols in cells])
+            weight = 1.0 / np.stack([stack.masked_variance(rows, cols) for _, _, rows, cols in cells])
             size = ops.abs(image - model) * np.sqrt(weight)
             clipped = ops.minimum(size, delta)
             loss = float(ops.sum(clipped * (size - 0.5 * clipped)))
@@ -427,8 +430,8 @@ class ForwardModel:
         def differentiate(cells: Cells) -> tuple[Any, Any]:
             blur = self._blur(cells)
             model = blur.forward(self._cut(latent, cells))
-            image = np.stack([stack.image[:, rows, cols] for _, _, rows, cols in cells])
-            root = np.stack([stack.variance[:, rows, cols] for _, _, rows, cols in cells])
+            image = np.stack([stack.masked_image(rows, cols) for _, _, rows, cols in cells])
+            root = np.stack([stack.masked_variance(rows, cols) for _, _, rows, cols in cells])
             np.sqrt(root, out=root)
             # Zero where a pixel is not good: its variance is infinite.
             np.divide(1.0, root, out=root)
@@ -492,7 +495,7 @@ class ForwardModel:
         stack = self._stack
         for rows, cols, piece in self.predictions(latent):
             # Variance is infinite where a pixel is not good: no loss there.
-            size = np.abs(stack.image[:, rows, cols] - piece) / np.sqrt(stack.variance[:, rows, cols])
+            size = np.abs(stack.masked_image(rows, cols) - piece) / np.sqrt(stack.masked_variance(rows, cols))
             clipped = np.minimum(size, delta)
             total += float(np.sum(clipped * (size - 0.5 * clipped), dtype=np.float64))
         return total / int(np.count_nonzero(stack.good))
@@ -501,17 +504,17 @@ class ForwardModel:
         self, compute: Callable[..., Any], load: Callable[[Cells], Any] | None = None
     ) -> Iterator[tuple[Cells, Any]]:
         """Compute batches of cells side by side, in as many threads as
-        `num_threads` says; yield each with its result, in order.
+        asked for; yield each with its result, in order.
 
         What ``load`` returns for a batch is the second argument of
         ``compute``; it is called in order.
         """
-        with ThreadPoolExecutor(num_threads()) as pool:
+        with ThreadPoolExecutor(self._n_threads) as pool:
             pending: deque[tuple[Cells, Future[Any]]] = deque()
             for cells in self._batches():
                 loaded = () if load is None else (load(cells),)
                 pending.append((cells, pool.submit(compute, cells, *loaded)))
-                if len(pending) > num_threads():
+                if len(pending) > self._n_threads:
                     cells, future = pending.popleft()
                     yield cells, future.result()
             for cells, future in pending:

@@ -36,7 +36,7 @@ def coverage(stack: ExposureStack, decoder: ForwardModel) -> np.ndarray:
         ``sum_t f[t]^T w[t]`` with ``w = m / v``, as a fraction of its median
         over the pixels with data, shape of the latent image.
     """
-    result = decoder.adjoint(lambda rows, columns: 1.0 / stack.variance[:, rows, columns])
+    result = decoder.adjoint(lambda rows, columns: 1.0 / stack.masked_variance(rows, columns))
     return result / np.median(result[stack.latent_patch][stack.latent_seen])
 
 

@@ -22,10 +22,15 @@ import lsst.pipe.base as pipeBase
 from ..stack.coadd_filters import coadd_filters
 from ..stack.exposure_stack import ExposureStack
 from ..stack.reference_coadd import ReferenceCoadd, constrained_pixels
+from .seeds import Seeds
 
-# Fraction of the exposures' weight under a PSF, below which the matched coadd
-# counts as missing.
+# Fraction of the exposures' weight under a PSF below which the white-noise coadd counts as missing, and below
+# which the residuals of the few good pixels are not scaled up further.
 _MIN_COVERAGE = 0.2
+
+# Spatial frequencies of which the exposures pass less than this fraction (squared transfer function relative
+# to frequency 0) are left to the restored image, if a target resolution is asked for.
+_RIDGE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -69,27 +74,9 @@ class MeasurableConfig(pexConfig.Config):
         default=0.0,
         min=0.0,
     )
-    ridge = pexConfig.RangeField(
-        dtype=float,
-        doc="With targetFwhm only: spatial frequencies of which the exposures pass less than this fraction "
-        "(squared transfer function relative to frequency 0) are left to the restored image.",
-        default=1e-4,
-        min=0.0,
-        inclusiveMin=False,
-    )
-    minCoverage = pexConfig.RangeField(
-        dtype=float,
-        doc="Where less than this fraction of the exposures' weight under a PSF is on good pixels, what they "
-        "have beyond the restored image is not scaled up further.",
-        default=0.2,
-        min=0.0,
-        max=1.0,
-        inclusiveMin=False,
-    )
     numNoiseRealizations = pexConfig.RangeField(
         dtype=int, doc="Images of the noise to keep beside the image.", default=1, min=0
     )
-    seed = pexConfig.RangeField(dtype=int, doc="Seed of these.", default=42, min=0, max=2**31 - 1)
 
     def validate(self) -> None:
         """Check that the target resolution is sampled.
@@ -177,7 +164,9 @@ class MeasurableTask(pipeBase.Task):
         reference: ReferenceCoadd,
         latent: np.ndarray,
         *,
+        seeds: Seeds,
         target_fwhm: float | None = None,
+        n_threads: int = 1,
     ) -> Measurable:
         """Make the image.
 
@@ -190,8 +179,12 @@ class MeasurableTask(pipeBase.Task):
         latent : `numpy.ndarray`
             An estimate of the latent image, nJy, which stands in for missing
             pixels.
+        seeds : `Seeds`
+            Seeds of the noise realizations.
         target_fwhm : `float`, optional
             Instead of that of the configuration.
+        n_threads : `int`, optional
+            CPU threads to use.
 
         Returns
         -------
@@ -203,27 +196,28 @@ class MeasurableTask(pipeBase.Task):
         if target_fwhm is None:
             target_fwhm = self.config.targetFwhm
         filters, psf, footprints = self._filters(stack, reference.weights, target_fwhm)
-        model = ForwardModel(stack)
+        model = ForwardModel(stack, n_threads=n_threads)
         # To pixels of the exposures, whatever those of the restored image are.
-        adder = ForwardModel(stack, kernels=filters, oversampling=1)
+        adder = ForwardModel(stack, kernels=filters, oversampling=1, n_threads=n_threads)
         pad = stack.padding
         patch = (slice(pad, -pad), slice(pad, -pad))
 
-        coverage = ForwardModel(stack, kernels=footprints, oversampling=1).adjoint(stack.good)[patch]
-        scale = 1.0 / np.maximum(coverage, np.float32(self.config.minCoverage))
-        image = ForwardModel(stack, kernels=psf[np.newaxis]).forward(latent)[0]
+        shares = ForwardModel(stack, kernels=footprints, oversampling=1, n_threads=n_threads)
+        coverage = shares.adjoint(stack.good)[patch]
+        scale = 1.0 / np.maximum(coverage, np.float32(_MIN_COVERAGE))
+        image = ForwardModel(stack, kernels=psf[np.newaxis], n_threads=n_threads).forward(latent)[0]
 
         def residual(rows: slice, columns: slice) -> np.ndarray:
             predicted = model.predict(latent, rows, columns)
             return np.where(stack.good[:, rows, columns], stack.image[:, rows, columns] - predicted, 0.0)
 
         image += adder.adjoint(residual)[patch] * scale
-        squares = ForwardModel(stack, kernels=filters, oversampling=1, squared=True)
+        squares = ForwardModel(stack, kernels=filters, oversampling=1, squared=True, n_threads=n_threads)
         variance = squares.adjoint(stack.noise_variance)[patch] * scale**2
 
         realizations = []
         for index in range(self.config.numNoiseRealizations):
-            rng = np.random.default_rng((self.config.seed, index))
+            rng = seeds.generator("measurable", index)
 
             def noise(rows: slice, columns: slice, rng: np.random.Generator = rng) -> np.ndarray:
                 sigma = np.sqrt(stack.noise_variance(rows, columns))
@@ -252,7 +246,7 @@ class MeasurableTask(pipeBase.Task):
         for i, j in np.argwhere(weights.any(axis=0)):
             kernels = stack.kernels[:, i, j]
             of_cell, psf[i, j] = coadd_filters(
-                kernels, weights[:, i, j], target_fwhm=target_fwhm, ridge=self.config.ridge
+                kernels, weights[:, i, j], target_fwhm=target_fwhm, ridge=_RIDGE
             )
             filters[:, i, j] = of_cell[:, ::-1, ::-1]
             sums = kernels.sum(axis=(1, 2))

@@ -18,25 +18,27 @@ import astropy.table
 import numpy as np
 
 import lsst.pex.config as pexConfig
-import lsst.pipe.base as pipeBase
 
 from ..errors import DivergedError
 from ..stack.exposure_stack import ExposureStack
 from ..stack.oversampling import bin_pixels
-from ..stack.reference_coadd import ReferenceCoadd, weighted_mean
-from .backend import COMPUTE_DEVICES, prepare_backend
+from ..stack.reference_coadd import weighted_mean
+from .backend import Backend
 from .divergence import describe_extreme, retry_diverged
-from .restoration import Restoration, StartingPoint
+from .restoration import FittedRestorer, Restoration, Restorer, RestorerConfig, StartingPoint
+from .seeds import Seeds
 
 if TYPE_CHECKING:
     from .crops import NetworkInput
 
 
-class PublishedNetConfig(pexConfig.Config):
+class PublishedNetConfig(RestorerConfig):
     """Configuration of `PublishedNetTask`; the defaults are the papers'."""
 
-    fits_weights: ClassVar[bool] = True
-    """Whether the restorer fits weights to each patch."""
+    @property
+    def fits_weights(self) -> bool:
+        """Whether the restorer fits weights to each patch (`bool`)."""
+        return True
 
     # Section 3.4 of the second paper: parallel depthwise convolutions, ReLU,
     # batch normalization, concatenation, a pointwise convolution, ReLU.
@@ -84,24 +86,18 @@ class PublishedNetConfig(pexConfig.Config):
     )
 
     # How it runs.
-    seed = pexConfig.RangeField(
-        dtype=int, doc="Seed of the initial weights.", default=42, min=0, max=2**31 - 1
-    )
     tileSize = pexConfig.RangeField(
         dtype=int,
         doc="Height and width of the tiles of the last pass, pixels: bounds its memory.",
         default=256,
         min=32,
     )
-    computeDevice = pexConfig.ChoiceField[str](
-        doc="Where to compute.", default="auto", allowed=dict(COMPUTE_DEVICES), optional=False
-    )
     progressInterval = pexConfig.RangeField(
         dtype=float, doc="Seconds between two progress messages.", default=5.0, min=0.0
     )
 
 
-class PublishedNetTask(pipeBase.Task):
+class PublishedNetTask(Restorer):
     """Restore a stack of exposures with a network fitted to nothing else."""
 
     ConfigClass = PublishedNetConfig
@@ -109,27 +105,22 @@ class PublishedNetTask(pipeBase.Task):
     config: PublishedNetConfig
 
     def run(
-        self,
-        stack: ExposureStack,
-        reference: ReferenceCoadd,
-        *,
-        start: StartingPoint | None = None,
-        n_threads: int = 1,
+        self, stack: ExposureStack, start: StartingPoint, *, backend: Backend, seeds: Seeds
     ) -> Restoration:
-        """Fit the network and restore the patch.
+        """Fit the network and restore a patch; see `Restorer.run`.
 
         Parameters
         ----------
         stack : `ExposureStack`
             The exposures.
-        reference : `ReferenceCoadd`
-            Coadd of the same exposures.  The mean with its weights stands in
-            where an exposure has no good pixel in the encoder's input.
-        start : `StartingPoint`, optional
-            Its guides are additional channels of the network's input, see
-            `NetworkInput`; the rest is not used.
-        n_threads : `int`, optional
-            CPU threads to use.
+        start : `StartingPoint`
+            The mean with its weights stands in where an exposure has no good
+            pixel in the encoder's input, and its guides are additional
+            channels of this input, see `NetworkInput`.
+        backend : `Backend`
+            Device and threads.
+        seeds : `Seeds`
+            Seeds of the initial weights.
 
         Returns
         -------
@@ -138,22 +129,18 @@ class PublishedNetTask(pipeBase.Task):
 
         Raises
         ------
-        RestorationError
-            Raised if a GPU is asked for and there is none.
         DivergedError
             Raised if the training diverges, also when it is repeated with a
             smaller learning rate.
         """
         began = time.perf_counter()
-        device = prepare_backend(self.config.computeDevice, n_threads, self.config.seed)
         from .crops import NetworkInput
         from .forward_model import ForwardModel
         from .network import encoder_margin
 
-        weights = reference.weights
         margin = encoder_margin(self.config.kernelSizes)
         guides = None
-        if start is not None and start.guides:
+        if start.guides:
             # In pixels of the exposures, and in units of their own noise.
             guides = np.stack(
                 [
@@ -161,23 +148,26 @@ class PublishedNetTask(pipeBase.Task):
                     for guide in start.guides
                 ]
             )
-        field = NetworkInput(stack, weighted_mean(stack, weights), margin, guides=guides)
-        scale = field.scale
-        decoder = ForwardModel(stack)
-
+        field = NetworkInput(stack, weighted_mean(stack, start.weights), margin, guides=guides)
+        seed = seeds.number("published network")
         (encoder, history), n_retries = retry_diverged(
-            lambda factor: self._fit(field, device, factor), self.config.divergenceRetryFactor, self.log
+            lambda factor: self._fit(field, backend.device, seed, factor),
+            self.config.divergenceRetryFactor,
+            self.log,
         )
-
-        def repeat(other: ExposureStack) -> np.ndarray:
-            # It outlives this function: it must not hold the stack.
-            fill = weighted_mean(other, weights)
-            return self._restore(encoder, NetworkInput(other, fill, margin, scale, guides))
-
-        latent = self._restore(encoder, field)
-        loss = decoder.huber_loss(latent, self.config.huberDelta)
+        fitted = FittedEncoder(
+            encoder,
+            weights=start.weights,
+            margin=margin,
+            scale=field.scale,
+            guides=guides,
+            tile_size=self.config.tileSize,
+        )
+        latent = fitted.apply(field)
+        model = ForwardModel(stack, n_threads=backend.n_threads)
+        loss = model.huber_loss(latent, self.config.huberDelta)
         # A network that died returns a constant image; the loss tells.
-        dark = decoder.huber_loss(np.zeros_like(latent), self.config.huberDelta)
+        dark = model.huber_loss(np.zeros_like(latent), self.config.huberDelta)
         self.log.info("Loss per good pixel: %.5f (%.5f of an empty image).", loss, dark)
         if loss > dark:
             self.log.warning("The restored image describes the exposures worse than an empty one does.")
@@ -191,14 +181,16 @@ class PublishedNetTask(pipeBase.Task):
             steps=int(history["step"][-1]),
             n_retries=n_retries,
             loss=loss,
-            device=device,
+            device=backend.device,
             seconds=time.perf_counter() - began,
-            repeat=repeat,
+            fitted=fitted,
             model=stack,
             kernels=stack.kernels,
         )
 
-    def _fit(self, field: NetworkInput, device: str, factor: float) -> tuple[Any, astropy.table.Table]:
+    def _fit(
+        self, field: NetworkInput, device: str, seed: int, factor: float
+    ) -> tuple[Any, astropy.table.Table]:
         """Build a network and train it, with ``factor`` on the learning rate;
         return the encoder and the history.
         """
@@ -212,7 +204,7 @@ class PublishedNetTask(pipeBase.Task):
         encoder = build_encoder(
             stack.n_exposures,
             self.config.kernelSizes,
-            self.config.seed,
+            seed,
             n_guides=len(field.guides),
             oversampling=stack.oversampling,
         )
@@ -230,7 +222,7 @@ class PublishedNetTask(pipeBase.Task):
             batch_size=1,
             validation_fraction=0.0,
             min_good_fraction=0.0,
-            seed=self.config.seed,
+            seed=seed,
         )
         trainer = build_trainer(
             encoder, stack.n_exposures, sampler.context_shape, sampler.kernels_shape, len(field.guides)
@@ -270,12 +262,78 @@ class PublishedNetTask(pipeBase.Task):
         set_field_statistics(encoder, self.config.kernelSizes, tiles)
         return encoder, table
 
-    def _restore(self, encoder: Any, field: NetworkInput) -> np.ndarray:
-        """Run the encoder over the patch, tile by tile (equation 6)."""
+
+class FittedEncoder(FittedRestorer):
+    """The encoder of a patch.
+
+    Parameters
+    ----------
+    encoder : `keras.Model`
+        The encoder.
+    weights : `numpy.ndarray`
+        Weights of the mean that stands in for missing pixels, by cell.
+    margin : `int`
+        Border of the encoder's input, pixels.
+    scale : `float`
+        Unit of the encoder's input and output, nJy.
+    guides : `numpy.ndarray` or `None`
+        Restored images of deeper bands, additional channels of the input.
+    tile_size : `int`
+        Height and width of a tile, pixels.
+    """
+
+    def __init__(
+        self,
+        encoder: Any,
+        *,
+        weights: np.ndarray,
+        margin: int,
+        scale: float,
+        guides: np.ndarray | None,
+        tile_size: int,
+    ) -> None:
+        self._encoder = encoder
+        self._weights = weights
+        self._margin = margin
+        self._scale = scale
+        self._guides = guides
+        self._tile_size = tile_size
+
+    def restore(self, exposures: ExposureStack) -> np.ndarray:
+        """Run the encoder on other pixels; see `FittedRestorer.restore`.
+
+        Parameters
+        ----------
+        exposures : `ExposureStack`
+            The exposures with other pixels.
+
+        Returns
+        -------
+        latent : `numpy.ndarray`
+            The latent image, nJy.
+        """
+        from .crops import NetworkInput
+
+        fill = weighted_mean(exposures, self._weights)
+        return self.apply(NetworkInput(exposures, fill, self._margin, self._scale, self._guides))
+
+    def apply(self, field: NetworkInput) -> np.ndarray:
+        """Run the encoder over the patch, tile by tile (equation 6).
+
+        Parameters
+        ----------
+        field : `NetworkInput`
+            Its input.
+
+        Returns
+        -------
+        latent : `numpy.ndarray`
+            The latent image, nJy.
+        """
         latent = np.empty(field.stack.latent_shape, dtype=np.float32)
         factor = field.stack.oversampling
-        for *place, tile in field.tiles(self.config.tileSize):
+        for *place, tile in field.tiles(self._tile_size):
             rows, cols = (slice(factor * pixels.start, factor * pixels.stop) for pixels in place)
-            latent[rows, cols] = np.asarray(encoder(tile, training=False))[0, :, :, 0]
+            latent[rows, cols] = np.asarray(self._encoder(tile, training=False))[0, :, :, 0]
         latent *= np.float32(field.scale)
         return latent

@@ -41,7 +41,12 @@ _LEAST_ERROR = 0.5
 
 
 def share_structure(
-    image: np.ndarray, error: np.ndarray, model: ExposureStack, guides: Sequence[Guide]
+    image: np.ndarray,
+    error: np.ndarray,
+    model: ExposureStack,
+    guides: Sequence[Guide],
+    *,
+    n_threads: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Combine a network's image with what deeper bands predict.
 
@@ -55,6 +60,8 @@ def share_structure(
         resolution.
     guides : `~collections.abc.Sequence` [`Guide`]
         Restored images of other bands at the same resolution.
+    n_threads : `int`, optional
+        CPU threads to use.
 
     Returns
     -------
@@ -73,13 +80,13 @@ def share_structure(
 
     The prediction is ``c d``.
     """
-    decoder = ForwardModel(model)
+    forward_model = ForwardModel(model, n_threads=n_threads)
     weight = np.where(model.good[0], 1.0 / model.variance[0], 0.0)
     total, norm = image / error**2, 1.0 / error**2
     for guide in guides:
         if guide.error is None:
             continue
-        seen = decoder.forward(guide.latent)[0]
+        seen = forward_model.forward(guide.latent)[0]
         power = _window(weight * seen**2)
         product = _window(weight * seen * model.image[0])
         certain = power > _typical_power(power, product)

@@ -32,6 +32,8 @@ class Surrogate:
     signed : `bool`, optional
         Whether the kernel may be negative somewhere: multiplicative steps
         (`minimize`) need one that is not.
+    n_threads : `int`, optional
+        CPU threads to use.
 
     Notes
     -----
@@ -44,14 +46,14 @@ class Surrogate:
     two exact gradients, which decide where they end.
     """
 
-    def __init__(self, stack: ExposureStack, *, signed: bool = False) -> None:
+    def __init__(self, stack: ExposureStack, *, signed: bool = False, n_threads: int = 1) -> None:
         grid, size = stack.kernels.shape[1:3], stack.kernel_size
         kernels = np.zeros((1, *grid, size, size), np.float32)
         squares = np.zeros_like(kernels)
         self._weight = np.zeros((1, *stack.shape), np.float32)
         for i, j, rows, columns in stack.cells():
             # Zero where a pixel is not good: its variance is infinite.
-            inverse = 1.0 / stack.variance[:, rows, columns]
+            inverse = 1.0 / stack.masked_variance(rows, columns)
             self._weight[0, rows, columns] = inverse.sum(axis=0)
             weights = inverse.mean(axis=(1, 2))
             total = weights.sum()
@@ -62,8 +64,11 @@ class Surrogate:
                 noise = weights / total * stack.correlation[:, i, j]
                 squares[0, i, j] = np.einsum("t,tyx->yx", noise, of_cell**2)
         self._stack = stack
-        self._decoder = ForwardModel(stack, kernels=kernels)
-        self._magnitude = ForwardModel(stack, kernels=np.abs(kernels)) if signed else self._decoder
+        self._n_threads = n_threads
+        self._decoder = ForwardModel(stack, kernels=kernels, n_threads=n_threads)
+        self._magnitude = (
+            ForwardModel(stack, kernels=np.abs(kernels), n_threads=n_threads) if signed else self._decoder
+        )
         self._squares = squares
 
     def coverage(self) -> np.ndarray:
@@ -88,7 +93,7 @@ class Surrogate:
             the latent image.  It is also the inverse variance of the flux of
             a point source there, as long as pixels are independent.
         """
-        phases = ForwardModel(self._stack, kernels=self._squares)
+        phases = ForwardModel(self._stack, kernels=self._squares, n_threads=self._n_threads)
         # Rounding errors of the Fourier transforms can be negative.
         return np.maximum(phases.adjoint(self._weight), np.float32(0.0))
 

@@ -35,7 +35,9 @@ def coadd_filters(
         Full width at half maximum of a Gaussian PSF, pixels; 0 for white
         noise.
     ridge : `float`, optional
-        See ``MeasurableConfig.ridge``.
+        Spatial frequencies of which the exposures pass less than this fraction
+        (squared transfer function relative to frequency 0) are damped; with
+        ``target_fwhm`` only.
 
     Returns
     -------
