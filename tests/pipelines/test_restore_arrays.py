@@ -311,6 +311,20 @@ def test_methods_by_name() -> None:
     assert len(published.history) == 1 and published.image.shape == (40, 40)
 
 
+def test_plot() -> None:
+    arrays = make_arrays(n=3, shape=(60, 50))
+    restored = restore(**arrays, unit="adu", config=image_mm(2, superResolution=2))
+    # All have the same seeing: any one of them, without its background.
+    differences = [np.ptp(restored.exposure - image) for image in arrays["image"]]
+    assert min(differences) < 0.5
+    figure = restored.plot("A field")
+    assert figure.get_suptitle() == "A field"
+    shown = [axes.images[0].get_array() for axes in figure.axes[:4]]
+    assert all(image.shape == (60, 50) for image in shown)
+    np.testing.assert_allclose(shown[2].sum(), np.nansum(restored.image), rtol=1e-5)
+    assert any("adu per pixel" in axes.get_xlabel() for axes in figure.axes)
+
+
 def test_messages_have_the_unit(caplog: pytest.LogCaptureFixture) -> None:
     arrays = make_arrays(shape=(64, 64))
     with caplog.at_level(logging.INFO, logger="lsst"):
