@@ -292,7 +292,7 @@ def test_write_to_a_full_disk_or_to_a_place_that_cannot_be_written(campaign: Cam
 
 def test_diverged_training_was_repeated_once(campaign: Campaign) -> None:
     records = [json.loads(line) for line in campaign.log.read_text().splitlines()]
-    (warning,) = (record for record in records if "Once more, from fresh weights" in record["message"])
+    (warning,) = (record for record in records if "Retrying from fresh weights" in record["message"])
     assert warning["levelname"] == "WARNING"
     assert f"patch: {EXTREME}}}" in warning["MDC"]["LABEL"]
 

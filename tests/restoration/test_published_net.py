@@ -124,7 +124,7 @@ def test_diverged_training_is_an_error(caplog: pytest.LogCaptureFixture) -> None
     with caplog.at_level("WARNING"), pytest.raises(DivergedError, match=message):
         task.run(stack, reference_coadd(stack))
     # It was tried twice.
-    assert caplog.text.count("Once more, from fresh weights and with 0.25 of the learning rate") == 1
+    assert caplog.text.count("Retrying from fresh weights with 0.25 of the learning rate") == 1
 
 
 def test_no_second_try() -> None:

@@ -46,7 +46,7 @@ class ImageWithPsf:
     ----------
     image : `numpy.ndarray`
         Flux per pixel of this image, in the unit of the exposures, shape
-        ``(height, width)``; NaN where no exposure says anything about it.
+        ``(height, width)``; NaN where no exposure constrains it.
     variance : `numpy.ndarray`
         Its variance, that unit squared, same shape.
     psf : `numpy.ndarray`
@@ -208,11 +208,11 @@ def restore(
         PSF kernels, shape ``(n, k, k)``: images of a point source in the
         middle of the middle pixel, ``k`` odd and at most ``kernel_size``; or
         ``(n, cells_y, cells_x, k, k)`` where the PSF varies over the field,
-        which is then divided into so many cells.  A kernel's sum is the fraction of the flux inside of it:
-        sums outside of 0.5 to 1.01 are refused, as nobody could tell what
-        fluxes would mean, unless ``normalize_psf`` is set.  Smaller kernels
-        are padded with zeros.  A kernel of nothing but zeros or NaN says that
-        the exposure has no PSF in the cell: its pixels there are bad.
+        which is then divided into so many cells.  The sum of a kernel is the
+        fraction of the flux inside of it: sums outside of 0.5 to 1.01 are
+        refused, as fluxes would not be defined, unless ``normalize_psf`` is
+        set.  Smaller kernels are padded with zeros.  Where a kernel is zero or
+        NaN everywhere, the exposure has no PSF: its pixels there are bad.
     mask : array_like, optional
         Same shape, `bool`: `True` where a pixel is **bad** (cosmic ray,
         saturated, dead, outside of the detector).  By default there are
@@ -227,8 +227,8 @@ def restore(
         Configuration; or the values of some of its fields by name, as
         ``{"targetFwhm": 2.5}``, which are set after those of the method.
     cell_size : `int`, optional
-        Height and width of a cell, pixels: PSFs, weights and what is stated
-        about the results are constant in a cell.  By default cells are the
+        Height and width of a cell, pixels: PSFs and weights are constant in a
+        cell.  By default cells are the
         largest that divide the field evenly, up to 150 pixels, or those of
         ``psf``.
     normalize_psf : `bool`, optional
@@ -253,7 +253,7 @@ def restore(
     Returns
     -------
     restored : `RestoredArrays`
-        The restored image and what is known about it, cut to the size of the
+        The restored image, its uncertainty and its PSF, cut to the size of the
         exposures.  Arrays are `numpy.float32`, or `numpy.float64` in units in
         which the noise is below 1e-4 or above 1e4.
 
@@ -270,7 +270,7 @@ def restore(
     Notes
     -----
     Exposures without a good pixel are left out, with a warning.  Progress and
-    what is done about bad pixels go to the logger ``lsst`` of `logging`.
+    the treatment of bad pixels are reported to the logger ``lsst`` of `logging`.
     """
     config = _make_config(method, config, seed)
     stacked = stack_arrays(
@@ -293,7 +293,7 @@ def restore(
 def _make_config(
     method: str, config: RestoreStackConfig | Mapping[str, Any] | None, seed: int | None
 ) -> RestoreStackConfig:
-    """Return a checked configuration that is nobody else's."""
+    """Return a checked copy of the configuration."""
     if method not in METHODS:
         raise InputError(f"There is no method {method!r}: choose one of {', '.join(METHODS)}.")
     result: Any = RestoreStackConfig()

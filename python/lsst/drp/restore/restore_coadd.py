@@ -40,7 +40,7 @@ class RestoreCoaddConfig(
     """
 
     inputType = pexConfig.ChoiceField[str](
-        doc="What is restored.",
+        doc="Input datasets.",
         default="visit_image",
         allowed={
             "visit_image": "Visit images, which are warped here.",
@@ -140,7 +140,7 @@ class RestoreCoaddTask(RestoreStackTask, pipeBase.PipelineTask):
 
     @property
     def _input_name(self) -> str:
-        """Connection with what is restored."""
+        """Name of the connection with the input datasets."""
         return "direct_warps" if self.config.inputType == "direct_warp" else "visit_images"
 
     @property

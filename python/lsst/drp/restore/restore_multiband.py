@@ -91,7 +91,7 @@ class RestoreMultibandCoaddConfig(RestoreCoaddConfig, pipelineConnections=Restor
         doc="Bands to restore; empty for all that the patch has visit images of.", default=[]
     )
     shareStructure = pexConfig.Field[bool](
-        doc="Guide the restoration of a band by the restored images of the bands that are deeper. False "
+        doc="Constrain the restoration of a band by the restored images of deeper bands. False "
         "restores band by band.",
         default=True,
     )
@@ -103,13 +103,13 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
     Notes
     -----
     The deepest band is restored as `RestoreCoaddTask` does it.  Every other
-    band is restored with the images of the bands that are deeper as guides:
+    band is constrained by the restored images of deeper bands:
     `share_structure` for the default, input channels for `PublishedNetTask`.
     All exposures of all bands are in memory, or in temporary files, at the
     same time.
 
-    What `CharacterizeTask` states of a band takes the deeper bands' images for
-    given: their noise is not part of the variance.
+    The variance of a band does not include the noise of the deeper bands'
+    images.
     """
 
     ConfigClass = RestoreMultibandCoaddConfig
@@ -179,7 +179,7 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
         Returns
         -------
         outputs : `dict` [`str`, `lsst.pipe.base.Struct`]
-            What `RestoreCoaddTask.run` returns, by band; without the bands
+            Output datasets as of `RestoreCoaddTask.run`, by band; without the bands
             that have too few visit images.
 
         Raises

@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What a restored image is worth: its variance, its PSF, and where not to
+"""Uncertainty, PSF and quality mask of a restored image: its variance, and where not to
 trust it, measured by restoring noise and point sources that are known.
 """
 
@@ -36,11 +36,11 @@ from .target_psf import target_kernel
 _GROWTH = 3
 
 # Smallest standard deviation that is stated, in units of the median sigma of
-# the exposures: weights must be finite even where the image is always dark.
+# the exposures: weights must be finite even where the image is always zero.
 _SMALLEST_SIGMA = 1e-3
 
 # Fraction of the weight of the smoothing kernel that must be on good pixels
-# for an exposure to have a say in whether the exposures agree.
+# for an exposure to count in the test of consistency.
 _MIN_WEIGHT = 0.2
 
 # Smallest depth at which point sources are injected, as a fraction of the
@@ -97,7 +97,7 @@ class Characterization:
         errors of PSF models and of registration.
     pedestal : `float`
         Mean level of the latent image in empty sky due to noise alone, nJy
-        per pixel: what non-negativity adds.
+        per pixel: the bias of non-negativity.
     residuals : `numpy.ndarray`
         Largest residual of the white-noise coadd by starlet scale, in units of
         its standard deviation there, shape ``(5,)``.
@@ -126,7 +126,7 @@ class CharacterizeConfig(pexConfig.Config):
         min=2,
     )
     numNoiseRealizations = pexConfig.RangeField(
-        dtype=int, doc="How many images of the noise to keep beside the image.", default=1, min=0
+        dtype=int, doc="Noise realizations that are stored with the image.", default=1, min=0
     )
     residualLimit = pexConfig.RangeField(
         dtype=float,
@@ -165,7 +165,7 @@ class CharacterizeTask(pipeBase.Task):
     Notes
     -----
     All of it is measured with ``Restoration.fitted``: the restorer as it was
-    fitted, on other pixels.  What a new fit would change is not included.
+    fitted, on other pixels.  The scatter of the fit itself is not included.
 
     **Variance.**  A parametric bootstrap: the restored image is taken for the
     true sky, exposures of it (or, for the trained network, their white-noise
@@ -175,15 +175,15 @@ class CharacterizeTask(pipeBase.Task):
     Where a network states an error for each pixel, the mean squared errors of
     the draws say by which factor it is wrong: around each pixel on sources,
     and in empty sky as a function of the pixel's ratio of signal to stated
-    error.  They contain what the restoration loses of faint sources, as well
-    as the noise.  The result is averaged over the PSF.
+    error.  They contain the lost flux of faint sources as well as the
+    noise.  The result is averaged over the PSF.
 
-    Of an image of points, only what is significant  is taken for
+    Of an image of points, only light that is significant is taken for
     the sky: its own noise must not be part of it, or empty sky would have it
     twice.  The scatter of a few draws is itself noisy.  It is averaged over a
     wide Gaussian in empty sky, where the image is zero nearly everywhere and
     bright in few pixels, different ones with other noise: the stated variance
-    is the mean over neighboring pixels of what such pixels do, and it is not
+    is the mean over neighboring pixels of their scatter, and it is not
     the width of a Gaussian distribution.  On sources the variance changes
     within two pixels, so that it is its ratio to the brightness that is
     averaged, over a narrow Gaussian.
@@ -206,8 +206,8 @@ class CharacterizeTask(pipeBase.Task):
     **Consistency.**  The residual of each exposure in units of its noise,
     smoothed as wide as its PSF, is squared and summed over the exposures: chi
     squared with as many degrees of freedom as there are exposures.  Besides
-    what varies, the surroundings of the brightest stars show up, which neither
-    PSF models nor the restored image describe to within so little noise.
+    variable sources, the surroundings of the brightest stars are flagged, where
+    errors of the PSF models exceed the noise.
     The residual of all exposures together, their white-noise coadd minus the
     restored image, is compared with its noise at the scales of a starlet
     transform (`scale_residuals`): no residual is above ``residualLimit`` but

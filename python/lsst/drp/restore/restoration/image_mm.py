@@ -27,7 +27,7 @@ from .seeds import Seeds
 if TYPE_CHECKING:
     from .likelihood import Likelihood
 
-# Steps over which the fall of the loss tells whether there is more to come.
+# Steps over which the decrease of the loss is a measure of convergence.
 _CONVERGENCE_STEPS = 10
 
 # Residual in units of sigma beyond which the loss is linear.
