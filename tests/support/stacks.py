@@ -120,6 +120,17 @@ def star_field(
     return stack, latent, stars
 
 
+def make_arrays(n: int = 2, shape: tuple[int, int] = (30, 40), k: int = 5) -> dict[str, Any]:
+    """Return arguments that `restore` and `stack_arrays` accept."""
+    rng = np.random.default_rng(3)
+    return {
+        "image": rng.normal(size=(n, *shape)),
+        "variance": np.ones((n, *shape)),
+        "mask": np.zeros((n, *shape), bool),
+        "psf": np.stack([moffat_kernel(2.0, size=k)] * n),
+    }
+
+
 def make_restoration(stack: ExposureStack, latent: np.ndarray, **fields: Any) -> Restoration:
     """Return a latent image as a restorer does: an image of points that
     depends on nothing, unless the fields say otherwise.

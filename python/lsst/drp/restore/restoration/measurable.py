@@ -69,8 +69,8 @@ class MeasurableConfig(pexConfig.Config):
     targetFwhm = pexConfig.RangeField(
         dtype=float,
         doc="Full width at half maximum of the image's Gaussian PSF, pixels of the patch. With 0, the noise "
-        "is white and PSF photometry optimal: the PSF is about as wide as the coadd's, and varies from cell to "
-        "cell. Set it for one PSF everywhere; narrow ones have more noise, correlated between pixels.",
+        "is white and PSF photometry optimal: the PSF is about as wide as the coadd's, and varies between "
+        "cells. Set it for one PSF everywhere; narrow ones have more noise, correlated between pixels.",
         default=0.0,
         min=0.0,
     )
