@@ -97,7 +97,10 @@ def measure_blind(field: Field, mode: str, factor: float | None) -> tuple[np.nda
     config.fitKernels.mode = mode
     config.fitKernels.initialFwhm = [float(width * (factor or 0.0)) for width in true]
     stack = start_stack(field, factor)
-    image = RestoreCoaddTask(config=config).restore(stack).restoration.image
+    result = RestoreCoaddTask(config=config).restore(stack)
+    if result.kernel_fit is not None:
+        stack = dataclasses.replace(stack, kernels=result.kernel_fit.cell_kernels)
+    image = result.restoration.image
     stars = field.catalog[field.catalog["role"] == "point"]
     stars = stars[stars["flux_nJy"] > np.median(stars["flux_nJy"])]
     widths = [star_fwhm(image, x, y) for x, y in zip(stars["x"], stars["y"], strict=True)]

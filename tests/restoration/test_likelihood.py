@@ -84,5 +84,7 @@ def test_coverage_is_the_weight_relative_to_its_median() -> None:
     model = ForwardModel(stack)
     weight = model.adjoint(1 / stack.variance)
     result = coverage(stack, model)
-    np.testing.assert_allclose(result, weight / np.median(weight[12:-12, 12:-12][stack.latent_seen]), rtol=1e-5)
+    np.testing.assert_allclose(
+        result, weight / np.median(weight[12:-12, 12:-12][stack.latent_seen]), rtol=1e-5
+    )
     np.testing.assert_array_equal(coverage(stack, model, 1 / stack.variance), result)

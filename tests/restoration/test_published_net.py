@@ -16,6 +16,7 @@ from stacks import star_field
 
 import lsst.pex.config as pexConfig
 from lsst.drp.restore.errors import DivergedError, RestorationError
+from lsst.drp.restore.restoration import published_net
 from lsst.drp.restore.restoration.divergence import require_finite, retry_diverged
 from lsst.drp.restore.restoration.image_mm import ImageMMConfig, ImageMMTask
 from lsst.drp.restore.restoration.published_net import PublishedNetConfig, PublishedNetTask
@@ -78,20 +79,26 @@ def test_masked_pixels_do_not_matter() -> None:
     np.testing.assert_array_equal(first.latent, second.latent)
 
 
-def test_the_papers_configuration_runs(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_papers_configuration_runs(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lsst.drp.restore.restoration import fitting
     from lsst.drp.restore.restoration.likelihood import Likelihood
 
     config = RestoreCoaddConfig()
     config.load(str(PAPER))
     config.validate()
     task = config.restorer.value
-    assert (task.learningRate, task.learningRateDecay, task.learningRateDecaySteps) == (0.002, 0.95, 1000)
+    assert published_net.LEARNING_RATE == 0.002
+    assert published_net.LEARNING_RATE_DECAY == 0.95
+    assert published_net.LEARNING_RATE_DECAY_STEPS == 1000
     assert (config.restorer.target, task.maxEpochs, task.huberDelta) == (PublishedNetTask, 450, 1.0)
     assert config.sky.order == -1
     # Its output starts as faint as the noise: bright stars take it thousands
     # of epochs.
     stack, _, stars = star_field(n=4, shape=(64, 64), n_stars=4, flux=(100.0, 300.0))
-    task.maxEpochs, task.progressInterval = 150, 0.0
+    task.maxEpochs = 150
+    monkeypatch.setattr(fitting, "PROGRESS_INTERVAL", 0.0)
     reference = reference_coadd(stack)
     results = []
     for size in (512, 40):
@@ -117,14 +124,17 @@ def test_the_papers_configuration_runs(caplog: pytest.LogCaptureFixture) -> None
         )
 
 
-def test_diverged_training_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
+def test_diverged_training_is_an_error(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4)
-    task = make_task(learningRate=1e30, maxEpochs=2)
-    message = r"diverged.*learningRate.*the most extreme good pixel has .* nJy, on visit \d"
+    monkeypatch.setattr(published_net, "LEARNING_RATE", 1e30)
+    task = make_task(maxEpochs=2)
+    message = r"diverged.*learning rate of 2.5e\+29.*the most extreme good pixel has .* nJy, on visit \d"
     with caplog.at_level("WARNING"), pytest.raises(DivergedError, match=message):
         task.run(stack, reference_coadd(stack))
     # It was tried twice.
-    assert caplog.text.count("Once more, from fresh weights and with 0.25 of the learning rate") == 1
+    assert caplog.text.count("Retrying from fresh weights with 0.25 of the learning rate") == 1
 
 
 def test_no_second_try() -> None:
@@ -135,7 +145,7 @@ def test_no_second_try() -> None:
         raise DivergedError("The loss is nan.")
 
     with pytest.raises(DivergedError):
-        retry_diverged(train, 0.0, getLogger("lsst.test"))
+        retry_diverged(train, getLogger("lsst.test"), 0.0)
     assert factors == [1.0]
 
 
@@ -150,13 +160,16 @@ def test_latent_image_that_is_not_finite_is_an_error() -> None:
         require_finite(restoration, stack)
 
 
-def test_diverged_training_is_repeated_from_fresh_weights() -> None:
+def test_diverged_training_is_repeated_from_fresh_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if it had had the smaller learning rate from the start."""
     stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4)
     reference = reference_coadd(stack)
-    expected = make_task(learningRate=0.004).run(stack, reference)
+    monkeypatch.setattr(published_net, "LEARNING_RATE", 0.004)
+    expected = make_task().run(stack, reference)
     # Neither the learning rate nor the weights of the first try are kept.
-    repeated = make_task(learningRate=4e30, divergenceRetryFactor=1e-33).run(stack, reference)
+    monkeypatch.setattr(published_net, "LEARNING_RATE", 4e30)
+    monkeypatch.setattr(published_net, "RETRY_FACTOR", 1e-33)
+    repeated = make_task().run(stack, reference)
     assert repeated.n_retries == 1
     np.testing.assert_array_equal(repeated.latent, expected.latent)
     assert expected.n_retries == 0

@@ -478,6 +478,8 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
     ) -> pipeBase.Struct:
         """Make the datasets from what `restore` returned."""
         stack: ExposureStack = inputs.stack
+        if result.kernel_fit is not None:
+            stack = dataclasses.replace(stack, kernels=result.kernel_fit.cell_kernels)
         fine = geometry.refined(stack.oversampling)
         reference, restoration = result.reference, result.restoration
         if result.kernel_fit is not None:
@@ -536,7 +538,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         ----------
         stack : `ExposureStack`
             The exposures.  Changed in place: their background is subtracted,
-            their outliers are taken out, and their kernels are fitted.
+            and their outliers are taken out.
         n_threads : `int`, optional
             CPU threads to use.
         guides : `~collections.abc.Sequence` [`Guide`], optional
@@ -576,6 +578,7 @@ class RestoreCoaddTask(pipeBase.PipelineTask):
         whole_pixels = dataclasses.replace(stack, oversampling=1)
         kernel_fit = self.fitKernels.run(whole_pixels, reference, n_threads=n_threads)
         if kernel_fit is not None:
+            stack = dataclasses.replace(stack, kernels=kernel_fit.cell_kernels)
             # What is an outlier depends on the kernels: look again at what the first ones made one.
             stack.unreject(reference.clipped, *clipped)
             reference = reference_coadd(stack, clip_sigma=self.config.clipSigma)
