@@ -189,7 +189,7 @@ class Case:
 def case() -> Case:
     stack, geometry, restoration = make_stack(), make_geometry(), make_restoration()
     reference, inputs = reference_coadd(stack), make_inputs(stack)
-    stack.reject(reference.clipped)
+    stack = stack.without(reference.clipped)
     measurable, character = make_measurable(reference), make_character()
     return Case(
         stack,
@@ -269,7 +269,7 @@ def test_restored_coadd(case: Case) -> None:
     assert coadd.bbox == BBOX
     assert coadd.unit == u.nJy
     assert coadd.variance.unit == u.nJy**2
-    np.testing.assert_array_equal(coadd.mask.get("INCONSISTENT"), case.character.inconsistent)
+    np.testing.assert_array_equal(coadd.mask.get("INCONSISTENT"), case.characterization.inconsistent)
     count = np.count_nonzero(case.stack.good, axis=0)
     np.testing.assert_array_equal(coadd.mask.get("NO_DATA"), count == 0)
     np.testing.assert_array_equal(coadd.mask.get("FEW_EXPOSURES"), count < FEW)
@@ -281,8 +281,8 @@ def test_restored_coadd(case: Case) -> None:
     np.testing.assert_array_equal(image[finite], restoration.image[finite])
     (noise,) = coadd.noise_realizations
     for plane, given in (
-        (coadd.variance.array, case.character.variance),
-        (noise.array, case.character.noise_realizations[0]),
+        (coadd.variance.array, case.characterization.variance),
+        (noise.array, case.characterization.noise_realizations[0]),
     ):
         np.testing.assert_array_equal(plane, np.where(finite, given, np.nan))
     assert finite[25, 30]
@@ -295,7 +295,7 @@ def test_restored_coadd(case: Case) -> None:
 def test_not_converged_is_set_everywhere(case: Case) -> None:
     coadd = make_restored_coadd(
         make_restoration(converged=False),
-        case.character,
+        case.characterization,
         case.stack,
         case.reference,
         case.inputs,
@@ -309,7 +309,7 @@ def test_not_converged_is_set_everywhere(case: Case) -> None:
 def test_psf_of_the_restored_coadd(case: Case) -> None:
     psf = case.restored_coadd.psf
     kernel = psf.compute_kernel_image(x=7030.0, y=4030.0)
-    np.testing.assert_array_equal(kernel.array, case.character.kernels[1, 1])
+    np.testing.assert_array_equal(kernel.array, case.characterization.kernels[1, 1])
     assert kernel.bbox == Box.factory[-2:3, -2:3]
     assert psf.bounds.missing == {CellIJ(i=2, j=3)}
     with pytest.raises(BoundsError):

@@ -244,13 +244,13 @@ def make_inputs(stack: ExposureStack) -> Struct:
 @pytest.fixture(scope="module")
 def restored() -> tuple[ExposureStack, ReferenceCoadd, Restoration, np.ndarray]:
     stack, latent, _ = star_field(shape=(128, 160), cell_shape=(32, 32))
-    stack.reject(np.broadcast_to(np.arange(128)[:, None] < 5, (128, 160))[None].repeat(4, axis=0))
+    stack = stack.without(np.broadcast_to(np.arange(128)[:, None] < 5, (128, 160))[None].repeat(4, axis=0))
     stack.image[1, 60, 60] = 500.0
     stack.good[1, 60, 60], stack.variance[1, 60, 60] = True, 1.0
     naive = naive_mean(stack)
     reference = reference_coadd(stack)
     assert reference.clipped[1, 60, 60]
-    stack.reject(reference.clipped)
+    stack = stack.without(reference.clipped)
     restoration = make_restoration(stack, latent, steps=1234, loss=0.81, seconds=12.5)
     return stack, reference, restoration, naive
 

@@ -205,10 +205,10 @@ def test_plot_restoration() -> None:
     # The first exposure covers half of the patch only.
     half = np.zeros(stack.image.shape, bool)
     half[0, :, 60:] = True
-    stack.reject(half)
+    stack = stack.without(half)
     hole = np.zeros(stack.image.shape, bool)
     hole[:, 5:9, 5:9] = True
-    stack.reject(hole)
+    stack = stack.without(hole)
     reference = reference_coadd(stack)
     restoration = make_restoration(stack, latent)
     figure = plot_restoration(stack, reference, restoration, title="a patch")

@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from stacks import moffat_kernel, star_field
 
 import lsst.pex.config as pexConfig
-from lsst.drp.restore import ImageMMTask, InputError, RestoreCoaddConfig, RestoreCoaddTask, restore
-from lsst.drp.restore.restore_arrays import stack_arrays
+from lsst.drp.restore import ImageMMTask, InputError, RestoreStackConfig, RestoreStackTask, restore
+from lsst.drp.restore.stack.from_arrays import stack_arrays
 
 QUICK = {"restorer.computeDevice": "cpu", "characterize.numRealizations": 2}
 
 
-def image_mm(steps: int, **fields: Any) -> RestoreCoaddConfig:
+def image_mm(steps: int, **fields: Any) -> RestoreStackConfig:
     """Return a configuration that takes seconds and needs no training."""
-    config = RestoreCoaddConfig()
+    config = RestoreStackConfig()
     config.restorer.retarget(ImageMMTask)
     config.restorer.maxSteps = steps
     config.characterize.numRealizations = 2
@@ -62,15 +62,15 @@ def test_same_as_the_task() -> None:
     restored = restore(**arrays, config=QUICK, seed=7)
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, before[name])
-    config = RestoreCoaddConfig()
+    config = RestoreStackConfig()
     config.restorer.computeDevice, config.characterize.numRealizations = QUICK.values()
-    config.measurable.seed = config.characterize.seed = 7
-    expected = RestoreCoaddTask(config=config).restore(stack)
+    config.seed = 7
+    expected = RestoreStackTask(config=config).restore(stack)
     for result, array in (
         (restored.image, expected.restoration.image),
-        (restored.variance, expected.character.variance),
-        (restored.psf, expected.character.kernels),
-        (restored.inconsistent, expected.character.inconsistent),
+        (restored.variance, expected.characterization.variance),
+        (restored.psf, expected.characterization.kernels),
+        (restored.inconsistent, expected.characterization.inconsistent),
         (restored.measurable.image, expected.measurable.image),
         (restored.measurable.variance, expected.measurable.variance),
         (restored.measurable.psf, expected.measurable.kernels),
@@ -99,8 +99,8 @@ def test_stars_of_known_flux(caplog: pytest.LogCaptureFixture) -> None:
         restored = restore(
             image.astype(float) * unit,
             variance.astype(float) * unit**2,
-            mask,
             stack.kernels,
+            mask,
             cell_size=32,
             config=image_mm(25),
         )
@@ -157,7 +157,8 @@ def test_any_shape_fits_into_cells(data: st.DataObject) -> None:
         array[rng.uniform(size=array.shape) < 0.1] = (np.nan, 0.0, np.inf, True)[kind]
     good = np.isfinite(arrays["image"]) & (arrays["variance"] > 0) & np.isfinite(arrays["variance"])
     good &= ~arrays["mask"]
-    stack, used, scale = stack_arrays(**arrays, kernel_size=5, max_cell_size=25, cell_size=cell_size)
+    stacked = stack_arrays(**arrays, kernel_size=5, max_cell_size=25, cell_size=cell_size)
+    stack, used, scale = stacked.stack, stacked.used, stacked.scale
     height, width = shape
     assert scale == 1.0
     assert list(used) == list(np.flatnonzero(good.any(axis=(1, 2))))
@@ -188,7 +189,7 @@ def test_cells_of_the_kernels(cells: tuple[int, int], shape: tuple[int, int]) ->
         with pytest.raises(InputError, match="do not cover"):
             stack_arrays(**arrays, kernel_size=5)
     else:
-        stack, _, _ = stack_arrays(**arrays, kernel_size=5)
+        stack = stack_arrays(**arrays, kernel_size=5).stack
         assert stack.kernels.shape[1:3] == cells
 
 
@@ -197,7 +198,8 @@ def test_any_unit(exponent: int) -> None:
     arrays = make_arrays()
     arrays["image"] *= 10.0**exponent
     arrays["variance"] *= 10.0 ** (2 * exponent)
-    stack, _, scale = stack_arrays(**arrays, kernel_size=5)
+    stacked = stack_arrays(**arrays, kernel_size=5)
+    stack, scale = stacked.stack, stacked.scale
     assert np.frexp(scale)[0] == 0.5
     assert 0.99e-4 < stack.median_sigma < 1.01e4
     np.testing.assert_allclose(stack.image / scale, arrays["image"], rtol=1e-6)
@@ -212,7 +214,7 @@ def test_bad_pixels_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     arrays["psf"] = np.repeat(arrays["psf"][:, None, None], 2, axis=1)
     arrays["psf"][1, 0] = np.nan
     with caplog.at_level(logging.INFO, logger="lsst"):
-        stack, _, _ = stack_arrays(**arrays, names=["left", "right"], kernel_size=5)
+        stack = stack_arrays(**arrays, names=["left", "right"], kernel_size=5).stack
     assert caplog.messages == [
         "left: 2 pixels are not finite. They count as bad.",
         "right: 2 pixels have a variance that is not finite or not positive. They count as bad.",
@@ -223,7 +225,8 @@ def test_bad_pixels_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     arrays["mask"] = ~arrays["mask"]
     arrays["mask"][1] = False
     with caplog.at_level(logging.INFO, logger="lsst"):
-        stack, used, _ = stack_arrays(**arrays, names=["left", "right"], kernel_size=5)
+        stacked = stack_arrays(**arrays, names=["left", "right"], kernel_size=5)
+    stack, used = stacked.stack, stacked.used
     assert "left has no good pixel where it has a PSF: it is left out." in caplog.messages
     assert list(used) == [1]
     assert stack.names == ("right",)
@@ -232,7 +235,7 @@ def test_bad_pixels_are_reported(caplog: pytest.LogCaptureFixture) -> None:
 def test_masked_arrays_and_correlation() -> None:
     arrays = make_arrays()
     arrays["image"] = np.ma.masked_greater(arrays["image"], 1.0)
-    stack, _, _ = stack_arrays(**arrays | {"mask": None}, kernel_size=5, correlation=[1.0, 1.5])
+    stack = stack_arrays(**arrays | {"mask": None}, kernel_size=5, correlation=[1.0, 1.5]).stack
     np.testing.assert_array_equal(stack.good, arrays["image"].data <= 1.0)
     np.testing.assert_array_equal(stack.correlation.ravel(), np.float32([1.0, 1.5]))
 
@@ -253,7 +256,7 @@ def test_masked_arrays_and_correlation() -> None:
         ({"psf": np.ones((3, 5, 5)) / 25}, r"expected \(2, k, k\)"),
         ({"psf": np.ones((2, 5, 3)) / 15}, r"expected \(2, k, k\)"),
         ({"psf": np.ones((2, 4, 4)) / 16}, "no middle pixel"),
-        ({"psf": np.ones((2, 9, 9)) / 81}, r"psf\[..., 2:7, 2:7\].*buildStack.kernelSize to 9"),
+        ({"psf": np.ones((2, 9, 9)) / 81}, r"psf\[..., 2:7, 2:7\].*set kernel_size=9"),
         ({"psf": np.ones((2, 5, 5))}, "exposure 0: the PSF kernel has a sum of 25.*normalize_psf=True"),
         ({"psf": -np.ones((2, 5, 5)), "normalize_psf": True}, "sum of -25"),
         ({"psf": np.fft.ifftshift(make_arrays()["psf"], axes=(1, 2))}, "np.fft.fftshift"),
@@ -274,7 +277,7 @@ def test_bad_input(change: dict[str, Any], message: str) -> None:
 def test_kernels_may_be_normalized(caplog: pytest.LogCaptureFixture) -> None:
     arrays = make_arrays(k=11)
     arrays["psf"] = np.roll(arrays["psf"] * 80.0, 1, axis=1)
-    stack, _, _ = stack_arrays(**arrays, kernel_size=11, normalize_psf=True)
+    stack = stack_arrays(**arrays, kernel_size=11, normalize_psf=True).stack
     assert stack.kernels.sum(axis=(3, 4)) == pytest.approx(1.0)
     assert "exposure 0: the PSF is 1.0 pixels off the middle" in caplog.text
 
@@ -285,7 +288,31 @@ def test_configuration() -> None:
         restore(**arrays, config={"restorer.epochs": 3})
     with pytest.raises(InputError, match="no field 'restore.passes'"):
         restore(**arrays, config={"restore.passes": 3})
-    with pytest.raises(pexConfig.FieldValidationError, match="passes"):
-        restore(**arrays, config={"restorer.passes": 0})
+    with pytest.raises(pexConfig.FieldValidationError, match="tileSize"):
+        restore(**arrays, config={"restorer.tileSize": 0})
     with pytest.raises(InputError, match="smaller than a PSF kernel, 35x35"):
-        restore(**arrays, config={"buildStack.kernelSize": 35})
+        restore(**arrays, kernel_size=35)
+    with pytest.raises(InputError, match="no method 'sgp': choose one of astroClearNet, imageMM"):
+        restore(**arrays, method="sgp")
+    with pytest.raises(InputError, match="not both"):
+        restore(**arrays, method="imageMM", config=RestoreStackConfig())
+
+
+def test_methods_by_name() -> None:
+    """To the bit what the configuration of that name gives."""
+    arrays = make_arrays(shape=(40, 40))
+    fields = {"restorer.maxSteps": 3, "restorer.computeDevice": "cpu", "characterize.numRealizations": 2}
+    by_name = restore(**arrays, method="imageMM", config=fields)
+    np.testing.assert_array_equal(by_name.image, restore(**arrays, config=image_mm(3)).image)
+    assert list(by_name.history["step"]) == [1, 2, 3]
+    published = restore(
+        **arrays, method="publishedNet", config={"restorer.maxEpochs": 1, "restorer.computeDevice": "cpu"}
+    )
+    assert len(published.history) == 1 and published.image.shape == (40, 40)
+
+
+def test_messages_have_the_unit(caplog: pytest.LogCaptureFixture) -> None:
+    arrays = make_arrays(shape=(64, 64))
+    with caplog.at_level(logging.INFO, logger="lsst"):
+        restore(**arrays, unit="adu", config=image_mm(2))
+    assert "noise of 1 adu" in caplog.text and "nJy" not in caplog.text

@@ -106,5 +106,13 @@ def test_rooms_keep_their_contracts(module: str) -> None:
             assert within(target, ALLOWED[room]), f"{module} imports {target}"
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_exported_names_are_a_tuple(module: str) -> None:
+    """Not a string: a name in parentheses without a comma is no tuple."""
+    for node in ast.parse(PACKAGE.joinpath(*module.split(".")).with_suffix(".py").read_text()).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            assert node.targets[0].id != "__all__" or isinstance(ast.literal_eval(node.value), tuple)
+
+
 def test_every_room_has_a_contract() -> None:
     assert {room_of(module) for module in MODULES} == set(ALLOWED) == set(FORBIDDEN)

@@ -221,10 +221,10 @@ def test_exposure_without_data(field: ExposureStack) -> None:
     a kernel stays without.
     """
     stack = copy_of(field)
-    stack.reject(np.broadcast_to((np.arange(5) == 2)[:, None, None], stack.image.shape))
+    stack = stack.without(np.broadcast_to((np.arange(5) == 2)[:, None, None], stack.image.shape))
     stack.kernels[1, 0, 0] = 0.0
     stack.good[1, :32, :32] = False
-    stack.reject(~stack.good)
+    stack = stack.without(~stack.good)
     result = fit(stack, mode="gaussian")
     assert result.snr[2] == 0.0
     assert np.isfinite(result.fwhm).all()

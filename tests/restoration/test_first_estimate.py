@@ -65,7 +65,7 @@ def test_unseen_pixels_stay_zero() -> None:
     stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4)
     hole = np.zeros(stack.image.shape, dtype=bool)
     hole[:, :, 20:] = True
-    stack.reject(hole)
+    stack = stack.without(hole)
     latent = first_estimate(stack)
     # Beyond the reach of the kernels.
     assert (latent[:, 45:] == 0).all()
@@ -83,7 +83,10 @@ def test_penalty_is_in_units_of_the_noise() -> None:
     decoder = ForwardModel(stack)
     rng = np.random.default_rng(8)
     sigma = np.sqrt(stack.noise_variance())
-    draws = [decoder.adjoint(sigma * rng.standard_normal(sigma.shape) / stack.variance) for _ in range(200)]
+    draws = [
+        decoder.adjoint(sigma * rng.standard_normal(sigma.shape) / stack.masked_variance())
+        for _ in range(200)
+    ]
     scatter = np.std(draws, axis=0)[20:-20, 20:-20]
     expected = np.sqrt(Surrogate(stack).gradient_variance())[20:-20, 20:-20]
     ratio = scatter / expected

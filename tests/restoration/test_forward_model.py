@@ -11,7 +11,7 @@ from stacks import star_field
 
 from lsst.drp.restore.restoration.backend import prepare_backend
 
-prepare_backend("cpu", 2, 0)
+prepare_backend("cpu", 2)
 
 from lsst.drp.restore.restoration.forward_model import Blur, ForwardModel, PsfDecoder  # noqa: E402
 
@@ -123,7 +123,7 @@ def test_threads_change_no_bit() -> None:
     weight = np.random.default_rng(2).uniform(size=stack.image.shape).astype(np.float32)
     results = []
     for n_threads in (1, 3):
-        prepare_backend("cpu", n_threads, seed=0)
+        prepare_backend("cpu", n_threads)
         decoder = ForwardModel(stack)
         # One cell at a time.
         decoder._batch = 1
@@ -138,4 +138,4 @@ def test_threads_change_no_bit() -> None:
         )
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)
-    prepare_backend("cpu", 1, seed=0)
+    prepare_backend("cpu", 1)

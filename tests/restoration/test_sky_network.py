@@ -102,10 +102,10 @@ def test_tiles_do_not_matter(trained: TrainedNetwork, bad_fraction: float, facto
     if bad_fraction:
         hole = np.zeros(coadd.good.shape, bool)
         hole[:, 20:40, 30:60] = True
-        coadd.reject(hole)
-    expected = trained.apply(coadd, start, 2, 1000)
+        coadd = coadd.without(hole)
+    expected = trained.apply(coadd, start, tile_size=1000)
     for size in (64, 77):
-        for array, whole in zip(trained.apply(coadd, start, 2, size), expected, strict=True):
+        for array, whole in zip(trained.apply(coadd, start, tile_size=size), expected, strict=True):
             assert array.shape == coadd.latent_shape and array.dtype == np.float32
             np.testing.assert_allclose(array, whole, rtol=1e-4, atol=1e-5 * whole.max())
     image, error = expected
@@ -115,11 +115,11 @@ def test_tiles_do_not_matter(trained: TrainedNetwork, bad_fraction: float, facto
 
 def test_unit_does_not_matter(trained: TrainedNetwork) -> None:
     coadd, start = draw_coadd(bad_fraction=0.05)
-    expected = trained.apply(coadd, start, 2, 256)
+    expected = trained.apply(coadd, start, tile_size=256)
     for unit in (1000.0, 3e-5):
         scale = np.float32(unit)
         other = dataclasses.replace(coadd, image=coadd.image * scale, variance=coadd.variance * scale**2)
-        for array, before in zip(trained.apply(other, start * scale, 2, 256), expected, strict=True):
+        for array, before in zip(trained.apply(other, start * scale, tile_size=256), expected, strict=True):
             np.testing.assert_allclose(array / scale, before, rtol=1e-3, atol=1e-5 * before.max())
 
 
@@ -132,7 +132,7 @@ def test_training_and_use_agree(network: keras.Model, passes: int) -> None:
     stack.kernels[..., 12:, 13:] *= 1.3
     stack.variance[stack.good] *= 4.0
     start = np.random.default_rng(4).exponential(2.0, stack.latent_shape).astype(np.float32)
-    image, error = TrainedNetwork(network).apply(stack, start, passes, 256)
+    image, error = TrainedNetwork(network).apply(stack, start, tile_size=256, passes=passes)
 
     unit, pad = np.float32(stack.median_sigma), stack.padding
     frame = ((pad, pad), (pad, pad))
@@ -166,7 +166,7 @@ def test_noise_of_small_pixels() -> None:
     for factor in (1, 2):
         coadd, start = draw_coadd((64, 64), factor=factor)
         coadd.variance[:] = 9.0
-        TrainedNetwork(Watch()).apply(coadd, start, 1, 1000)  # type: ignore[arg-type]
+        TrainedNetwork(Watch()).apply(coadd, start, tile_size=1000, passes=1)  # type: ignore[arg-type]
         inputs = seen[-1][: coadd.latent_shape[0], : coadd.latent_shape[1]]
         # The unit of a latent pixel is the noise per exposure pixel over the factor.
         np.testing.assert_allclose(inputs[..., 0], start / (3.0 / factor), rtol=1e-5)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.special import erf
 
 from lsst.drp.restore.restoration.target_psf import target_kernel
-from lsst.drp.restore.restore_coadd import RestoreCoaddConfig, RestoreCoaddTask
+from lsst.drp.restore.restore_coadd import RestoreStackConfig, RestoreStackTask
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.drp.restore.stack.oversampling import bin_pixels, kernel_phases, split_pixels
 
@@ -157,12 +157,12 @@ def test_network_makes_small_pixels() -> None:
     stars = np.array([(y, x, 2000.0) for y in (16.2, 48.4) for x in (15.7, 48.1)])
     stars[:, :2] += rng.uniform(-0.5, 0.5, (4, 2))
     stack = dataclasses.replace(make_stack(stars, size=64), oversampling=2)
-    config = RestoreCoaddConfig()
+    config = RestoreStackConfig()
     config.characterize.numRealizations = 2
-    result = RestoreCoaddTask(config=config).restore(stack, n_threads=1)
+    result = RestoreStackTask(config=config).restore(stack, n_threads=1)
     assert result.restoration.image.shape == (128, 128)
-    assert result.character.variance.shape == (128, 128)
-    assert result.character.inconsistent.shape == (64, 64)
+    assert result.characterization.variance.shape == (128, 128)
+    assert result.characterization.inconsistent.shape == (64, 64)
     assert result.measurable.image.shape == (64, 64)
     for y, x, flux in stars:
         box = [slice(round(c - 7), round(c + 8)) for c in (y, x)]
@@ -173,4 +173,4 @@ def test_network_makes_small_pixels() -> None:
         place = [(part.start + at + 0.5) / 2 - 0.5 for part, at in zip(fine, peak, strict=True)]
         assert np.hypot(place[0] - y, place[1] - x) < 0.75
     # The PSF, too, is one of small pixels.
-    np.testing.assert_allclose(result.character.kernels[1, 1], target_kernel(), rtol=1e-6)
+    np.testing.assert_allclose(result.characterization.kernels[1, 1], target_kernel(), rtol=1e-6)

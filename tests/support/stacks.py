@@ -9,13 +9,25 @@ SciPy.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from scipy.signal import fftconvolve
 
-from lsst.drp.restore.restoration.restoration import Restoration, make_history
+from lsst.drp.restore.restoration.backend import prepare_backend
+from lsst.drp.restore.restoration.restoration import (
+    FittedRestorer,
+    Guide,
+    Restoration,
+    Restorer,
+    StartingPoint,
+    make_history,
+)
+from lsst.drp.restore.restoration.seeds import Seeds
+from lsst.drp.restore.restoration.target_psf import TARGET_FWHM
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
+from lsst.drp.restore.stack.reference_coadd import reference_coadd
 
 
 def moffat_kernel(fwhm: float, *, size: int = 25, beta: float = 3.5, ellipticity: float = 0.0) -> np.ndarray:
@@ -115,8 +127,39 @@ def make_restoration(stack: ExposureStack, latent: np.ndarray, **fields: Any) ->
         "loss": 0.8,
         "device": "CPU",
         "seconds": 1.0,
-        "repeat": lambda _: latent,
+        "fitted": Function(lambda _: latent),
         "model": stack,
         "kernels": stack.kernels,
     }
     return Restoration(**(values | fields))
+
+
+class Function(FittedRestorer):
+    """A restorer that is a function of the exposures."""
+
+    def __init__(self, function: Callable[[ExposureStack], np.ndarray]) -> None:
+        self._function = function
+
+    def restore(self, exposures: ExposureStack) -> np.ndarray:
+        return self._function(exposures)
+
+
+def run_restorer(
+    task: Restorer,
+    stack: ExposureStack,
+    *,
+    weights: np.ndarray | None = None,
+    guides: Sequence[Guide] = (),
+    n_threads: int = 1,
+    seed: int = 42,
+) -> Restoration:
+    """Run a restorer that needs no first estimate, on the CPU."""
+    start = StartingPoint(
+        latent=np.zeros(stack.latent_shape, np.float32),
+        matched=stack,
+        weights=reference_coadd(stack).weights if weights is None else weights,
+        target_fwhm=TARGET_FWHM,
+        guides=guides,
+    )
+    backend = prepare_backend(task.config.computeDevice, n_threads)
+    return task.run(stack, start, backend=backend, seeds=Seeds(seed))

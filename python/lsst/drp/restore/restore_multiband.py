@@ -30,7 +30,8 @@ from lsst.images import MaskedImage
 from .outputs.datasets import describe_patch
 from .outputs.restored_stack import RestoredStack
 from .restoration.restoration import Guide
-from .restore_coadd import RestoreCoaddConfig, RestoreCoaddConnections, RestoreCoaddTask
+from .restore_coadd import RestoreCoaddConfig, RestoreCoaddTask
+from .restore_coadd_connections import RestoreCoaddConnections
 from .stack.depth import point_depth
 from .stack.exposure_stack import ExposureStack
 from .transactions import all_or_nothing
@@ -249,10 +250,11 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
         for band in sorted(depths, key=lambda band: -depths[band]):
             seen = tuple(guides) if self.config.shareStructure else ()
             self.log.info(
-                "Band %s: %d exposures, 5 sigma for a point source at %.4g nJy%s.",
+                "Band %s: %d exposures, 5 sigma for a point source at %.4g %s%s.",
                 band,
                 stacks[band].n_exposures,
                 5.0 / np.sqrt(depths[band]) if depths[band] else np.inf,
+                stacks[band].unit,
                 "" if not seen else f", with the structure seen in {', '.join(results)}",
             )
             results[band] = self.restore(stacks[band], n_threads=n_threads, guides=seen, patch=patch + band)

@@ -62,9 +62,6 @@ _INJECTION_SIGNAL = 50.0
 _INJECTION_SPACING = 50
 _INJECTIONS_PER_CELL = 9
 
-# Probability that noise alone makes a pixel inconsistent.
-_INCONSISTENT_PROBABILITY = 1e-6
-
 # Taps on each side of the Lanczos kernel that places a point source between
 # pixels.
 _POINT_TAPS = 5
@@ -141,6 +138,14 @@ class CharacterizeConfig(pexConfig.Config):
         "deviation there, beyond which pixels count as inconsistent.",
         default=4.0,
         min=1.0,
+    )
+    inconsistentProbability = pexConfig.RangeField(
+        dtype=float,
+        doc="Probability that noise alone makes a pixel inconsistent by the scatter of the exposures.",
+        default=1e-6,
+        min=0.0,
+        max=1.0,
+        inclusiveMin=False,
     )
 
     def validate(self) -> None:
@@ -266,8 +271,9 @@ class CharacterizeTask(pipeBase.Task):
             kernels = self._psf(stack, restoration, depth, pixels, seeds, n_threads)
         variance, realizations, pedestal = self._noise(stack, restoration, significant, seeds, n_threads)
         self.log.info(
-            "Pedestal %.3g nJy, PSF with %.3f of the flux, %d inconsistent pixels; it took %.1f s.",
+            "Pedestal %.3g %s, PSF with %.3f of the flux, %d inconsistent pixels; it took %.1f s.",
             pedestal,
+            stack.unit,
             np.median(kernels.sum(axis=(2, 3))),
             np.count_nonzero(inconsistent),
             time.perf_counter() - start,
@@ -469,7 +475,7 @@ class CharacterizeTask(pipeBase.Task):
             smooth = _smooth(residual, width)
             chi2 += np.divide(smooth**2 * np.float32(area), weight, out=np.zeros_like(smooth), where=used)
             count += used
-        limits = scipy.stats.chi2.isf(_INCONSISTENT_PROBABILITY, np.arange(stack.n_exposures + 1))
+        limits = scipy.stats.chi2.isf(self.config.inconsistentProbability, np.arange(stack.n_exposures + 1))
         limits[0] = np.inf
         return chi2 > limits[count]
 

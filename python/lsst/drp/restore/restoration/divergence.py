@@ -97,4 +97,4 @@ def describe_extreme(stack: ExposureStack) -> str:
     """
     extremes = [np.abs(image).max(initial=0.0, where=good) for _, image, _, good in stack.planes()]
     k = int(np.argmax(extremes))
-    return f"the most extreme good pixel has {extremes[k]:.3g} nJy, on {stack.names[k]}"
+    return f"the most extreme good pixel has {extremes[k]:.3g} {stack.unit}, on {stack.names[k]}"

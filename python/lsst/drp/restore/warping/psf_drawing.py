@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = "psf_kernel"
+__all__ = ("psf_kernel",)
 
 import numpy as np
 

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = "reading"
+__all__ = ("reading",)
 
 from collections.abc import Iterator
 from contextlib import contextmanager
