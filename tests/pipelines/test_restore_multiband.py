@@ -123,6 +123,7 @@ def test_depth_is_that_of_point_sources() -> None:
     assert point_depth(nothing) == 0.0
 
 
+@pytest.mark.slow
 def test_shallow_bands_see_the_deep_ones() -> None:
     stack, _, _ = star_field(n=6, shape=(64, 64), n_stars=4)
     deep, shallow = some_of(stack, slice(0, 4)), some_of(stack, slice(4, 6))
@@ -184,6 +185,7 @@ def run(repo: Path, collection: str, *options: str) -> Result:
     )
 
 
+@pytest.mark.slow
 def test_sources_have_the_same_color_in_all_bands(repo: Path) -> None:
     with Butler.from_config(str(repo)) as butler:
         flux = {
@@ -203,6 +205,7 @@ def test_colors_need_a_known_band() -> None:
         SimulationConfig(skymap="test", band="clear", color=(0.4, 0.0))
 
 
+@pytest.mark.slow
 def test_pipeline(repo: Path) -> None:
     result = run(repo, "u/bands")
     assert result.exit_code == 0, result.output
@@ -217,6 +220,7 @@ def test_pipeline(repo: Path) -> None:
         assert butler.find_dataset("restored_coadd", DATA_ID, band="r") is None
 
 
+@pytest.mark.slow
 def test_only_some_bands(repo: Path) -> None:
     result = run(repo, "u/one", "-c", "restoreMultibandCoadd:bands=['g']")
     assert result.exit_code == 0, result.output
@@ -225,6 +229,7 @@ def test_only_some_bands(repo: Path) -> None:
         assert butler.find_dataset("restored_coadd", DATA_ID, band="i") is None
 
 
+@pytest.mark.slow
 def test_dataset_types_of_the_pipeline(repo: Path) -> None:
     patch = {*DATA_ID, "band"}
     visits = ("visit_image", {"instrument", "visit", "detector"}, "VisitImage", False)

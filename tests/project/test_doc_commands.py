@@ -256,6 +256,7 @@ def test_quick_start_is_the_demo() -> None:
 
 
 @pytest.mark.parametrize("command", RUN, ids=str)
+@pytest.mark.slow
 def test_command_runs(command: Command, session: dict[Command, Result]) -> None:
     result = session[command]
     if "--skip-existing" in command.words:
@@ -268,6 +269,7 @@ def test_command_runs(command: Command, session: dict[Command, Result]) -> None:
         assert "restored_coadd_measurable" in result.output
 
 
+@pytest.mark.slow
 def test_commands_leave_what_pages_say(session: dict[Command, Result]) -> None:
     ran = [" ".join(command.words[:2]) for command in session]
     assert ran.count("pipetask run") == 4
@@ -280,6 +282,7 @@ def test_commands_leave_what_pages_say(session: dict[Command, Result]) -> None:
 @pytest.mark.parametrize(
     "page", [page for page in pages() if blocks(page, "python")], ids=lambda page: page.name
 )
+@pytest.mark.slow
 def test_python_runs(page: Path, session: dict[Command, Result]) -> None:
     """Blocks of Python read what the commands wrote."""
     for block in blocks(page, "python"):
@@ -297,6 +300,7 @@ def test_python_runs(page: Path, session: dict[Command, Result]) -> None:
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_graph_is_built(
     command: Command, session: dict[Command, Result], caplog: pytest.LogCaptureFixture
 ) -> None:
