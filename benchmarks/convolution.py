@@ -96,7 +96,7 @@ def time_training(blur: type, compiled: bool, n: int, repeats: int) -> float:
 
     from lsst.drp.restore.psf_fitting.blind_network import MARGIN, build_crop_encoder
     from lsst.drp.restore.psf_fitting.fit_kernels import KernelNetworkConfig
-    from lsst.drp.restore.restoration import forward_model
+    from lsst.drp.restore.restoration import convolution
     from lsst.drp.restore.restoration.network import MaskedHuber, build_trainer
 
     config = KernelNetworkConfig()
@@ -110,7 +110,7 @@ def time_training(blur: type, compiled: bool, n: int, repeats: int) -> float:
     }
     inputs = {name: rng.uniform(size=shape).astype(np.float32) for name, shape in shapes.items()}
     target = rng.normal(size=shapes["inverse_sigma"]).astype(np.float32)
-    with mock.patch.object(forward_model, "Blur", blur):
+    with mock.patch.object(convolution, "Blur", blur):
         trainer = build_trainer(build_crop_encoder(n, seed=1), n, (context, context), shapes["kernels"][1:])
         trainer.compile(optimizer=keras.optimizers.Adam(1e-3), loss=MaskedHuber(2.0), jit_compile=compiled)
         return _median_time(lambda: trainer.train_on_batch(inputs, target, target > -9), repeats)
@@ -189,7 +189,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--exposures", type=int, nargs="+", default=[8, 33], help="numbers of exposures")
     add("--device", default="auto", help="auto, gpu or cpu")
     add("--threads", type=int, default=1, help="CPU threads")
-    add("--repeats", type=int, default=10, help="how often to repeat what is timed")
+    add("--repeats", type=int, default=10, help="repetitions of each measurement")
     return parser.parse_args(arguments)
 
 
@@ -211,7 +211,7 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     name = "tensorflow.config.experimental.enable_op_determinism"
     with mock.patch(name) if keras.backend.backend() == "tensorflow" else nullcontext():
         device = prepare_backend(options.device, options.threads).device
-    from lsst.drp.restore.restoration.forward_model import Blur
+    from lsst.drp.restore.restoration.convolution import Blur
 
     rows = {
         f"{name}, {n} exposures": [

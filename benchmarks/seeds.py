@@ -99,7 +99,7 @@ def train(path: Path, n_seeds: int) -> SeedResult:
     result : `SeedResult`
         The measurements.
     """
-    from lsst.drp.restore.restoration.forward_model import ForwardModel
+    from lsst.drp.restore.restoration.likelihood import Likelihood
     from lsst.drp.restore.stack.reference_coadd import reference_coadd
 
     from .methods import restore_alone
@@ -117,7 +117,7 @@ def train(path: Path, n_seeds: int) -> SeedResult:
     mean = dataclasses.replace(
         restorations[0],
         latent=latent,
-        loss=ForwardModel(stack).huber_loss(latent, task.config.restorer.huberDelta),
+        loss=Likelihood(stack, task.config.restorer.huberDelta).huber_loss(latent),
     )
     catalog = field.catalog
     chosen = np.flatnonzero((catalog["role"] == "point") & truth.usable & np.isfinite(truth.optimal))

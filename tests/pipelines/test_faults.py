@@ -294,7 +294,7 @@ def test_write_to_a_full_disk_or_to_a_place_that_cannot_be_written(campaign: Cam
 
 def test_diverged_training_was_repeated_once(campaign: Campaign) -> None:
     records = [json.loads(line) for line in campaign.log.read_text().splitlines()]
-    (warning,) = (record for record in records if "Once more, from fresh weights" in record["message"])
+    (warning,) = (record for record in records if "Retrying from fresh weights" in record["message"])
     assert warning["levelname"] == "WARNING"
     assert f"patch: {EXTREME}}}" in warning["MDC"]["LABEL"]
 
@@ -334,7 +334,7 @@ def test_damaged_files_cost_their_exposures(campaign: Campaign) -> None:
     assert metrics["n_exposures"] == metrics["n_dropped"] == 2
     assert (
         metrics["dropped"]["SimCam visit 1 detector 0"]
-        == "its file has not the size with which it was written"
+        == "its file does not have the size with which it was written"
     )
     assert metrics["dropped"]["SimCam visit 2 detector 0"].startswith("its file cannot be decoded")
     assert metadata["restoreCoadd:buildStack"]["n_visit_images_damaged"] == 2

@@ -227,7 +227,7 @@ def test_proper_coadd() -> None:
 
 
 def test_direct_blur() -> None:
-    from lsst.drp.restore.restoration.forward_model import Blur
+    from lsst.drp.restore.restoration.convolution import Blur
 
     rng = np.random.default_rng(1)
     latent = rng.uniform(size=(2, 20, 24)).astype(np.float32)

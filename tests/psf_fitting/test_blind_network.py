@@ -30,7 +30,7 @@ from lsst.drp.restore.psf_fitting.blind_network import (
 )
 from lsst.drp.restore.psf_fitting.fit_kernels import FitKernelsConfig, FitKernelsTask
 from lsst.drp.restore.psf_fitting.kernel_fit import KernelFit
-from lsst.drp.restore.psf_fitting.point_sources import find_point_sources, point_image
+from lsst.drp.restore.psf_fitting.point_sources import find_point_sources
 from lsst.drp.restore.psf_fitting.star_kernels import StarStamps, center
 from lsst.drp.restore.stack.kernel_shape import fwhm, gaussian_kernel
 from lsst.drp.restore.stack.reference_coadd import reference_coadd
@@ -128,14 +128,6 @@ def test_points_are_drawn_where_stars_are() -> None:
         # Within some hundredths of a pixel of where they are: nearly one pixel each.
         assert stamp.max() == stamp[3, 3] == pytest.approx(latent[y, x], rel=0.05)
         assert not far[y, x]
-
-
-def test_point_image_keeps_flux() -> None:
-    image = point_image(np.array([20.3]), np.array([18.5]), np.array([7.0]), (40, 40))
-    assert image.sum() == pytest.approx(7.0, rel=1e-4)
-    rows, columns = np.indices(image.shape)
-    assert (rows * image).sum() / 7.0 == pytest.approx(20.3, abs=0.02)
-    assert (columns * image).sum() / 7.0 == pytest.approx(18.5, abs=0.02)
 
 
 def crop(array: np.ndarray, pixels: int) -> np.ndarray:

@@ -22,11 +22,12 @@ from lsst.drp.restore import RestorationError
 from lsst.drp.restore.outputs.plot_kernel_fit import plot_kernel_fit, radial_profile
 from lsst.drp.restore.psf_fitting.fit_kernels import FitKernelsConfig, FitKernelsTask, split_variation
 from lsst.drp.restore.psf_fitting.kernel_fit import KernelFit
-from lsst.drp.restore.psf_fitting.point_sources import find_point_sources, point_image, shift_matrix
+from lsst.drp.restore.psf_fitting.point_sources import find_point_sources
 from lsst.drp.restore.psf_fitting.star_kernels import StarStamps, center, move
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.drp.restore.stack.kernel_shape import fwhm, gaussian_kernel
 from lsst.drp.restore.stack.reference_coadd import reference_coadd
+from lsst.drp.restore.stack.subpixel import point_image, shift_matrix
 
 AXIS = np.arange(25) - 12
 

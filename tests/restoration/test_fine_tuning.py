@@ -70,20 +70,21 @@ def spoiled_weights() -> list[np.ndarray]:
 
 
 def test_exposures_that_were_not_seen_are_predicted_better(tmp_path: Path) -> None:
-    from lsst.drp.restore.restoration.forward_model import ForwardModel
+    from lsst.drp.restore.restoration.likelihood import Likelihood
 
     stack = field(8)
     seen, others = members(stack, slice(0, 6)), members(stack, slice(6, 8))
-    decoder = ForwardModel(dataclasses.replace(others, kernels=convolution_kernels(others.kernels)))
+    others = dataclasses.replace(others, kernels=convolution_kernels(others.kernels))
+    likelihood = Likelihood(others, 2.0)
     path = tmp_path / "spoiled.npz"
     write_weights(path, spoiled_weights(), "spoiled")
     before, after = (
-        decoder.huber_loss(
-            restore(seen, weightsFile=str(path), fineTuneSteps=steps, fineTuneRate=1e-3).latent, 2.0
+        likelihood.huber_loss(
+            restore(seen, weightsFile=str(path), fineTuneSteps=steps, fineTuneRate=1e-3).latent
         )
         for steps in (0, 24)
     )
-    good = decoder.huber_loss(restore(seen).latent, 2.0)
+    good = likelihood.huber_loss(restore(seen).latent)
     assert good < before
     assert after < 0.5 * (before + good)
 

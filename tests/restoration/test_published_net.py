@@ -79,7 +79,7 @@ def test_masked_pixels_do_not_matter() -> None:
 
 
 def test_the_papers_configuration_runs(caplog: pytest.LogCaptureFixture) -> None:
-    from lsst.drp.restore.restoration.forward_model import ForwardModel
+    from lsst.drp.restore.restoration.likelihood import Likelihood
 
     config = RestoreCoaddConfig()
     config.load(str(PAPER))
@@ -102,7 +102,7 @@ def test_the_papers_configuration_runs(caplog: pytest.LogCaptureFixture) -> None
     assert whole.steps == 150
     assert (whole.latent >= 0).all()
     assert whole.image.shape == stack.shape
-    dark = ForwardModel(stack).huber_loss(np.zeros_like(whole.latent), 1.0)
+    dark = Likelihood(stack, 1.0).huber_loss(np.zeros_like(whole.latent))
     assert whole.loss < 0.9 * dark
     assert whole.history.colnames == ["step", "loss", "validation_loss", "learning_rate", "seconds"]
     assert whole.history["step"][-1] == whole.steps
@@ -124,7 +124,7 @@ def test_diverged_training_is_an_error(caplog: pytest.LogCaptureFixture) -> None
     with caplog.at_level("WARNING"), pytest.raises(DivergedError, match=message):
         task.run(stack, reference_coadd(stack))
     # It was tried twice.
-    assert caplog.text.count("Once more, from fresh weights and with 0.25 of the learning rate") == 1
+    assert caplog.text.count("Retrying from fresh weights with 0.25 of the learning rate") == 1
 
 
 def test_no_second_try() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = ("describe_patch", "make_datasets")
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ import lsst.pipe.base as pipeBase
 from lsst.images import Image, MaskedImage
 
 from ..warping.patch_geometry import PatchGeometry
+from ..warping.stack_input import StackedInputs
 from .coadds import make_measurable_coadd, make_reference_coadd, make_restored_coadd, make_weights_table
 from .metrics import measure_metrics
 from .plot_kernel_fit import plot_kernel_fit
@@ -47,7 +49,7 @@ def describe_patch(geometry: PatchGeometry, band: str) -> str:
 
 def make_datasets(
     restored: RestoredStack,
-    inputs: pipeBase.Struct,
+    inputs: StackedInputs,
     geometry: PatchGeometry,
     band: str,
     *,
@@ -61,7 +63,7 @@ def make_datasets(
     ----------
     restored : `RestoredStack`
         The restored exposures.
-    inputs : `lsst.pipe.base.Struct`
+    inputs : `StackedInputs`
         The stacked input datasets.
     geometry : `PatchGeometry`
         The pixel grid of the patch.
@@ -84,9 +86,7 @@ def make_datasets(
     title = describe_patch(geometry, band)
     if restored.kernel_fit is not None:
         fitted = [item.with_kernels(stack.kernels[item.exposure]) for item in inputs.inputs]
-        inputs = pipeBase.Struct(
-            **(inputs.getDict() | {"seeing": restored.kernel_fit.fwhm, "inputs": fitted})
-        )
+        inputs = dataclasses.replace(inputs, seeing=restored.kernel_fit.fwhm, inputs=fitted)
     metrics = measure_metrics(restored, stack, geometry=geometry, inputs=inputs, coadd=coadd)
     metrics["provenance"] = describe_computation(backend, restoration.network)
     outputs = pipeBase.Struct(

@@ -34,10 +34,10 @@ from .restored_stack import RestoredStack
 
 if TYPE_CHECKING:
     from lsst.images import MaskedImage
-    from lsst.pipe.base import Struct
 
     from ..stack.exposure_stack import ExposureStack
     from ..warping.patch_geometry import PatchGeometry
+    from ..warping.stack_input import StackedInputs
 
 # Titles of the images that are compared, in the order of the tables.
 _TITLES = {
@@ -55,7 +55,7 @@ def measure_metrics(
     stack: ExposureStack,
     *,
     geometry: PatchGeometry,
-    inputs: Struct,
+    inputs: StackedInputs,
     coadd: MaskedImage | None = None,
 ) -> dict[str, Any]:
     """Measure everything that is reported about a restored patch.
@@ -68,9 +68,8 @@ def measure_metrics(
         The exposures, with or without the clipped pixels.
     geometry : `PatchGeometry`
         The pixel grid of the patch.
-    inputs : `lsst.pipe.base.Struct`
-        What `BuildStackTask.run` returned: ``seeing`` and ``dropped`` are
-        used.
+    inputs : `StackedInputs`
+        The stack's inputs: ``seeing`` and ``dropped`` are used.
     coadd : `lsst.images.MaskedImage`, optional
         The pipeline's own coadd.
 

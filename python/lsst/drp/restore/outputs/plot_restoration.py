@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = ("plot_comparison", "plot_history", "plot_restoration")
+__all__ = ("plot_comparison", "plot_history", "plot_restoration", "typical_exposure")
 
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,7 @@ def plot_restoration(
     figure : `matplotlib.figure.Figure`
         The figure, see `plot_comparison`.
     """
-    t = _typical_exposure(stack)
+    t = typical_exposure(stack)
     exposure, coadd = (
         # In latent pixels.
         split_pixels(image / np.float32(stack.oversampling**2), stack.oversampling)
@@ -238,9 +238,19 @@ def plot_history(history: astropy.table.Table, title: str = "") -> Figure:
     return figure
 
 
-def _typical_exposure(stack: ExposureStack) -> int:
-    """Return the index of the exposure of median seeing among those that
-    cover the patch as well as the best one does, give or take a tenth.
+def typical_exposure(stack: ExposureStack) -> int:
+    """Choose an exposure to show.
+
+    Parameters
+    ----------
+    stack : `ExposureStack`
+        The exposures.
+
+    Returns
+    -------
+    index : `int`
+        That of median seeing among those that have at least 0.9 times as many
+        good pixels as the best one.
     """
     n_good = np.array([np.count_nonzero(good) for good in stack.good])
     candidates = np.flatnonzero(n_good >= 0.9 * n_good.max())

@@ -28,10 +28,11 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from ..restoration.convolution import PsfDecoder
 from ..restoration.crops import Crop, CropSampler
-from ..restoration.forward_model import PsfDecoder
 from ..restoration.network import crop
-from .point_sources import PointSources, point_image
+from ..stack.subpixel import point_image
+from .point_sources import PointSources
 from .star_kernels import StarStamps
 
 # Newton steps that center kernels after each step of the optimizer: these change little.

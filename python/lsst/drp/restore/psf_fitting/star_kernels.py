@@ -18,7 +18,8 @@ import numpy as np
 import scipy.optimize
 
 from ..stack.exposure_stack import ExposureStack
-from .point_sources import PointSources, shift_matrix
+from ..stack.subpixel import shift_matrix
+from .point_sources import PointSources
 
 # Steps of the inner solvers: enough for changes far below the noise.
 _POSITION_STEPS = 3

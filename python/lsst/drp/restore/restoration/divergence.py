@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What is done about trainings whose loss becomes infinite or NaN."""
+"""Trainings whose loss becomes infinite or NaN."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def retry_diverged[T](train: Callable[[float], T], factor: float, log: LsstLogAd
     Returns
     -------
     result : `T`
-        What ``train`` returned.
+        The result of ``train``.
     n_retries : `int`
         How often it diverged before: 0 or 1.
 
@@ -49,7 +49,7 @@ def retry_diverged[T](train: Callable[[float], T], factor: float, log: LsstLogAd
     except DivergedError as err:
         if not factor:
             raise
-        log.warning("%s Once more, from fresh weights and with %g of the learning rate.", err, factor)
+        log.warning("%s Retrying from fresh weights with %g of the learning rate.", err, factor)
     return train(factor), 1
 
 

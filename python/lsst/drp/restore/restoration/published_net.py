@@ -114,8 +114,8 @@ class PublishedNetTask(Restorer):
         stack : `ExposureStack`
             The exposures.
         start : `StartingPoint`
-            The mean with its weights stands in where an exposure has no good
-            pixel in the encoder's input, and its guides are additional
+            The mean with its weights replaces bad pixels in the encoder's
+            input, and its guides are additional
             channels of this input, see `NetworkInput`.
         backend : `Backend`
             Device and threads.
@@ -135,7 +135,7 @@ class PublishedNetTask(Restorer):
         """
         began = time.perf_counter()
         from .crops import NetworkInput
-        from .forward_model import ForwardModel
+        from .likelihood import Likelihood
         from .network import encoder_margin
 
         margin = encoder_margin(self.config.kernelSizes)
@@ -164,12 +164,12 @@ class PublishedNetTask(Restorer):
             tile_size=self.config.tileSize,
         )
         latent = fitted.apply(field)
-        model = ForwardModel(stack, n_threads=backend.n_threads)
-        loss = model.huber_loss(latent, self.config.huberDelta)
-        # A network that died returns a constant image; the loss tells.
-        dark = model.huber_loss(np.zeros_like(latent), self.config.huberDelta)
-        self.log.info("Loss per good pixel: %.5f (%.5f of an empty image).", loss, dark)
-        if loss > dark:
+        likelihood = Likelihood(stack, self.config.huberDelta, n_threads=backend.n_threads)
+        loss = likelihood.huber_loss(latent)
+        # A network whose ReLUs are all inactive returns a constant image.
+        empty = likelihood.huber_loss(np.zeros_like(latent))
+        self.log.info("Loss per good pixel: %.5f (%.5f of an empty image).", loss, empty)
+        if loss > empty:
             self.log.warning("The restored image describes the exposures worse than an empty one does.")
         return Restoration(
             latent=latent,
@@ -234,7 +234,7 @@ class PublishedNetTask(Restorer):
             self.config.learningRateDecay,
             staircase=True,
         )
-        # Keras compiles with XLA what it can: all of it with JAX, nothing with a deterministic TensorFlow.
+        # Keras compiles with XLA where possible: always with JAX, never with a deterministic TensorFlow.
         trainer.compile(optimizer=keras.optimizers.Adam(rate), loss=MaskedHuber(self.config.huberDelta))
         history = History(
             self.log,
@@ -271,7 +271,7 @@ class FittedEncoder(FittedRestorer):
     encoder : `keras.Model`
         The encoder.
     weights : `numpy.ndarray`
-        Weights of the mean that stands in for missing pixels, by cell.
+        Weights of the mean that replaces missing pixels, by cell.
     margin : `int`
         Border of the encoder's input, pixels.
     scale : `float`
