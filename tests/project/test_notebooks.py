@@ -71,7 +71,7 @@ def execute(
 
 
 def outputs(notebook: nbformat.NotebookNode, kind: str) -> list[str]:
-    """Return the outputs of one MIME type, or what was printed (``stdout``)."""
+    """Return the outputs of one MIME type, or of ``stdout``."""
     found = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     if kind == "stdout":
         return [output.text for output in found if output.get("name") == kind]

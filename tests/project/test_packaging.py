@@ -236,7 +236,7 @@ def test_wheel_content(wheel: Path) -> None:
 
 
 def test_wheel_metadata(wheel: Path) -> None:
-    """What pip and an index show of the package is complete."""
+    """The metadata that pip and an index show are complete."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = email.message_from_bytes(archive.read(name))

@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What each room of the package may import, read from its source."""
+"""The imports of each room of the package, read from its source."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def room_of(module: str) -> str:
 
 
 def imports(module: str) -> Iterator[str]:
-    """Find what a module imports, anywhere in its source, by absolute name."""
+    """Find the imports of a module, anywhere in its source, by absolute name."""
     path = PACKAGE.joinpath(*module.split("."))
     package = [*NAME.split("."), *path.relative_to(PACKAGE).parts[:-1]]
     for node in ast.walk(ast.parse(path.with_suffix(".py").read_text())):
