@@ -31,7 +31,7 @@ _FIRST_VISIT = {"i": 1, "r": 101, "g": 201}
 
 
 def compare(seed: int, size: int, visits: int, shallow: int, color: tuple[float, float]) -> dict[str, Any]:
-    """Restore the shallow band of a field alone and beside the others.
+    """Restore the shallow band of a field alone and together with the others.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def compare(seed: int, size: int, visits: int, shallow: int, color: tuple[float,
     Returns
     -------
     results : `dict` [`str`, `dict`]
-        What `measure` returned of ``alone`` and ``together``.
+        Results of `measure` of ``alone`` and ``together``.
     """
     from lsst.drp.restore.restore_multiband import RestoreMultibandCoaddTask
 
@@ -66,17 +66,9 @@ def compare(seed: int, size: int, visits: int, shallow: int, color: tuple[float,
     truth = Truth.of(fields[SHALLOW])
     config = RestoreMultibandCoaddTask.ConfigClass()
     task = RestoreMultibandCoaddTask(config=config)
-    copy = _copy(fields[SHALLOW].stack)
-    alone = task.restore_bands({SHALLOW: copy})[SHALLOW]
+    alone = task.restore_bands({SHALLOW: fields[SHALLOW].stack})[SHALLOW]
     together = task.restore_bands({band: field.stack for band, field in fields.items()})[SHALLOW]
     return {"alone": measure(truth, alone), "together": measure(truth, together)}
-
-
-def _copy(stack: Any) -> Any:
-    """Copy what a restoration changes."""
-    return dataclasses.replace(
-        stack, image=stack.image.copy(), variance=stack.variance.copy(), good=stack.good.copy()
-    )
 
 
 def measure(truth: Any, result: Any) -> dict[str, Any]:
@@ -87,7 +79,7 @@ def measure(truth: Any, result: Any) -> dict[str, Any]:
     truth : `Truth`
         The truth of its field.
     result : `lsst.pipe.base.Struct`
-        What the task made of it.
+        Output of the task.
 
     Returns
     -------
@@ -135,7 +127,7 @@ def format_table(results: dict[int, dict[str, Any]]) -> str:
     Parameters
     ----------
     results : `dict` [`int`, `dict`]
-        What `compare` returned, by seed of the field.
+        Results of `compare` by seed of the field.
 
     Returns
     -------

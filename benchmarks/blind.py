@@ -43,7 +43,7 @@ _CASES: tuple[tuple[str, str, float | None], ...] = (
 
 
 def start_stack(field: Field, factor: float | None) -> ExposureStack:
-    """Copy a field's exposures with the kernels to start from.
+    """Replace the kernels of a field's exposures by those to start from.
 
     Parameters
     ----------
@@ -56,14 +56,13 @@ def start_stack(field: Field, factor: float | None) -> ExposureStack:
     Returns
     -------
     stack : `~lsst.drp.restore.ExposureStack`
-        The copy.
+        The exposures with these kernels.
     """
-    names = ("image", "variance", "good", "kernels")
-    stack = dataclasses.replace(field.stack, **{name: getattr(field.stack, name).copy() for name in names})
+    kernels = field.stack.kernels.copy()
     if factor:
         for t, width in enumerate(mean_widths(field.stack)):
-            stack.kernels[t] = gaussian_kernel(factor * width, stack.kernel_size)
-    return stack
+            kernels[t] = gaussian_kernel(factor * width, field.stack.kernel_size)
+    return dataclasses.replace(field.stack, kernels=kernels)
 
 
 def mean_widths(stack: ExposureStack) -> np.ndarray:

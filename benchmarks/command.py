@@ -67,7 +67,7 @@ def add_jobs(parser: argparse.ArgumentParser) -> None:
         Parser to add ``--workers`` and ``--log`` to.
     """
     add = parser.add_argument
-    add("--workers", type=int, default=2, help="processes side by side, one thread each")
+    add("--workers", type=int, default=2, help="number of processes, one thread each")
     add("--log", type=Path, default=Path(os.devnull), help="file for the output of the jobs  [default: none]")
 
 

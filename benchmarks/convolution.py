@@ -188,7 +188,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--exposures", type=int, nargs="+", default=[8, 33], help="numbers of exposures")
     add("--device", default="auto", help="auto, gpu or cpu")
     add("--threads", type=int, default=1, help="CPU threads")
-    add("--repeats", type=int, default=10, help="how often to repeat what is timed")
+    add("--repeats", type=int, default=10, help="repetitions of each measurement")
     return parser.parse_args(arguments)
 
 

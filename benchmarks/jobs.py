@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The pieces of work of the benchmark, each done in a process of its own."""
+"""Jobs of the benchmarks, each run in a process of its own."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _ONE_THREAD = {
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class MethodResult:
-    """What a method made of a field.
+    """Result of a method on a field.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class MethodResult:
     peak : `float`
         Largest memory of its process, GB; Python and its libraries included.
     failure : `str`
-        Why there is no image, if there is none.
+        Reason why there is no image, if there is none.
     """
 
     measurements: dict[str, dict[str, Any]]
@@ -74,7 +74,7 @@ class MethodResult:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Draw:
-    """What the default configuration made of one draw of the noise.
+    """Result of the default configuration on one realization of the noise.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class Draw:
 
 
 Job = tuple[str, Callable[..., Any], tuple[Any, ...]]
-"""Name, function and arguments of a piece of work."""
+"""Name, function and arguments of a job."""
 
 
 def run_jobs(jobs: Sequence[Job], workers: int, log: Path, *, threads: int = 1) -> dict[str, Any]:
@@ -329,8 +329,8 @@ def _restore(method: str, stack: Any, cutout: Any) -> tuple[dict[str, Any], Meth
 
 
 def _white(path: Path) -> Any:
-    """Make the proper coadd of the exposures in a file: what the source list
-    measures on, for methods that make no such image.
+    """Make the proper coadd of the exposures in a file, for the photometry of
+    source lists of methods that make no such image.
     """
     from .methods import METHODS
 

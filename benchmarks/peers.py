@@ -103,7 +103,7 @@ def integrated_gaussian(sigma: float, size: int) -> np.ndarray:
 
 
 def divide_kernels(kernel: np.ndarray, divisor: np.ndarray) -> np.ndarray:
-    """Compute what turns one PSF into another.
+    """Compute the kernel that turns one PSF into another.
 
     Parameters
     ----------

@@ -290,7 +290,7 @@ class Benchmark:
         }
 
     def _measurements(self, done: dict[str, Any], field: str) -> dict[str, Any]:
-        """Return what was measured on the images of a field."""
+        """Return the measurements on the images of a field."""
         found = [done[f"{method} {field}"] for method in self._methods if f"{method} {field}" in done]
         return {image: numbers for result in found for image, numbers in result.measurements.items()}
 

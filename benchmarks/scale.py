@@ -33,7 +33,7 @@ _CELL = 150
 # Whole-field epochs of the papers.
 _PAPER_EPOCHS = 450
 # The field on which all methods can be run.
-_BESIDE = FieldOptions(seed=901)
+_SMALL = FieldOptions(seed=901)
 _STAGES = (
     *("read", "warp", "kernels", "stack", "clip, coadd"),
     *("first estimate", "measurable", "network", "consistency"),
@@ -84,7 +84,7 @@ def restore(repo: Path, size: int, visits: int, cores: int) -> dict[str, Stage]:
     Returns
     -------
     stages : `dict` [`str`, `Stage`]
-        What each stage took.
+        Time and memory of each stage.
     """
     stages = Stages()
     from lsst.drp.restore import restore_coadd, restore_stack
@@ -153,7 +153,7 @@ def _watch_imagemm(stages: Stages, task: Any) -> None:
 
 
 def _command(*words: Any) -> None:
-    """Run a command that is installed beside this Python."""
+    """Run a command that is installed with this Python."""
     program, *arguments = map(str, words)
     subprocess.run([str(Path(sys.executable).parent / program), *arguments], check=True, stdout=sys.stderr)
 
@@ -192,7 +192,7 @@ def _total(stages: dict[str, Stage]) -> Stage:
 
 
 def print_imagemm(results: dict[tuple[int, int], dict[str, Stage]]) -> None:
-    """Print the time to a restored image beside that of ImageMM.
+    """Print the time to a restored image, and that of ImageMM.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ def print_imagemm(results: dict[tuple[int, int], dict[str, Stage]]) -> None:
 
 
 def compare_methods(methods: Sequence[str], folder: Path) -> None:
-    """Run methods side by side on a field that all can take.
+    """Run several methods on a field that is small enough for all of them.
 
     Parameters
     ----------
@@ -219,7 +219,7 @@ def compare_methods(methods: Sequence[str], folder: Path) -> None:
         For the field.
     """
     path = folder / "field.pkl"
-    cutout = _alone(1, prepare_field, _BESIDE, path, 128)
+    cutout = _alone(1, prepare_field, _SMALL, path, 128)
     rows: dict[str, list[float | str]] = {}
     for method in methods:
         result = _alone(1, run_method, method, path, cutout)
@@ -229,8 +229,8 @@ def compare_methods(methods: Sequence[str], folder: Path) -> None:
             quality = (values[key] for key in ("psnr", "cutout psnr", "fwhm / reference", "S_F"))
             rows[name] = [result.cpu, result.peak, *quality]
     title = (
-        f"on one thread, {_BESIDE.visits}x{_BESIDE.size}x{_BESIDE.size} (STARRED: a cutout of 128x128), "
-        f"seed {_BESIDE.seed}; network as published: {_PAPER_EPOCHS} whole-field epochs; "
+        f"on one thread, {_SMALL.visits}x{_SMALL.size}x{_SMALL.size} (STARRED: a cutout of 128x128), "
+        f"seed {_SMALL.seed}; network as published: {_PAPER_EPOCHS} whole-field epochs; "
         f"default: its variance and PSF included"
     )
     header = ("CPU, s", "peak, GB", "PSNR, dB", "in cutout", "FWHM", "S_F")
@@ -260,7 +260,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--methods",
         nargs="*",
         default=("default", "imagemm", "paper", "starred"),
-        help="methods to run side by side on a small field",
+        help="methods to run on a small field",
     )
     options = parser.parse_args(arguments)
     if options.size % (4 * _CELL) or options.size < 4 * _CELL:

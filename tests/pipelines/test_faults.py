@@ -34,6 +34,8 @@ from lsst.drp.restore.simulation.config import SimulationConfig
 from lsst.images import VisitImage
 from lsst.images.cells import CellCoadd
 
+pytestmark = pytest.mark.slow
+
 PIPETASK = str(Path(sys.executable).parent / "pipetask")
 PIPELINE = "resource://lsst.drp.restore/pipelines/restoreCoaddPaper.yaml#restoreCoadd"
 RUN = "u/test/run"

@@ -111,6 +111,7 @@ def test_guides_are_channels_of_the_input() -> None:
     assert np.abs(np.asarray(encoder(other_guide, training=False)) / image - 1).max() > 0.01
 
 
+@pytest.mark.slow
 def test_shallow_bands_see_the_deep_ones() -> None:
     stack, _, _ = star_field(n=6, shape=(64, 64), n_stars=4)
     deep, shallow = some_of(stack, slice(0, 4)), some_of(stack, slice(4, 6))
@@ -172,6 +173,7 @@ def run(repo: Path, collection: str, *options: str) -> Result:
     )
 
 
+@pytest.mark.slow
 def test_sources_have_the_same_color_in_all_bands(repo: Path) -> None:
     with Butler.from_config(str(repo)) as butler:
         flux = {
@@ -191,6 +193,7 @@ def test_colors_need_a_known_band() -> None:
         SimulationConfig(skymap="test", band="clear", color=(0.4, 0.0))
 
 
+@pytest.mark.slow
 def test_pipeline(repo: Path) -> None:
     result = run(repo, "u/bands")
     assert result.exit_code == 0, result.output
@@ -205,6 +208,7 @@ def test_pipeline(repo: Path) -> None:
         assert butler.find_dataset("restored_coadd", DATA_ID, band="r") is None
 
 
+@pytest.mark.slow
 def test_only_some_bands(repo: Path) -> None:
     result = run(repo, "u/one", "-c", "restoreMultibandCoadd:bands=['g']")
     assert result.exit_code == 0, result.output
@@ -213,6 +217,7 @@ def test_only_some_bands(repo: Path) -> None:
         assert butler.find_dataset("restored_coadd", DATA_ID, band="i") is None
 
 
+@pytest.mark.slow
 def test_dataset_types_of_the_pipeline(repo: Path) -> None:
     patch = {*DATA_ID, "band"}
     visits = ("visit_image", {"instrument", "visit", "detector"}, "VisitImage", False)

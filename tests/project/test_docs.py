@@ -30,6 +30,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "html"
 
 
+@pytest.mark.slow
 def test_docs_build(site: Path) -> None:
     (module,) = yaml.safe_load((TOP / "doc/manifest.yaml").read_text())["modules"]
     assert module == "lsst.drp.restore"
@@ -38,6 +39,7 @@ def test_docs_build(site: Path) -> None:
         assert f'href="{name}.html"' in index
 
 
+@pytest.mark.slow
 def test_docs_have_the_whole_api(site: Path) -> None:
     """All modules have a page, with all that they offer on it."""
     pages = site / "lsst.drp.restore/api"

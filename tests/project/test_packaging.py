@@ -236,7 +236,7 @@ def test_wheel_content(wheel: Path) -> None:
 
 
 def test_wheel_metadata(wheel: Path) -> None:
-    """What pip and an index show of the package is complete."""
+    """The metadata that pip and an index show are complete."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = email.message_from_bytes(archive.read(name))
@@ -256,6 +256,7 @@ def test_wheel_metadata(wheel: Path) -> None:
         assert ">=" in requirement and "<" in requirement or "setuptools" in requirement, requirement
 
 
+@pytest.mark.slow
 def test_wheel_runs_outside_of_checkout(installed: Environment) -> None:
     """The installed wheel finds its own modules, pipeline and commands."""
     where = installed.run("-c", "import lsst.drp.restore as package; print(package.__file__)")
@@ -273,6 +274,7 @@ def test_wheel_runs_outside_of_checkout(installed: Environment) -> None:
         assert command in commands
 
 
+@pytest.mark.slow
 def test_wheel_restores_a_patch(installed: Environment) -> None:
     """The installed wheel goes all the way from an empty directory to a
     restored coadd.

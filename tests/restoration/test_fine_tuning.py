@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from stacks import star_field
 
+from lsst.drp.restore import RestoreCoaddConfig, RestoreCoaddConnections
 from lsst.drp.restore.restoration.astro_clear_net import AstroClearNetConfig, AstroClearNetTask
 from lsst.drp.restore.restoration.backend import prepare_backend
 from lsst.drp.restore.restoration.measurable import MeasurableTask, matched_stack
@@ -19,7 +20,6 @@ from lsst.drp.restore.restoration.network_weights import describe_weights, read_
 from lsst.drp.restore.restoration.restoration import Restoration, StartingPoint
 from lsst.drp.restore.restoration.seeds import Seeds
 from lsst.drp.restore.restoration.target_psf import TARGET_FWHM, convolution_kernels
-from lsst.drp.restore.restore_coadd import RestoreCoaddConfig, RestoreCoaddConnections
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.drp.restore.stack.reference_coadd import reference_coadd
 from lsst.utils.logging import getLogger

@@ -9,7 +9,7 @@ restored coadd.
 
 from __future__ import annotations
 
-__all__ = ("RestoreCoaddConfig", "RestoreCoaddConnections", "RestoreCoaddTask")
+__all__ = ("RestoreCoaddConfig", "RestoreCoaddTask")
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar

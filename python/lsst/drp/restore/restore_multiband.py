@@ -30,7 +30,8 @@ from lsst.images import MaskedImage
 from .outputs.datasets import describe_patch
 from .outputs.restored_stack import RestoredStack
 from .restoration.restoration import Guide
-from .restore_coadd import RestoreCoaddConfig, RestoreCoaddConnections, RestoreCoaddTask
+from .restore_coadd import RestoreCoaddConfig, RestoreCoaddTask
+from .restore_coadd_connections import RestoreCoaddConnections
 from .stack.depth import point_depth
 from .stack.exposure_stack import ExposureStack
 from .transactions import all_or_nothing
