@@ -19,7 +19,6 @@ from scipy.signal import fftconvolve
 from stacks import moffat_kernel, star_field
 
 from lsst.drp.restore import RestorationError
-from lsst.drp.restore.outputs.plot_kernel_fit import plot_kernel_fit, radial_profile
 from lsst.drp.restore.psf_fitting.fit_kernels import FitKernelsConfig, FitKernelsTask, split_variation
 from lsst.drp.restore.psf_fitting.kernel_fit import KernelFit
 from lsst.drp.restore.psf_fitting.point_sources import find_point_sources, point_image, shift_matrix
@@ -309,23 +308,6 @@ def test_move() -> None:
     moved = move(kernel, np.array([0.4, -0.7]))
     np.testing.assert_allclose(centroids(moved)[:, ...], [0.4, -0.7], atol=0.02)
     assert fwhm(moved) == pytest.approx(4.0, rel=0.01)
-
-
-def test_plot(field: ExposureStack) -> None:
-    result = fit(copy_of(field), mode="gaussian")
-    figure = plot_kernel_fit(result, field.names, "a patch")
-    shown = [ax for ax in figure.axes if ax.axison]
-    assert [ax.get_title() for ax in shown] == [field.names[t] for t in np.argsort(result.fwhm)]
-    line = shown[0].get_lines()[1]
-    t = int(np.argmin(result.fwhm))
-    np.testing.assert_allclose(line.get_ydata(), radial_profile(result.kernels[t])[1])
-
-
-def test_radial_profile() -> None:
-    radius, profile = radial_profile(gaussian_kernel(4.0))
-    assert len(radius) == 13
-    expected = gaussian_kernel(4.0).max() * np.exp(-4 * np.log(2) * (radius / 4.0) ** 2)
-    np.testing.assert_allclose(profile[:6], expected[:6], rtol=0.15)
 
 
 def test_real_exposures() -> None:

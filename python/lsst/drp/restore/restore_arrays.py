@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import InputError
-from .outputs.coadds import MIN_COVERAGE
+from .outputs.pixel_flags import MIN_COVERAGE
 from .outputs.restored_stack import RestoredStack
 from .restore_stack import RestoreStackConfig, RestoreStackTask
 from .stack.from_arrays import StackedArrays, stack_arrays

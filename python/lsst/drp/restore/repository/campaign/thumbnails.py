@@ -13,7 +13,7 @@ import numpy as np
 import scipy.ndimage
 from PIL import Image, ImageColor
 
-from ...outputs.plot_restoration import _NO_DATA_COLOR, _block_mean, _noise, _percentile
+from ...outputs.plot_tools import NO_DATA_COLOR, block_mean, sky_sigma, upper_limit
 
 # Titles of the panels, from left to right.
 PANELS = ("coadd", "restored", "coadd, enlarged", "restored, enlarged")
@@ -26,7 +26,7 @@ _ZOOM = 128
 
 _GAP_COLOR = (255, 255, 255)
 _EMPTY = (32, 32, 32)
-_NO_DATA = ImageColor.getrgb(_NO_DATA_COLOR)
+_NO_DATA = ImageColor.getrgb(NO_DATA_COLOR)
 
 
 def draw_thumbnail(reference: np.ndarray | None, restored: np.ndarray | None) -> Image.Image:
@@ -55,9 +55,9 @@ def draw_thumbnail(reference: np.ndarray | None, restored: np.ndarray | None) ->
     if first is None:
         return picture
     if restored is not None and restored.shape != first.shape:
-        restored = _block_mean(restored, max(first.shape))[0] * (restored.shape[0] / first.shape[0]) ** 2
-    noise = _noise(first)
-    top = max(_percentile(first, 99.95), 20 * noise)
+        restored = block_mean(restored, max(first.shape))[0] * (restored.shape[0] / first.shape[0]) ** 2
+    noise = sky_sigma(first)
+    top = upper_limit(first, noise)
     zoom = _bright_region(first, noise)
     for i, image in enumerate((reference, restored)):
         if image is None:
@@ -70,7 +70,7 @@ def draw_thumbnail(reference: np.ndarray | None, restored: np.ndarray | None) ->
 def _panel(image: np.ndarray, noise: float, top: float) -> Image.Image:
     """Draw one image into the middle of a panel."""
     # Between one and two pixels in one of the panel: what is left is resampled.
-    means, _ = _block_mean(image, 2 * _PANEL - 1)
+    means, _ = block_mean(image, 2 * _PANEL - 1)
     low, high = np.arcsinh(-1.0), np.arcsinh(top / (3 * noise))
     level = (np.arcsinh(means / (3 * noise)) - low) / (high - low)
     known = np.isfinite(level)
@@ -92,7 +92,7 @@ def _bright_region(image: np.ndarray, noise: float) -> tuple[slice, slice]:
     """Return the square with most light in it, of which a single bright star
     is not all.
     """
-    means, size = _block_mean(image, _PANEL)
+    means, size = block_mean(image, _PANEL)
     light = np.clip(np.nan_to_num(means, nan=0.0) / noise, 0.0, 10.0)
     within = scipy.ndimage.uniform_filter(light, max(_ZOOM // size, 1), mode="constant")
     center = np.unravel_index(np.argmax(within), within.shape)
