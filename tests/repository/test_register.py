@@ -34,7 +34,6 @@ from lsst.sphgeom import LonLat, UnitVector3d
 BEGIN = Time("2024-03-02T03:04:05.5", scale="utc")
 SHAPE = (60, 80)
 BBOX = Box.from_shape(SHAPE)
-FRAME = DetectorFrame(instrument="Cam", visit=17, detector=3, bbox=BBOX)
 
 
 def make_wcs(ctype: tuple[str, str] = ("RA---TAN", "DEC--TAN"), radesys: str = "ICRS") -> WCS:
@@ -162,52 +161,6 @@ def test_visit_image_refuses(butler):
         make_image(mask={"CR": np.zeros(SHAPE, bool)})
     with pytest.raises(ValueError, match="differ in shape"):
         make_image(variance=np.ones((60, 79)))
-
-
-@pytest.mark.parametrize(
-    "ctype,radesys,epsilon",
-    [
-        (("RA---TAN", "DEC--TAN"), "ICRS", 1e-6),
-        (("RA---TAN", "DEC--TAN"), "FK5", 1e-5),
-        (("RA---ZEA", "DEC--ZEA"), "FK4", 1e-3),
-        (("GLON-TAN", "GLAT-TAN"), "", 1e-5),
-        (("ELON-TAN", "ELAT-TAN"), "", 1e-3),
-    ],
-)
-def test_wcs_of_any_frame(ctype, radesys, epsilon):
-    wcs = make_wcs(ctype, radesys)
-    projection = sky_projection_from_wcs(wcs, FRAME)
-    x, y = np.array([0.0, 79.0, 40.0]), np.array([59.0, 3.0, 20.0])
-    expected = wcs.pixel_to_world(x, y).icrs
-    assert projection.pixel_to_sky(x=x, y=y).separation(expected).arcsec.max() < epsilon
-    back = projection.sky_to_pixel(expected)
-    np.testing.assert_allclose([back.x, back.y], [x, y], atol=4 * epsilon)
-
-
-def test_wcs_with_distortion():
-    header = make_wcs().to_header()
-    header.update({"CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP", "A_ORDER": 2, "B_ORDER": 2})
-    header.update({"A_2_0": 1e-5, "A_1_1": 4e-6, "B_0_2": -2e-5})
-    sip = WCS(header)
-    header = make_wcs().to_header()
-    header.update({"CTYPE1": "RA---TPV", "CTYPE2": "DEC--TPV", "PV1_0": 1e-4, "PV1_1": 1.001, "PV1_4": 0.05})
-    header.update({"PV2_0": 0.0, "PV2_1": 1.0, "PV2_6": 0.04})
-    tpv = WCS(header)
-    x, y = np.array([0.0, 79.0, 40.0]), np.array([59.0, 3.0, 20.0])
-    for wcs in (sip, tpv):
-        distorted = wcs.pixel_to_world(x, y)
-        assert distorted.separation(make_wcs().pixel_to_world(x, y)).arcsec.min() > 0.1
-        projection = sky_projection_from_wcs(wcs, FRAME)
-        assert projection.pixel_to_sky(x=x, y=y).separation(distorted).arcsec.max() < 1e-6
-
-
-def test_wcs_refused():
-    with pytest.raises(ValueError, match="not one of two celestial axes"):
-        sky_projection_from_wcs(WCS(naxis=2), FRAME)
-    swapped = WCS(naxis=2)
-    swapped.wcs.ctype, swapped.wcs.crval = ("DEC--TAN", "RA---TAN"), (2.0, 150.0)
-    with pytest.raises(ValueError, match="first axis of the WCS must be the longitude"):
-        sky_projection_from_wcs(swapped, FRAME)
 
 
 def test_kernel_is_drawn_as_it_is(butler):
