@@ -21,12 +21,11 @@ FRAME = DetectorFrame(instrument="Cam", visit=17, detector=3, bbox=BBOX)
 
 
 def make_wcs(ctype: tuple[str, str] = ("RA---TAN", "DEC--TAN"), radesys: str = "ICRS") -> WCS:
-    """Return a WCS of 0.25 arcsec pixels, slightly rotated and sheared."""
-    wcs = WCS(naxis=2)
+    """Return a WCS in a celestial frame, whose reference point is not on the
+    image.
+    """
+    wcs = tan_wcs(center=(400.0, -300.0), scale=0.25, angle=1.0)
     wcs.wcs.ctype = ctype
-    wcs.wcs.crval = (150.0, 2.0)
-    wcs.wcs.crpix = (400.0, -300.0)
-    wcs.wcs.cd = [[-7e-5, 1e-6], [2e-6, 7e-5]]
     if radesys:
         wcs.wcs.radesys = radesys
     wcs.wcs.set()
