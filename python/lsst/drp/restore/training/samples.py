@@ -9,7 +9,7 @@ together, and the truth.
 
 from __future__ import annotations
 
-__all__ = ("Sample", "draw_sample", "write_samples")
+__all__ = ("Sample", "draw_sample", "majorize_minimize", "write_samples")
 
 import concurrent.futures
 import dataclasses
@@ -96,7 +96,7 @@ def draw_sample(rng: np.random.Generator, size: int) -> Sample:
     smooth = np.maximum(scipy.ndimage.gaussian_filter(np.where(valid, observed, 0.0), 1.0), 0.0)
     variance = (1.0 + smooth / electrons) / np.maximum(share, 1e-6)
     weight = np.where(valid, 1.0 / variance, 0.0)
-    latent = _majorize_minimize(np.where(valid, observed, 0.0), weight, psf)
+    latent = majorize_minimize(np.where(valid, observed, 0.0), weight, psf)
     start = _convolve(target_kernel(), latent)
     coadd = np.where(valid, observed, _convolve(psf, latent))
     noise_map = np.where(valid, np.minimum(np.sqrt(variance), NO_DATA_NOISE), NO_DATA_NOISE)
@@ -214,7 +214,7 @@ def _draw_coverage(rng: np.random.Generator, size: int) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(share, rng.integers(4)))
 
 
-def _majorize_minimize(image: np.ndarray, weight: np.ndarray, psf: np.ndarray) -> np.ndarray:
+def majorize_minimize(image: np.ndarray, weight: np.ndarray, psf: np.ndarray) -> np.ndarray:
     """Restore one image as `first_estimate` does."""
     kernel = np.maximum(psf, 0.0)
     blur, adjoint = _operator(kernel, image.shape), _operator(kernel[::-1, ::-1], image.shape)
