@@ -22,7 +22,7 @@ from lsst.images import Box
 from .config import AB_ZERO_POINT, SimulationConfig, Stream
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class SimulatedVisit:
     """Pointing and conditions of a visit.
 
@@ -101,7 +101,7 @@ class SimulatedVisit:
         )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class SimulatedCamera:
     """A rectangle of square detectors behind a distorting telescope.
 

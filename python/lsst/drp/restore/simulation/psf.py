@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import piff
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class SimulatedPsf:
     """The PSF of a detector in a visit.
 
