@@ -28,7 +28,6 @@ from lsst.drp.restore import (
 from lsst.drp.restore.restoration.crops import Crop, NetworkInput
 from lsst.drp.restore.restore_multiband import RestoreMultibandCoaddConnections
 from lsst.drp.restore.simulation.config import SimulationConfig
-from lsst.drp.restore.stack.depth import point_depth
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.pipe.base import NoWorkFound
 from lsst.pipe.base.tests.pipelineStepTester import PipelineStepTester
@@ -110,18 +109,6 @@ def test_guides_are_channels_of_the_input() -> None:
     other_guide = seen.copy()
     other_guide[..., 3] = rng.permuted(seen[..., 3])
     assert np.abs(np.asarray(encoder(other_guide, training=False)) / image - 1).max() > 0.01
-
-
-def test_depth_is_that_of_point_sources() -> None:
-    stack, _, _ = star_field(n=3, shape=(64, 64), bad_fraction=0.0)
-    flat = dataclasses.replace(stack, variance=np.full_like(stack.variance, 4.0))
-    expected = (stack.kernels**2).sum(axis=(3, 4)).mean(axis=(1, 2)).sum() / 4
-    assert point_depth(flat) == pytest.approx(expected, rel=1e-5)
-    correlated = dataclasses.replace(flat, correlation=np.full_like(flat.correlation, 2.0))
-    assert point_depth(correlated) == pytest.approx(expected / 2, rel=1e-5)
-    nothing = copy_of(stack)
-    nothing.reject(np.ones_like(nothing.good))
-    assert point_depth(nothing) == 0.0
 
 
 def test_shallow_bands_see_the_deep_ones() -> None:
