@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -26,9 +24,10 @@ from lsst.drp.restore.restore_coadd import RestoreStackConfig, RestoreStackTask
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.drp.restore.stack.reference_coadd import reference_coadd
 
+from . import command
 from .fields import FieldOptions, make_field
 from .held_out import HALVES, decam_folder, load_stack, median_chi2, predict, source_chi2, source_pixels
-from .jobs import Job, quiet, run_jobs
+from .jobs import Job, run_jobs
 from .morphologies import cosmos_scene, jwst_scene, real_images_folder
 from .shapes import COMMON_FWHM
 from .true_images import bring_to, truth_at
@@ -57,7 +56,6 @@ def measure_field(seed: int, wide: bool, steps: Sequence[int], rate: float) -> F
     figures : `dict`
         Figures by name and number of steps.
     """
-    quiet()
     field = make_field(FieldOptions(seed=seed, wide=wide))
     softening = sky_noise(reference_coadd(field.stack).image)
     truth = truth_at(field, COMMON_FWHM)
@@ -82,7 +80,6 @@ def measure_real_image(name: str, steps: Sequence[int], rate: float) -> Figures:
     figures : `dict`
         Figures by name and number of steps; empty if data are missing.
     """
-    quiet()
     try:
         scene = {"JWST": jwst_scene, "COSMOS": cosmos_scene}[name](real_images_folder(), _BRIGHTEST)
     except FileNotFoundError:
@@ -108,7 +105,6 @@ def measure_decam(half: str, steps: Sequence[int], rate: float) -> Figures:
     figures : `dict`
         Figures by name and number of steps; empty if data are missing.
     """
-    quiet()
     if not (decam_folder() / "load.py").is_file():
         return {}
     load = functools.partial(load_stack, decam_folder())
@@ -189,30 +185,26 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options : `argparse.Namespace`
         The options.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fine_tuning", description=__doc__)
+    parser = command.make_parser("fine_tuning", __doc__)
     add = parser.add_argument
     rate = RestoreStackConfig().restorer.fineTuneRate
     add("--steps", type=int, nargs="+", default=[0, 100, 300], help="steps to try; 0 is the shipped network")
     add("--rate", type=float, default=rate, help="learning rate")
     add("--seeds", type=int, nargs="*", default=[102], help="seeds of the simulated fields")
-    add("--workers", type=int, default=2, help="processes side by side, one thread each")
+    command.add_jobs(parser)
     return parser.parse_args(arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark.
+def run(options: argparse.Namespace, folder: Path) -> None:
+    """Restore all fields with all numbers of steps and print the table.
 
     Parameters
     ----------
-    arguments : `~collections.abc.Sequence` [`str`], optional
-        Arguments of the command line.
-
-    Returns
-    -------
-    status : `int`
-        Exit status.
+    options : `argparse.Namespace`
+        See `parse`.
+    folder : `pathlib.Path`
+        For temporary files.
     """
-    options = parse(arguments)
     rest = (options.steps, options.rate)
     jobs: list[Job] = [
         *(
@@ -223,11 +215,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         *((name, measure_real_image, (name, *rest)) for name in ("JWST", "COSMOS")),
         *((half, measure_decam, (half, *rest)) for half in HALVES),
     ]
-    with tempfile.TemporaryDirectory() as folder:
-        results = run_jobs(jobs, options.workers, Path(folder) / "log")
+    results = run_jobs(jobs, options.workers, options.log)
     print(format_table({name: row for job, *_ in jobs for name, row in results[job].items()}))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.main(parse, run)

@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Measures how well a restoration of half of some real exposures predicts the
+"""Measure how well a restoration of half of some real exposures predicts the
 other half: ``python -m benchmarks.held_out``.
 
 The exposures are ten of DECam, ``e[0]`` to ``e[9]``, five each of two years,
@@ -38,10 +38,11 @@ __all__ = (
     "HeldOut",
     "decam_folder",
     "load_stack",
-    "main",
     "measure_half",
     "median_chi2",
+    "parse",
     "predict",
+    "run",
     "run_half",
     "source_chi2",
     "source_pixels",
@@ -50,7 +51,6 @@ __all__ = (
 import argparse
 import dataclasses
 import importlib.util
-import logging
 import os
 import time
 from collections.abc import Sequence
@@ -64,9 +64,11 @@ from lsst.drp.restore.restoration.target_psf import convolution_kernels
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.drp.restore.stack.reference_coadd import ReferenceCoadd, reference_coadd, weighted_mean
 
-from .jobs import quiet
+from . import command
+from .jobs import run_jobs
 from .methods import default_task, restore_alone
 from .robust import GAUSSIAN_MEDIAN
+from .tables import block
 
 DATA_VARIABLE = "DRP_RESTORE_DECAM"
 """Environment variable that names the folder of the exposures."""
@@ -293,7 +295,7 @@ def measure_half(folder: Path, half: str) -> dict[str, HeldOut]:
 
 
 def run_half(folder: Path, half: str) -> dict[str, dict[str, float]]:
-    """Run `measure_half` in a process of its own.
+    """Run `measure_half` as a job.
 
     Parameters
     ----------
@@ -305,21 +307,23 @@ def run_half(folder: Path, half: str) -> dict[str, dict[str, float]]:
     figures : `dict` [`str`, `dict`]
         The same figures, as plain numbers.
     """
-    quiet()
     return {method: dataclasses.asdict(figure) for method, figure in measure_half(folder, half).items()}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the benchmark and print a line for each method.
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the options.
 
     Parameters
     ----------
     arguments : `~collections.abc.Sequence` [`str`], optional
-        Those of the command line.
+        Arguments of the command line.
+
+    Returns
+    -------
+    options : `argparse.Namespace`
+        The options.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.held_out", description="Predict real exposures."
-    )
+    parser = command.make_parser("held_out", __doc__)
     parser.add_argument(
         "--data",
         type=Path,
@@ -327,16 +331,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="folder of the exposures and their load.py (default: the environment variable "
         f"{DATA_VARIABLE}, or shared/data/decam_i beside the checkout)",
     )
-    options = parser.parse_args(arguments)
+    command.add_jobs(parser)
+    return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace, folder: Path) -> None:
+    """Predict both halves and print a table for each.
+
+    Parameters
+    ----------
+    options : `argparse.Namespace`
+        See `parse`.
+    folder : `pathlib.Path`
+        For temporary files.
+    """
     if not (options.data / "load.py").is_file():
         print(f"DECam: skipped, there is no load.py in {options.data} (--data or {DATA_VARIABLE} says where)")
         return
-    logging.disable(logging.WARNING)
+    done = run_jobs([(half, run_half, (options.data, half)) for half in HALVES], options.workers, options.log)
     for half in HALVES:
-        print(f"DECam, {half}: median chi2, mean of min(chi2, 25) on sources, s")
-        for method, figure in measure_half(options.data, half).items():
-            print(f"  {method:<20}{figure.median:9.4f}{figure.source:9.3f}{figure.seconds:8.1f}", flush=True)
+        rows = {method: list(figures.values()) for method, figures in done[half].items()}
+        print("\n".join(block(f"DECam, {half}", ("median chi2", "chi2 on sources", "s"), rows, ".4f")))
 
 
 if __name__ == "__main__":
-    main()
+    command.main(parse, run)

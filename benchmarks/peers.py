@@ -103,7 +103,7 @@ def integrated_gaussian(sigma: float, size: int) -> np.ndarray:
 
 
 def divide_kernels(kernel: np.ndarray, divisor: np.ndarray) -> np.ndarray:
-    """Compute what turns one PSF into another.
+    """Compute the kernel that turns one PSF into another.
 
     Parameters
     ----------
@@ -226,14 +226,14 @@ def scaled_gradient_projection(
     """
     prepare_backend("cpu", 1)
     from lsst.drp.restore.restoration.forward_model import ForwardModel
-    from lsst.drp.restore.restoration.majorize_minimize import coverage
+    from lsst.drp.restore.restoration.likelihood import coverage, second_derivative
 
     decoder = ForwardModel(stack)
     movable = coverage(stack, decoder) > _MIN_COVERAGE
     weight = np.where(stack.good, 1.0 / stack.variance, 0.0).astype(np.float32)
     data = decoder.adjoint(weight * stack.image).astype(np.float64)
     latent = np.where(movable, max(float(data[movable].mean()), 0.0), 0.0)
-    blurred = decoder.second_derivative(weight, latent.astype(np.float32)).astype(np.float64)
+    blurred = second_derivative(decoder, weight, latent.astype(np.float32)).astype(np.float64)
     # Of the constant image that fits best.
     factor = np.sum(data * latent) / np.sum(latent * blurred)
     latent, blurred = factor * latent, factor * blurred
@@ -247,7 +247,7 @@ def scaled_gradient_projection(
         scaling = np.clip(scaling, middle / _SCALING_BOUND, middle * _SCALING_BOUND)
         direction = np.maximum(latent - length * scaling * gradient, 0.0) - latent
         direction[~movable] = 0.0
-        curved = decoder.second_derivative(weight, direction.astype(np.float32)).astype(np.float64)
+        curved = second_derivative(decoder, weight, direction.astype(np.float32)).astype(np.float64)
         slope, curvature = np.sum(gradient * direction), np.sum(direction * curved)
         fraction = 1.0
         while (

@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Tests of the benchmark's measurements against what can be computed."""
+"""Tests of the measurements of the benchmark against known values."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def test_proper_coadd() -> None:
 
 
 def test_direct_blur() -> None:
-    from lsst.drp.restore.restoration.forward_model import Blur
+    from lsst.drp.restore.restoration.convolution import Blur
 
     rng = np.random.default_rng(1)
     latent = rng.uniform(size=(2, 20, 24)).astype(np.float32)
@@ -337,7 +337,7 @@ def test_errors_and_peaks() -> None:
 
 
 def test_measure_reference(truth: Truth) -> None:
-    """PSF photometry on the reference coadd is what it is compared with."""
+    """Scatter is relative to PSF photometry on the reference coadd."""
     cutout = Cutout(row=64, column=64, size=64)
     (sky,) = reference(truth.field.stack, cutout).values()
     points = measure_points(truth, sky)
@@ -453,7 +453,7 @@ def test_missing_images_are_no_failure(tmp_path: Path) -> None:
 
 
 def test_real_images() -> None:
-    """Scenes are as bright as they should be, and HST sees what HSC sees."""
+    """Scenes have the right brightness, and HST's image correlates with HSC's."""
     folder = real_images_folder()
     if not (folder / "Cut_HST.fits").is_file():
         pytest.skip(f"There are no images in {folder}.")

@@ -17,7 +17,7 @@ import lsst.pex.config as pexConfig
 from lsst.drp.restore.outputs.image_quality import star_fwhm
 from lsst.drp.restore.restoration.astro_clear_net import AstroClearNetConfig, AstroClearNetTask
 from lsst.drp.restore.restoration.backend import prepare_backend
-from lsst.drp.restore.restoration.characterize import CharacterizeConfig, CharacterizeTask, _point, _shift
+from lsst.drp.restore.restoration.characterize import CharacterizeConfig, CharacterizeTask
 from lsst.drp.restore.restoration.image_mm import ImageMMConfig, ImageMMTask
 from lsst.drp.restore.restoration.measurable import MeasurableConfig, MeasurableTask, matched_stack
 from lsst.drp.restore.restoration.restoration import Restoration, StartingPoint
@@ -172,16 +172,6 @@ def test_psf_is_that_of_the_stars(case: Case) -> None:
     assert np.median(recovered) == pytest.approx(1.0, abs=0.05)
     # Sharper than the sharpest exposure.
     assert np.median([fwhm(psf) for psf in characterization.kernels.reshape(-1, 25, 25)]) < 0.8 * 2.8
-
-
-def test_sources_between_pixels() -> None:
-    psf = moffat_kernel(3.0)[np.newaxis].astype(float)
-    for offset in ((0.5, -0.5), (0.2, 0.4)):
-        point = _point(np.array(offset), 25)
-        assert point.sum() == pytest.approx(1.0)
-        blurred = fftconvolve(point, psf[0], mode="same")[np.newaxis]
-        # A Moffat profile of 3 pixels is not quite band-limited.
-        np.testing.assert_allclose(_shift(blurred, -np.array([offset])), psf, atol=6e-3 * psf.max())
 
 
 def test_linear_restorer() -> None:

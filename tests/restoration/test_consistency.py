@@ -130,15 +130,15 @@ def test_result_is_non_negative_and_inputs_stay() -> None:
 
 
 def test_prior_and_data() -> None:
-    from lsst.drp.restore.restoration.forward_model import ForwardModel
+    from lsst.drp.restore.restoration.likelihood import Likelihood
 
     stack, truth = make_stack()
     predicted, error = make_prediction(truth)
-    decoder = ForwardModel(stack)
+    likelihood = Likelihood(stack, DELTA)
     certain = make_task(priorScale=1e-5).run(stack, predicted, error)
     np.testing.assert_allclose(certain, predicted, atol=1e-3)
     uncertain = make_task(priorScale=1e3).run(stack, predicted, error)
-    before, exact, after = (decoder.huber_loss(latent, DELTA) for latent in (predicted, truth, uncertain))
+    before, exact, after = (likelihood.huber_loss(latent) for latent in (predicted, truth, uncertain))
     assert after < exact < before
     assert make_task(gradients=0).run(stack, predicted, error) is predicted
 

@@ -41,22 +41,6 @@ def test_step_is_the_published_one() -> None:
     np.testing.assert_allclose(result.latent[patch], expected[patch], rtol=1e-3, atol=5e-3)
 
 
-def test_back_projection_is_the_gradient() -> None:
-    from lsst.drp.restore.restoration.forward_model import ForwardModel
-
-    stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4, bad_fraction=0.05)
-    decoder = ForwardModel(stack)
-    rng = np.random.default_rng(3)
-    latent = rng.uniform(0, 3, size=(88, 88)).astype(np.float32)
-    direction = rng.normal(size=latent.shape).astype(np.float32)
-    observed, predicted, loss = decoder.back_project(latent, 1.5)
-    assert loss == pytest.approx(decoder.huber_loss(latent, 1.5), rel=1e-5)
-    step = 0.1
-    ahead, behind = (decoder.huber_loss(latent + sign * step * direction, 1.5) for sign in (1, -1))
-    derivative = np.vdot(predicted - observed, direction.astype(np.float64)) / stack.good.sum()
-    assert (ahead - behind) / (2 * step) == pytest.approx(derivative, rel=0.01)
-
-
 def test_stars_are_sharper_and_keep_their_flux(caplog: pytest.LogCaptureFixture) -> None:
     stack, _, stars = star_field(n=6, shape=(128, 128), n_stars=9, flux=(500.0, 5000.0))
     reference = reference_coadd(stack)

@@ -9,19 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import erf
+from stacks import pixel_gaussian
 
 from lsst.drp.restore.restoration.target_psf import target_kernel
 from lsst.drp.restore.restore_coadd import RestoreStackConfig, RestoreStackTask
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
-from lsst.drp.restore.stack.oversampling import bin_pixels, kernel_phases, split_pixels
-
-
-def pixel_gaussian(sigma: float, y: float, x: float, size: int = 25) -> np.ndarray:
-    """Return a Gaussian averaged over pixels, off the middle by y and x."""
-    edges = np.arange(size + 1) - size / 2
-    along = [np.diff(erf((edges - offset) / sigma / np.sqrt(2))) / 2 for offset in (y, x)]
-    return np.outer(*along)
+from lsst.drp.restore.stack.oversampling import bin_pixels, split_pixels
 
 
 def make_stack(
@@ -48,17 +41,6 @@ def make_stack(
         cell_shape=(32, 32),
         names=tuple(f"visit {t}" for t in range(n)),
     )
-
-
-@pytest.mark.parametrize("factor", [1, 2, 3])
-def test_kernels_of_the_parts_of_a_pixel(factor: int) -> None:
-    kernel = pixel_gaussian(1.4, 0, 0).astype(np.float32)
-    offsets = (np.arange(factor) - (factor - 1) / 2) / factor
-    expected = np.stack([pixel_gaussian(1.4, y, x) for y in offsets for x in offsets])
-    phases = kernel_phases(np.broadcast_to(kernel, (2, 3, 25, 25)), factor)
-    assert phases.shape == (2, 3, factor**2, 25, 25) and phases.dtype == np.float32
-    np.testing.assert_allclose(phases[1, 2], expected, atol=1e-3 * kernel.max())
-    np.testing.assert_allclose(phases.sum(axis=(-2, -1)), kernel.sum(), rtol=1e-3)
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from scipy.signal import fftconvolve
+from scipy.special import erf
 
 from lsst.drp.restore.restoration.backend import prepare_backend
 from lsst.drp.restore.restoration.restoration import (
@@ -37,6 +38,27 @@ def moffat_kernel(fwhm: float, *, size: int = 25, beta: float = 3.5, ellipticity
     alpha = fwhm / 2 / np.sqrt(2 ** (1 / beta) - 1)
     kernel = (1 + radius2 / alpha**2) ** -beta
     return (kernel / kernel.sum()).astype(np.float32)
+
+
+def pixel_gaussian(sigma: float, y: float, x: float, size: int = 25) -> np.ndarray:
+    """Return a Gaussian averaged over pixels, off the middle by y and x."""
+    edges = np.arange(size + 1) - size / 2
+    along = [np.diff(erf((edges - offset) / sigma / np.sqrt(2))) / 2 for offset in (y, x)]
+    return np.outer(*along)
+
+
+def centroids(kernels: np.ndarray) -> np.ndarray:
+    """Return the centroids of kernels ``(..., k, k)`` from their middle
+    pixels, y and x, shape ``(2, ...)``.
+    """
+    axis = np.arange(kernels.shape[-1]) - kernels.shape[-1] // 2
+    total = kernels.sum(axis=(-2, -1))
+    return np.stack(
+        [
+            (kernels * axis[:, np.newaxis]).sum(axis=(-2, -1)) / total,
+            (kernels * axis).sum(axis=(-2, -1)) / total,
+        ]
+    )
 
 
 def star_field(
@@ -110,6 +132,17 @@ def star_field(
         names=tuple(f"visit {t}" for t in range(n)),
     )
     return stack, latent, stars
+
+
+def make_arrays(n: int = 2, shape: tuple[int, int] = (30, 40), k: int = 5) -> dict[str, Any]:
+    """Return arguments that `restore` and `stack_arrays` accept."""
+    rng = np.random.default_rng(3)
+    return {
+        "image": rng.normal(size=(n, *shape)),
+        "variance": np.ones((n, *shape)),
+        "mask": np.zeros((n, *shape), bool),
+        "psf": np.stack([moffat_kernel(2.0, size=k)] * n),
+    }
 
 
 def make_restoration(stack: ExposureStack, latent: np.ndarray, **fields: Any) -> Restoration:

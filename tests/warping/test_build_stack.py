@@ -19,15 +19,11 @@ from skies import make_geometry, tan_wcs
 
 from lsst.daf.butler import Butler, DatasetRef, DatasetType, FileDataset
 from lsst.drp.restore.errors import InputError, RestorationError
-from lsst.drp.restore.repository.register import (
-    make_visit_image,
-    put_visit_image,
-    register_instrument,
-    register_visit,
-    sky_region,
-)
+from lsst.drp.restore.repository.make_visit_image import make_visit_image
+from lsst.drp.restore.repository.register import put_visit_image, register_instrument, register_visit
 from lsst.drp.restore.stack.kernel_shape import fwhm
 from lsst.drp.restore.warping.build_stack import BuildStackConfig, BuildStackTask
+from lsst.drp.restore.warping.projections import sky_region
 from lsst.drp.restore.warping.psf_drawing import psf_kernel
 from lsst.images import Box, Mask, MaskPlane, MaskSchema, Polygon, VisitImage
 from lsst.images.fields import ChebyshevField

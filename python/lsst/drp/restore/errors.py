@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Exceptions that tell what is wrong and what to do about it."""
+"""Exceptions, whose messages have the remedy, and tools to describe others."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RestorationError(pipeBase.AlgorithmError):
     Parameters
     ----------
     message : `str`
-        What is wrong, with which dataset, and the remedy.
+        The problem, the dataset, and the remedy.
     **metadata
         Scalars for the task's metadata.
     """
@@ -61,7 +61,7 @@ class DamagedInputError(Exception):
     """One input is damaged, and the patch may be restored without it: its
     file cannot be decoded, or its PSF model fails.
 
-    The message says what is wrong, without the name of the input.
+    The message has the problem, without the name of the input.
     """
 
 

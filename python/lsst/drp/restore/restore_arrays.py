@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Restoration of one's own arrays: NumPy in, NumPy out, no Butler."""
+"""Restoration of NumPy arrays, without a Butler."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import InputError
-from .outputs.pixel_flags import MIN_COVERAGE
+from .outputs.pixel_flags import flag_pixels
+from .outputs.plot_restoration import plot_comparison, typical_exposure
 from .outputs.restored_stack import RestoredStack
 from .restore_stack import RestoreStackConfig, RestoreStackTask
 from .stack.from_arrays import StackedArrays, stack_arrays
-from .stack.oversampling import split_pixels
-from .stack.reference_coadd import constrained_pixels
+from .stack.oversampling import bin_pixels
 
 if TYPE_CHECKING:
     import astropy.table
     import astropy.units as u
     import numpy.typing as npt
+    from matplotlib.figure import Figure
 
 METHODS = {"astroClearNet": None, "imageMM": "imageMM.py", "publishedNet": "paper.py"}
 """Methods by name, and the file of the package's folder ``config`` that chooses
@@ -44,7 +45,7 @@ class ImageWithPsf:
     ----------
     image : `numpy.ndarray`
         Flux per pixel of this image, in the unit of the exposures, shape
-        ``(height, width)``; NaN where no exposure says anything about it.
+        ``(height, width)``; NaN where no exposure constrains it.
     variance : `numpy.ndarray`
         Its variance, that unit squared, same shape.
     psf : `numpy.ndarray`
@@ -89,8 +90,8 @@ class ImageWithPsf:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class RestoredArrays(ImageWithPsf):
-    """What `restore` returns: the restored image, to look at, with its
-    variance and effective PSF, and the two images below.
+    """The result of `restore`: the restored image with its variance and its
+    PSF, the image for photometry, and a coadd to compare with.
 
     Parameters
     ----------
@@ -105,12 +106,11 @@ class RestoredArrays(ImageWithPsf):
         Same shape: `True` where the exposures contradict the restored image:
         something varies or moves, is not masked, or its PSF is another one.
     measurable : `ImageWithPsf`
-        The image to measure on: linear in the exposures, with unbiased fluxes,
-        white noise and a PSF that is known, on the exposures' pixels.
+        The image for photometry: linear in the exposures, with unbiased fluxes,
+        white noise and a known PSF, on the exposures' pixels.
     inexact_psf : `numpy.ndarray`
-        `bool`, shape of ``measurable.image``: `True` where so many pixels are
-        missing that light which the restored image lacks has another PSF than
-        stated.
+        `bool`, shape of ``measurable.image``: `True` where the stated PSF of
+        ``measurable`` is wrong because many pixels are missing.
     reference : `ImageWithPsf`
         Weighted and clipped mean of the exposures, to compare with.  Its
         variance is that of single pixels, as the exposures' is.
@@ -126,6 +126,11 @@ class RestoredArrays(ImageWithPsf):
         Whether the training ended because its loss no longer fell.
     used : `numpy.ndarray`
         Indices of the exposures that were used.
+    exposure : `numpy.ndarray`
+        The exposure of median seeing, shape ``(height, width)``; NaN where it
+        has no good pixel.
+    unit : `str`
+        Unit of the images.
     """
 
     no_data: np.ndarray
@@ -139,6 +144,33 @@ class RestoredArrays(ImageWithPsf):
     loss: float
     converged: bool
     used: np.ndarray
+    exposure: np.ndarray
+    unit: str
+
+    def plot(self, title: str = "") -> Figure:
+        """Plot an exposure, the reference coadd, the restored image and their
+        difference.
+
+        Parameters
+        ----------
+        title : `str`, optional
+            Title of the figure.
+
+        Returns
+        -------
+        figure : `matplotlib.figure.Figure`
+            The figure of `plot_comparison`.  A restored image with smaller
+            pixels is binned to those of the exposures.
+        """
+        oversampling = -(-self.image.shape[0] // self.reference.image.shape[0])
+        return plot_comparison(
+            self.exposure,
+            self.reference.image,
+            bin_pixels(self.image, oversampling),
+            title=title,
+            exposure_label="Exposure of median seeing",
+            unit=self.unit,
+        )
 
 
 def restore(
@@ -175,11 +207,11 @@ def restore(
         PSF kernels, shape ``(n, k, k)``: images of a point source in the
         middle of the middle pixel, ``k`` odd and at most ``kernel_size``; or
         ``(n, cells_y, cells_x, k, k)`` where the PSF varies over the field,
-        which is then divided into so many cells.  A kernel's sum is the fraction of the flux inside of it:
-        sums outside of 0.5 to 1.01 are refused, as nobody could tell what
-        fluxes would mean, unless ``normalize_psf`` is set.  Smaller kernels
-        are padded with zeros.  A kernel of nothing but zeros or NaN says that
-        the exposure has no PSF in the cell: its pixels there are bad.
+        which is then divided into so many cells.  The sum of a kernel is the
+        fraction of the flux inside of it: sums outside of 0.5 to 1.01 are
+        refused, as fluxes would not be defined, unless ``normalize_psf`` is
+        set.  Smaller kernels are padded with zeros.  Where a kernel is zero or
+        NaN everywhere, the exposure has no PSF: its pixels there are bad.
     mask : array_like, optional
         Same shape, `bool`: `True` where a pixel is **bad** (cosmic ray,
         saturated, dead, outside of the detector).  By default there are
@@ -194,8 +226,8 @@ def restore(
         Configuration; or the values of some of its fields by name, as
         ``{"targetFwhm": 2.5}``, which are set after those of the method.
     cell_size : `int`, optional
-        Height and width of a cell, pixels: PSFs, weights and what is stated
-        about the results are constant in a cell.  By default cells are the
+        Height and width of a cell, pixels: PSFs and weights are constant in a
+        cell.  By default cells are the
         largest that divide the field evenly, up to 150 pixels, or those of
         ``psf``.
     normalize_psf : `bool`, optional
@@ -220,7 +252,7 @@ def restore(
     Returns
     -------
     restored : `RestoredArrays`
-        The restored image and what is known about it, cut to the size of the
+        The restored image, its uncertainty and its PSF, cut to the size of the
         exposures.  Arrays are `numpy.float32`, or `numpy.float64` in units in
         which the noise is below 1e-4 or above 1e4.
 
@@ -237,7 +269,7 @@ def restore(
     Notes
     -----
     Exposures without a good pixel are left out, with a warning.  Progress and
-    what is done about bad pixels go to the logger ``lsst`` of `logging`.
+    the treatment of bad pixels are reported to the logger ``lsst`` of `logging`.
     """
     config = _make_config(method, config, seed)
     stacked = stack_arrays(
@@ -254,13 +286,13 @@ def restore(
         oversampling=config.superResolution,
     )
     restored = RestoreStackTask(config=config).restore(stacked.stack, n_threads=num_threads)
-    return _cut(restored, stacked, config.fewExposures)
+    return _cut(restored, stacked, config.fewExposures, str(unit))
 
 
 def _make_config(
     method: str, config: RestoreStackConfig | Mapping[str, Any] | None, seed: int | None
 ) -> RestoreStackConfig:
-    """Return a checked configuration that is nobody else's."""
+    """Return a checked copy of the configuration."""
     if method not in METHODS:
         raise InputError(f"There is no method {method!r}: choose one of {', '.join(METHODS)}.")
     result: Any = RestoreStackConfig()
@@ -285,47 +317,42 @@ def _make_config(
     return result
 
 
-def _cut(restored: RestoredStack, stacked: StackedArrays, few_exposures: int) -> RestoredArrays:
+def _cut(restored: RestoredStack, stacked: StackedArrays, few_exposures: int, unit: str) -> RestoredArrays:
     """Cut results to the shape of the exposures, in their unit."""
-    stack, scale = stacked.stack, stacked.scale
+    stack, reference, measurable = restored.stack, restored.reference, restored.measurable
+    characterization, restoration = restored.characterization, restored.restoration
     _, height, width = stacked.shape
     factor = stack.oversampling
     patch = slice(height), slice(width)
     fine = slice(height * factor), slice(width * factor)
-    reference, measurable = restored.reference, restored.measurable
-    characterization, restoration = restored.characterization, restored.restoration
-    constrained = constrained_pixels(stack, reference)
+    flags = flag_pixels(restored, few_exposures=few_exposures)
+    fine_flags = flags.refined(factor)
 
-    def planes(
-        image: np.ndarray, variance: np.ndarray, known: np.ndarray, pixels: tuple[slice, slice]
-    ) -> dict[str, np.ndarray]:
-        nan = np.where(known, np.float32(0), np.float32(np.nan))[pixels]
-        image, variance = image[pixels] + nan, variance[pixels] + nan
-        if scale != 1.0:
-            image, variance = image / np.float64(scale), variance / np.float64(scale) ** 2
-        return {"image": image, "variance": variance}
+    def rescaled(plane: np.ndarray, power: int = 1) -> np.ndarray:
+        return plane if stacked.scale == 1.0 else plane / np.float64(stacked.scale) ** power
 
-    def flag(pixels: np.ndarray) -> np.ndarray:
-        return split_pixels(pixels[patch], factor)
-
+    shown = typical_exposure(stack)
     clipped = np.zeros(stacked.shape, bool)
     clipped[stacked.used] = reference.clipped[:, :height, :width]
     cells = stack.cell_shape
     return RestoredArrays(
-        **planes(restoration.image, characterization.variance, split_pixels(constrained, factor), fine),
+        image=rescaled(fine_flags.blank(restoration.image)[fine]),
+        variance=rescaled(fine_flags.blank(characterization.variance)[fine], 2),
         psf=characterization.kernels,
         cell_shape=(cells[0] * factor, cells[1] * factor),
-        no_data=flag(reference.n_exposures == 0),
-        few_exposures=flag(reference.n_exposures < few_exposures),
-        inconsistent=flag(characterization.inconsistent),
+        no_data=fine_flags.no_data[fine],
+        few_exposures=fine_flags.few_exposures[fine],
+        inconsistent=fine_flags.inconsistent[fine],
         measurable=ImageWithPsf(
-            **planes(measurable.image, measurable.variance, constrained, patch),
+            image=rescaled(flags.blank(measurable.image)[patch]),
+            variance=rescaled(flags.blank(measurable.variance)[patch], 2),
             psf=measurable.kernels,
             cell_shape=cells,
         ),
-        inexact_psf=(measurable.coverage < MIN_COVERAGE)[patch],
+        inexact_psf=flags.inexact_psf[patch],
         reference=ImageWithPsf(
-            **planes(reference.image, reference.variance, reference.n_exposures > 0, patch),
+            image=rescaled(reference.image[patch]),
+            variance=rescaled(reference.variance[patch], 2),
             psf=reference.kernels,
             cell_shape=cells,
         ),
@@ -334,4 +361,6 @@ def _cut(restored: RestoredStack, stacked: StackedArrays, few_exposures: int) ->
         loss=restoration.loss,
         converged=restoration.converged,
         used=stacked.used,
+        exposure=rescaled(np.where(stack.good[shown], stack.image[shown], np.float32(np.nan))[patch]),
+        unit=unit,
     )

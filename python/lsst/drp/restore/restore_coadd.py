@@ -9,7 +9,7 @@ restored coadd.
 
 from __future__ import annotations
 
-__all__ = ("RestoreCoaddConfig", "RestoreCoaddConnections", "RestoreCoaddTask")
+__all__ = ("RestoreCoaddConfig", "RestoreCoaddTask")
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -26,9 +26,10 @@ from .restore_coadd_connections import RestoreCoaddConnections
 from .restore_stack import RestoreStackConfig, RestoreStackTask
 from .transactions import all_or_nothing
 from .warping.build_stack import BuildStackTask
+from .warping.legacy import coadd_from_afw
 from .warping.patch_geometry import PatchGeometry
+from .warping.stack_input import StackedInputs
 from .warping.stack_warps import StackWarpsTask
-from .warping.warp_input import coadd_from_afw
 
 
 class RestoreCoaddConfig(
@@ -39,7 +40,7 @@ class RestoreCoaddConfig(
     """
 
     inputType = pexConfig.ChoiceField[str](
-        doc="What is restored.",
+        doc="Input datasets.",
         default="visit_image",
         allowed={
             "visit_image": "Visit images, which are warped here.",
@@ -139,7 +140,7 @@ class RestoreCoaddTask(RestoreStackTask, pipeBase.PipelineTask):
 
     @property
     def _input_name(self) -> str:
-        """Connection with what is restored."""
+        """Name of the connection with the input datasets."""
         return "direct_warps" if self.config.inputType == "direct_warp" else "visit_images"
 
     @property
@@ -213,7 +214,7 @@ class RestoreCoaddTask(RestoreStackTask, pipeBase.PipelineTask):
     def make_outputs(
         self,
         restored: RestoredStack,
-        inputs: pipeBase.Struct,
+        inputs: StackedInputs,
         geometry: PatchGeometry,
         band: str,
         coadd: MaskedImage | None,
@@ -224,7 +225,7 @@ class RestoreCoaddTask(RestoreStackTask, pipeBase.PipelineTask):
         ----------
         restored : `RestoredStack`
             The restored exposures.
-        inputs : `lsst.pipe.base.Struct`
+        inputs : `StackedInputs`
             The stacked input datasets.
         geometry : `PatchGeometry`
             The pixel grid of the patch.

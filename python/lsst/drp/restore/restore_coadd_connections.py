@@ -44,7 +44,7 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
     direct_warps = cT.Input(
         doc="Visits on the patch's pixel grid (inputType='direct_warp').",
         name="direct_warp",
-        # What lsst.afw writes where it is installed, lsst.images elsewhere.
+        # The storage class of lsst.afw where it is installed.
         storageClass="ExposureF" if importlib.util.find_spec("lsst.afw") else "CellCoadd",
         dimensions=("skymap", "tract", "patch", "instrument", "visit"),
         multiple=True,
@@ -95,7 +95,7 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
     restored_coadd_metrics = _output(
         "restored_coadd_metrics",
         "StructuredDataDict",
-        "Sharpness, noise and similarity of the restored coadd and of what it is compared with.",
+        "Sharpness, noise and similarity of the restored coadd and of the images for comparison.",
     )
     restored_coadd_plot = _output(
         "restored_coadd_plot",
@@ -121,7 +121,7 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
     restored_coadd_kernel_fit_plot = _output(
         "restored_coadd_kernel_fit_plot",
         "Plot",
-        "Fitted PSF kernels and what they were fitted from (fitKernels.mode other than 'given').",
+        "Fitted PSF kernels and their start (fitKernels.mode other than 'given').",
     )
     restored_coadd_weights = _output(
         "restored_coadd_weights",
@@ -133,7 +133,7 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
         has_afw = importlib.util.find_spec("lsst.afw") is not None
         if config.inputType == "visit_image" and "calexp" in config.connections.visit_images and not has_afw:
             # The graph will be refused with an IncompatibleDatasetTypeError if
-            # they are; what to do about it can only be said here.
+            # they are; the remedy can only be given here.
             _LOG.warning(
                 "Dataset '%s' is an afw ExposureF in most repositories, and lsst.afw, which reads it, is not "
                 "installed here. If the graph is refused, run inside of the full Science Pipelines "

@@ -30,11 +30,13 @@ from lsst.images import MaskedImage
 from .outputs.datasets import describe_patch
 from .outputs.restored_stack import RestoredStack
 from .restoration.restoration import Guide
-from .restore_coadd import RestoreCoaddConfig, RestoreCoaddConnections, RestoreCoaddTask
+from .restore_coadd import RestoreCoaddConfig, RestoreCoaddTask
+from .restore_coadd_connections import RestoreCoaddConnections
 from .stack.depth import point_depth
 from .stack.exposure_stack import ExposureStack
 from .transactions import all_or_nothing
 from .warping.patch_geometry import PatchGeometry
+from .warping.stack_input import StackedInputs
 
 
 class RestoreMultibandCoaddConnections(RestoreCoaddConnections, dimensions=("skymap", "tract", "patch")):
@@ -90,7 +92,7 @@ class RestoreMultibandCoaddConfig(RestoreCoaddConfig, pipelineConnections=Restor
         doc="Bands to restore; empty for all that the patch has visit images of.", default=[]
     )
     shareStructure = pexConfig.Field[bool](
-        doc="Guide the restoration of a band by the restored images of the bands that are deeper. False "
+        doc="Constrain the restoration of a band by the restored images of deeper bands. False "
         "restores band by band.",
         default=True,
     )
@@ -102,13 +104,13 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
     Notes
     -----
     The deepest band is restored as `RestoreCoaddTask` does it.  Every other
-    band is restored with the images of the bands that are deeper as guides:
+    band is constrained by the restored images of deeper bands:
     `share_structure` for the default, input channels for `PublishedNetTask`.
     All exposures of all bands are in memory, or in temporary files, at the
     same time.
 
-    What `CharacterizeTask` states of a band takes the deeper bands' images for
-    given: their noise is not part of the variance.
+    The variance of a band does not include the noise of the deeper bands'
+    images.
     """
 
     ConfigClass = RestoreMultibandCoaddConfig
@@ -178,7 +180,7 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
         Returns
         -------
         outputs : `dict` [`str`, `lsst.pipe.base.Struct`]
-            What `RestoreCoaddTask.run` returns, by band; without the bands
+            Output datasets as of `RestoreCoaddTask.run`, by band; without the bands
             that have too few visit images.
 
         Raises
@@ -195,13 +197,13 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
         n_visits = {
             band: len({handle.dataId["visit"] for handle in images}) for band, images in visit_images.items()
         }
-        inputs: dict[str, pipeBase.Struct] = {}
+        inputs: dict[str, StackedInputs] = {}
         reasons = []
         for band, images in visit_images.items():
-            n_beside = sum(n_visits.values()) - n_visits[band]
+            n_others = sum(n_visits.values()) - n_visits[band]
             try:
                 inputs[band] = self._stacker.run(
-                    images, geometry, band, oversampling=factor, n_beside=n_beside
+                    images, geometry, band, oversampling=factor, n_other_exposures=n_others
                 )
             except pipeBase.NoWorkFound as err:
                 self.log.warning("Leaving out band %s: %s", band, err)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = ("describe_patch", "make_datasets")
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ import lsst.pipe.base as pipeBase
 from lsst.images import Image, MaskedImage
 
 from ..warping.patch_geometry import PatchGeometry
+from ..warping.stack_input import StackedInputs
 from .coadds import make_measurable_coadd, make_reference_coadd, make_restored_coadd
 from .metrics import measure_metrics
 from .pixel_flags import flag_pixels
@@ -50,7 +52,7 @@ def describe_patch(geometry: PatchGeometry, band: str) -> str:
 
 def make_datasets(
     restored: RestoredStack,
-    inputs: pipeBase.Struct,
+    inputs: StackedInputs,
     geometry: PatchGeometry,
     band: str,
     *,
@@ -64,7 +66,7 @@ def make_datasets(
     ----------
     restored : `RestoredStack`
         The restored exposures.
-    inputs : `lsst.pipe.base.Struct`
+    inputs : `StackedInputs`
         The stacked input datasets.
     geometry : `PatchGeometry`
         The pixel grid of the patch.
@@ -86,9 +88,7 @@ def make_datasets(
     title = describe_patch(geometry, band)
     if restored.kernel_fit is not None:
         fitted = [item.with_kernels(stack.kernels[item.exposure]) for item in inputs.inputs]
-        inputs = pipeBase.Struct(
-            **(inputs.getDict() | {"seeing": restored.kernel_fit.fwhm, "inputs": fitted})
-        )
+        inputs = dataclasses.replace(inputs, seeing=restored.kernel_fit.fwhm, inputs=fitted)
     flags = flag_pixels(restored, few_exposures=few_exposures)
     metrics = measure_metrics(
         restored, flags, geometry=geometry, seeing=inputs.seeing, dropped=inputs.dropped, coadd=coadd

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = ("plot_comparison", "plot_restoration")
+__all__ = ("plot_comparison", "plot_restoration", "typical_exposure")
 
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,7 @@ def plot_restoration(
     """
     stack, reference = restored.stack, restored.reference
     oversampling = stack.oversampling
-    t = _typical_exposure(stack)
+    t = typical_exposure(stack)
     exposure, coadd = (
         split_pixels(image / np.float32(oversampling**2), oversampling)
         for image in (np.where(stack.good[t], stack.image[t], np.float32(np.nan)), reference.image)
@@ -171,9 +171,19 @@ def plot_comparison(
     return panels.figure
 
 
-def _typical_exposure(stack: ExposureStack) -> int:
-    """Return the index of the exposure of median seeing among those that cover
-    about as much of the patch as the best one.
+def typical_exposure(stack: ExposureStack) -> int:
+    """Choose an exposure to show.
+
+    Parameters
+    ----------
+    stack : `ExposureStack`
+        The exposures.
+
+    Returns
+    -------
+    index : `int`
+        Index of the exposure of median seeing among those that cover about as
+        much of the patch as the best one.
     """
     n_good = np.array([np.count_nonzero(good) for good in stack.good])
     candidates = np.flatnonzero(n_good >= _MIN_COVERED * n_good.max())

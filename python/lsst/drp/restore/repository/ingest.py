@@ -22,11 +22,11 @@ from lsst.sphgeom import ConvexPolygon
 from ..instrument import ExternalInstrument
 from ..warping.projections import pixel_scale, sky_region
 from .exposure_files import ExposureFileError, read_exposure
+from .make_visit_image import make_visit_image
 from .manifest import MAX_NAME_LENGTH, Manifest, ManifestError, ManifestRow, read_manifest
 from .psf_files import read_psf
 from .register import (
     define_input_collection,
-    make_visit_image,
     put_visit_image,
     register_instrument,
     register_visit,

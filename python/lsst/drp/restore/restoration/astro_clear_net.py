@@ -242,7 +242,7 @@ class AstroClearNetTask(Restorer):
             Raised if fine-tuning diverges.
         """
         began = time.perf_counter()
-        from .forward_model import ForwardModel
+        from .likelihood import Likelihood
         from .trained_network import load_network
 
         tuned = self._fine_tune(stack, seeds)
@@ -267,7 +267,7 @@ class AstroClearNetTask(Restorer):
             (PASSES, sharp, predicted),
             (PASSES + gradients, final, latent),
         ):
-            loss = ForwardModel(model, n_threads=backend.n_threads).huber_loss(image, HUBER_DELTA)
+            loss = Likelihood(model, HUBER_DELTA, n_threads=backend.n_threads).huber_loss(image)
             rows.append((step, loss, np.nan, np.nan, time.perf_counter() - began))
         self.log.info(
             "Loss per good pixel: %.5f of the first estimate, %.5f of the network, %.5f after consistency.",

@@ -132,7 +132,7 @@ def _no_gpu(backend: str) -> str:
 
 
 def describe_backend() -> dict[str, Any]:
-    """Describe what this process computes with, as far as Keras knows.
+    """Describe the backend of Keras.
 
     Returns
     -------
@@ -144,8 +144,7 @@ def describe_backend() -> dict[str, Any]:
         ``float_type``
             Type of the numbers the network computes with.
         ``deterministic``
-            Whether the backend has been told to give the same result each
-            time.
+            Whether the backend gives the same result each time.
         ``threads_within_operations``, ``threads_between_operations``
             CPU threads of TensorFlow; 0 if it chooses.  Sums of several
             threads are rounded differently from those of one.

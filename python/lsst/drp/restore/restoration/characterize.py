@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What a restored image is worth: its variance, its PSF, and where not to
+"""Uncertainty, PSF and quality mask of a restored image: its variance, and where not to
 trust it, measured by restoring noise and point sources that are known.
 """
 
@@ -16,7 +16,6 @@ import time
 from typing import ClassVar
 
 import numpy as np
-import scipy.fft
 import scipy.ndimage
 import scipy.spatial
 import scipy.stats
@@ -26,6 +25,7 @@ import lsst.pipe.base as pipeBase
 
 from ..stack import memory_map
 from ..stack.exposure_stack import ExposureStack
+from ..stack.subpixel import point_stamp, shift
 from .residuals import matched_residual, scale_residuals
 from .restoration import Restoration
 from .seeds import Seeds
@@ -36,11 +36,11 @@ from .target_psf import target_kernel
 _GROWTH = 3
 
 # Smallest standard deviation that is stated, in units of the median sigma of
-# the exposures: weights must be finite even where the image is always dark.
+# the exposures: weights must be finite even where the image is always zero.
 _SMALLEST_SIGMA = 1e-3
 
 # Fraction of the weight of the smoothing kernel that must be on good pixels
-# for an exposure to have a say in whether the exposures agree.
+# for an exposure to count in the test of consistency.
 _MIN_WEIGHT = 0.2
 
 # Smallest depth at which point sources are injected, as a fraction of the
@@ -61,10 +61,6 @@ _SKY_SCALE = 10.0
 _INJECTION_SIGNAL = 50.0
 _INJECTION_SPACING = 50
 _INJECTIONS_PER_CELL = 9
-
-# Taps on each side of the Lanczos kernel that places a point source between
-# pixels.
-_POINT_TAPS = 5
 
 
 # Ratios of a pixel to its stated error between which errors are calibrated
@@ -101,7 +97,7 @@ class Characterization:
         errors of PSF models and of registration.
     pedestal : `float`
         Mean level of the latent image in empty sky due to noise alone, nJy
-        per pixel: what non-negativity adds.
+        per pixel: the bias of non-negativity.
     residuals : `numpy.ndarray`
         Largest residual of the white-noise coadd by starlet scale, in units of
         its standard deviation there, shape ``(5,)``.
@@ -130,7 +126,7 @@ class CharacterizeConfig(pexConfig.Config):
         min=2,
     )
     numNoiseRealizations = pexConfig.RangeField(
-        dtype=int, doc="How many images of the noise to keep beside the image.", default=1, min=0
+        dtype=int, doc="Noise realizations that are stored with the image.", default=1, min=0
     )
     residualLimit = pexConfig.RangeField(
         dtype=float,
@@ -169,7 +165,7 @@ class CharacterizeTask(pipeBase.Task):
     Notes
     -----
     All of it is measured with ``Restoration.fitted``: the restorer as it was
-    fitted, on other pixels.  What a new fit would change is not included.
+    fitted, on other pixels.  The scatter of the fit itself is not included.
 
     **Variance.**  A parametric bootstrap: the restored image is taken for the
     true sky, exposures of it (or, for the trained network, their white-noise
@@ -179,15 +175,15 @@ class CharacterizeTask(pipeBase.Task):
     Where a network states an error for each pixel, the mean squared errors of
     the draws say by which factor it is wrong: around each pixel on sources,
     and in empty sky as a function of the pixel's ratio of signal to stated
-    error.  They contain what the restoration loses of faint sources, as well
-    as the noise.  The result is averaged over the PSF.
+    error.  They contain the lost flux of faint sources as well as the
+    noise.  The result is averaged over the PSF.
 
-    Of an image of points, only what is significant  is taken for
+    Of an image of points, only light that is significant is taken for
     the sky: its own noise must not be part of it, or empty sky would have it
     twice.  The scatter of a few draws is itself noisy.  It is averaged over a
     wide Gaussian in empty sky, where the image is zero nearly everywhere and
     bright in few pixels, different ones with other noise: the stated variance
-    is the mean over neighboring pixels of what such pixels do, and it is not
+    is the mean over neighboring pixels of their scatter, and it is not
     the width of a Gaussian distribution.  On sources the variance changes
     within two pixels, so that it is its ratio to the brightness that is
     averaged, over a narrow Gaussian.
@@ -210,8 +206,8 @@ class CharacterizeTask(pipeBase.Task):
     **Consistency.**  The residual of each exposure in units of its noise,
     smoothed as wide as its PSF, is squared and summed over the exposures: chi
     squared with as many degrees of freedom as there are exposures.  Besides
-    what varies, the surroundings of the brightest stars show up, which neither
-    PSF models nor the restored image describe to within so little noise.
+    variable sources, the surroundings of the brightest stars are flagged, where
+    errors of the PSF models exceed the noise.
     The residual of all exposures together, their white-noise coadd minus the
     restored image, is compared with its noise at the scales of a starlet
     transform (`scale_residuals`): no residual is above ``residualLimit`` but
@@ -403,7 +399,7 @@ class CharacterizeTask(pipeBase.Task):
         corners = places + pad - size // 2
         points = np.zeros_like(restoration.latent)
         for (y, x), offset, flux in zip(corners, offsets, fluxes, strict=True):
-            points[y : y + size, x : x + size] += flux * _point(offset, size)
+            points[y : y + size, x : x + size] += flux * point_stamp(offset, size)
         other = dataclasses.replace(stack, image=pixels)
         # It gives back the memory of the pixels that are written.
         for rows, columns, predicted in ForwardModel(other, n_threads=n_threads).predictions(points):
@@ -412,7 +408,7 @@ class CharacterizeTask(pipeBase.Task):
             )
         response = restoration.fitted.restore(other) - restoration.latent
         stamps = np.array([response[y : y + size, x : x + size] for y, x in corners])
-        stamps = _shift(stamps / fluxes[:, np.newaxis, np.newaxis], -offsets)
+        stamps = shift(stamps / fluxes[:, np.newaxis, np.newaxis], -offsets)
 
         number = min(_INJECTIONS_PER_CELL, len(places))
         tree = scipy.spatial.KDTree(places)
@@ -546,33 +542,3 @@ def _point_signal(stack: ExposureStack, n_threads: int) -> tuple[np.ndarray, np.
 def _typical(depth: np.ndarray, stack: ExposureStack) -> float:
     """Return the median depth of the pixels that an exposure sees."""
     return float(np.median(depth[stack.latent_patch][stack.latent_seen]))
-
-
-def _point(offset: np.ndarray, size: int) -> np.ndarray:
-    """Return a point source of flux 1, off the middle of the stamp by a
-    fraction of a pixel in y and x, as a Lanczos kernel: after the convolution
-    with a PSF that is well sampled nobody can tell.
-    """
-    distance = np.arange(size) - size // 2 - np.asarray(offset)[:, np.newaxis]
-    taps = np.sinc(distance) * np.sinc(distance / _POINT_TAPS) * (np.abs(distance) < _POINT_TAPS)
-    taps /= taps.sum(axis=1, keepdims=True)
-    return np.outer(taps[0], taps[1])
-
-
-def _shift(stamps: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Shift stamps ``(n, k, k)`` by fractions of a pixel in y and x, ``(n,
-    2)``, by the Fourier shift theorem.
-    """
-    size = stamps.shape[-1]
-    # Nothing may come in again from the other side.
-    grid = scipy.fft.next_fast_len(size + size // 2, real=True)
-    phase = np.exp(
-        -2j
-        * np.pi
-        * (
-            offsets[:, 0, np.newaxis, np.newaxis] * scipy.fft.fftfreq(grid)[:, np.newaxis]
-            + offsets[:, 1, np.newaxis, np.newaxis] * scipy.fft.rfftfreq(grid)
-        )
-    )
-    shifted = scipy.fft.irfft2(scipy.fft.rfft2(stamps, s=(grid, grid)) * phase, s=(grid, grid))
-    return shifted[:, :size, :size]

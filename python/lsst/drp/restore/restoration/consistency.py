@@ -98,17 +98,17 @@ class ConsistencyTask(pipeBase.Task):
         exposure with the same second derivative (`Surrogate`), by FISTA (Beck
         and Teboulle 2009) with a diagonal majorizer as the step size.
         """
-        from .forward_model import ForwardModel
+        from .likelihood import Likelihood
         from .surrogate import Surrogate
 
         if not self.config.gradients:
             return predicted
-        model = ForwardModel(stack, n_threads=n_threads)
+        likelihood = Likelihood(stack, HUBER_DELTA, n_threads=n_threads)
         surrogate = Surrogate(stack, signed=True, n_threads=n_threads)
         sigma = np.float32(self.config.priorScale) * error
         latent = predicted
         for _ in range(self.config.gradients):
-            gradient, weight = model.gradient(latent, HUBER_DELTA)
+            gradient, weight = likelihood.gradient(latent)
             # Weights of the robust prior at the image so far, as those of the exposures.
             size = np.abs(latent - predicted) / sigma
             precision = np.minimum(1.0, _PRIOR_DELTA / np.maximum(size, 1e-6)) / sigma**2

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..stack.exposure_stack import ExposureStack
-from ..stack.oversampling import kernel_phases
+from ..stack.subpixel import kernel_phases
 
 # Draws after which a crop with too few good pixels is taken all the same.
 _MAX_DRAWS = 100

@@ -18,7 +18,7 @@ import numpy as np
 from ..stack.exposure_stack import ExposureStack
 from ..stack.reference_coadd import naive_mean
 from ..stack.saturated_stars import find_saturated_stars
-from .forward_model import ForwardModel
+from .likelihood import Likelihood
 from .network_input import MAX_FACTOR, PENALTY, STEPS, starting_image
 from .surrogate import Surrogate
 
@@ -76,12 +76,11 @@ def first_estimate(
     )
     latent[~movable] = 0.0
     surrogate.minimize(
-        ForwardModel(stack, n_threads=n_threads),
+        Likelihood(stack, _HUBER_DELTA, n_threads=n_threads),
         latent,
         movable,
         steps=steps * stack.oversampling,
         steps_per_gradient=_STEPS_PER_GRADIENT,
-        delta=_HUBER_DELTA,
         max_factor=MAX_FACTOR,
         penalty=np.float32(penalty) * np.sqrt(surrogate.gradient_variance()),
     )

@@ -25,9 +25,9 @@ from .restoration import FittedRestorer, Restoration, Restorer, RestorerConfig, 
 from .seeds import Seeds
 
 if TYPE_CHECKING:
-    from .forward_model import ForwardModel
+    from .likelihood import Likelihood
 
-# Steps over which the fall of the loss tells whether there is more to come.
+# Steps over which the decrease of the loss is a measure of convergence.
 _CONVERGENCE_STEPS = 10
 
 # Residual in units of sigma beyond which the loss is linear.
@@ -98,9 +98,9 @@ class ImageMMTask(Restorer):
             weights.
         """
         began = time.perf_counter()
-        from .forward_model import ForwardModel
+        from .likelihood import Likelihood
 
-        model = ForwardModel(stack, n_threads=backend.n_threads)
+        likelihood = Likelihood(stack, _HUBER_DELTA, n_threads=backend.n_threads)
         fitted = FittedImageMM(stack, self.config.maxSteps, backend.n_threads)
         self.log.info(
             "Taking %d steps with %d exposures of %dx%d pixels on %s.",
@@ -111,7 +111,7 @@ class ImageMMTask(Restorer):
         )
         rows, reported = [], began
         latent = fitted.start()
-        for step, loss in enumerate(fitted.steps(model, latent), start=1):
+        for step, loss in enumerate(fitted.steps(likelihood, latent), start=1):
             now = time.perf_counter()
             rows.append((step, loss, np.nan, np.nan, now - began))
             if now - reported >= _PROGRESS_INTERVAL:
@@ -124,7 +124,7 @@ class ImageMMTask(Restorer):
                     step * stack.image.size / (now - began) / 1e6,
                     (self.config.maxSteps - step) * (now - began) / step,
                 )
-        loss = model.huber_loss(latent, _HUBER_DELTA)
+        loss = likelihood.huber_loss(latent)
         self.log.info("Loss per good pixel: %.5f.", loss)
         before = rows[-_CONVERGENCE_STEPS][1] if len(rows) >= _CONVERGENCE_STEPS else np.inf
         return Restoration(
@@ -158,7 +158,7 @@ class FittedImageMM(FittedRestorer):
 
     def __init__(self, stack: ExposureStack, n_steps: int, n_threads: int) -> None:
         from .forward_model import ForwardModel
-        from .majorize_minimize import coverage
+        from .likelihood import coverage
 
         self._covered = coverage(stack, ForwardModel(stack, n_threads=n_threads)) > _MIN_COVERAGE
         self._first = np.float32(stack.median_sigma / stack.oversampling**2)
@@ -171,13 +171,13 @@ class FittedImageMM(FittedRestorer):
         """
         return np.where(self._covered, self._first, np.float32(0.0))
 
-    def steps(self, model: ForwardModel, latent: np.ndarray) -> Iterator[float]:
+    def steps(self, likelihood: Likelihood, latent: np.ndarray) -> Iterator[float]:
         """Take the steps, in place.
 
         Parameters
         ----------
-        model : `ForwardModel`
-            Forward model of the exposures.
+        likelihood : `Likelihood`
+            Likelihood of the exposures.
         latent : `numpy.ndarray`
             The latent image, nJy; changed.
 
@@ -189,7 +189,7 @@ class FittedImageMM(FittedRestorer):
         from .majorize_minimize import majorize_minimize
 
         return majorize_minimize(
-            model, latent, self._covered, steps=self._n_steps, delta=_HUBER_DELTA, max_factor=_MAX_FACTOR
+            likelihood, latent, self._covered, steps=self._n_steps, max_factor=_MAX_FACTOR
         )
 
     def restore(self, exposures: ExposureStack) -> np.ndarray:
@@ -205,9 +205,10 @@ class FittedImageMM(FittedRestorer):
         latent : `numpy.ndarray`
             The latent image, nJy.
         """
-        from .forward_model import ForwardModel
+        from .likelihood import Likelihood
 
         latent = self.start()
-        for _ in self.steps(ForwardModel(exposures, n_threads=self._n_threads), latent):
+        likelihood = Likelihood(exposures, _HUBER_DELTA, n_threads=self._n_threads)
+        for _ in self.steps(likelihood, latent):
             pass
         return latent

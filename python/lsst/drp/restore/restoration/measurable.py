@@ -3,8 +3,8 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The image one measures on: the restored image at a stated resolution plus
-what the exposures have and it has not.
+"""The image for photometry: the restored image at a stated resolution plus
+the residuals of the exposures.
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ class MeasurableConfig(pexConfig.Config):
 
     targetFwhm = pexConfig.RangeField(
         dtype=float,
-        doc="Full width at half maximum, pixels of the patch, of the Gaussian PSF that the image gets. 0 "
-        "gives it the PSF, other in each cell, that makes its noise white and its PSF photometry optimal: "
-        "about as wide as the coadd's. Narrower ones have more noise, correlated from pixel to pixel.",
+        doc="Full width at half maximum of the image's Gaussian PSF, pixels of the patch. With 0, the noise "
+        "is white and PSF photometry optimal: the PSF is about as wide as the coadd's, and varies between "
+        "cells. Set it for one PSF everywhere; narrow ones have more noise, correlated between pixels.",
         default=0.0,
         min=0.0,
     )
     numNoiseRealizations = pexConfig.RangeField(
-        dtype=int, doc="Images of the noise to keep beside the image.", default=1, min=0
+        dtype=int, doc="Noise realizations that are stored with the image.", default=1, min=0
     )
 
     def validate(self) -> None:
@@ -94,7 +94,7 @@ class MeasurableConfig(pexConfig.Config):
 
 
 def matched_stack(stack: ExposureStack, measurable: Measurable) -> ExposureStack:
-    """Make a stack of one exposure that says what all exposures say.
+    """Make a stack of one exposure that is a sufficient statistic of all.
 
     Parameters
     ----------
@@ -110,8 +110,8 @@ def matched_stack(stack: ExposureStack, measurable: Measurable) -> ExposureStack
 
     Notes
     -----
-    In a hole, the coadd is what it was given for missing pixels, with hardly
-    any noise.  A pixel that no exposure has is not good, and no variance is
+    In a hole, the coadd is the estimate that replaces missing pixels, with
+    hardly any noise.  A pixel that no exposure has is not good, and no variance is
     less than that of the weighted mean of the exposures that have the pixel.
     """
     weight = np.zeros(stack.shape, np.float32)
@@ -134,7 +134,7 @@ def matched_stack(stack: ExposureStack, measurable: Measurable) -> ExposureStack
 
 
 class MeasurableTask(pipeBase.Task):
-    """Make the image to measure on.
+    """Make the image for photometry.
 
     Notes
     -----
@@ -147,8 +147,9 @@ class MeasurableTask(pipeBase.Task):
     fraction ``c`` of the weight that is on good pixels.  Where no pixel is
     missing ``M = sum_t R[t] * y[t]``: linear in the exposures, so that no flux
     is lost, no level is added and the noise is known, whatever the
-    estimate is.  It stands in for missing pixels (and for
-    what a PSF narrower than the exposures' needs beyond what they pass).
+    estimate is.  The estimate replaces missing pixels (and, for a PSF
+    narrower than those of the exposures, the spatial frequencies that they do
+    not pass).
 
     The weights are constant by exposure and cell: those of each pixel contain
     the photon noise of the source itself, and would bias its flux.
@@ -177,8 +178,7 @@ class MeasurableTask(pipeBase.Task):
         reference : `ReferenceCoadd`
             Coadd of the same exposures; its weights are used.
         latent : `numpy.ndarray`
-            An estimate of the latent image, nJy, which stands in for missing
-            pixels.
+            An estimate of the latent image, nJy, which replaces missing pixels.
         seeds : `Seeds`
             Seeds of the noise realizations.
         target_fwhm : `float`, optional
@@ -237,7 +237,7 @@ class MeasurableTask(pipeBase.Task):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Compute the filters of each cell, turned around as the adjoint of
         the forward model wants them, ``(n, cells_y, cells_x, k, k)``; the PSF,
-        ``(cells_y, cells_x, k, k)``; and what measures the coverage: the PSF
+        ``(cells_y, cells_x, k, k)``; and, to measure the coverage, the PSF
         kernels in their share of the sum, shape of the filters.
         """
         filters = np.zeros_like(stack.kernels)

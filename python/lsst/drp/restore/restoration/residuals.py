@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What a restored image leaves unexplained in the exposures, by scale."""
+"""Residuals of a restored image, by scale."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What a restorer returns."""
+"""Restorers: their input and their result."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Guide:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class StartingPoint:
-    """Input of a restorer, beside the exposures.
+    """Input of a restorer, in addition to the exposures.
 
     Parameters
     ----------
@@ -240,7 +240,7 @@ def make_history(rows: Sequence[tuple[int, float, float, float, float]]) -> astr
     Returns
     -------
     history : `astropy.table.Table`
-        The rows; what a restorer does not have is NaN.
+        The rows; NaN where a restorer has no such value.
     """
     return astropy.table.Table(
         rows=rows,
@@ -248,7 +248,7 @@ def make_history(rows: Sequence[tuple[int, float, float, float, float]]) -> astr
         dtype=(np.int64, np.float64, np.float64, np.float64, np.float64),
         descriptions=(
             "Optimizer steps taken.",
-            "Mean loss per good pixel of what the steps since the last row were taken on.",
+            "Mean loss per good pixel of the batches since the last row.",
             "Mean loss per good pixel of the held-out crops.",
             "Learning rate of the next step.",
             "Seconds since the start of the training.",

@@ -37,8 +37,7 @@ class Seeds:
         Parameters
         ----------
         purpose : `str`
-            What the numbers are for: different purposes have independent
-            numbers.
+            Use of the numbers: different purposes have independent numbers.
         index : `int`, optional
             Number of the realization.
 
@@ -55,7 +54,7 @@ class Seeds:
         Parameters
         ----------
         purpose : `str`
-            What it is for.
+            Use of the seed.
         """
         return int(np.random.SeedSequence(self._entropy(purpose, 0)).generate_state(1)[0] >> 1)
 

@@ -18,6 +18,7 @@ import numpy as np
 from ..stack.coadd_filters import coadd_filters
 from ..stack.exposure_stack import ExposureStack
 from .forward_model import ForwardModel
+from .likelihood import Likelihood, coverage, second_derivative
 
 
 class Surrogate:
@@ -64,11 +65,12 @@ class Surrogate:
                 noise = weights / total * stack.correlation[:, i, j]
                 squares[0, i, j] = np.einsum("t,tyx->yx", noise, of_cell**2)
         self._stack = stack
+        self.kernels = kernels
+        self.model = ForwardModel(stack, kernels=kernels, n_threads=n_threads)
+        self._magnitude = self.model
+        if signed:
+            self._magnitude = ForwardModel(stack, kernels=np.abs(kernels), n_threads=n_threads)
         self._n_threads = n_threads
-        self._decoder = ForwardModel(stack, kernels=kernels, n_threads=n_threads)
-        self._magnitude = (
-            ForwardModel(stack, kernels=np.abs(kernels), n_threads=n_threads) if signed else self._decoder
-        )
         self._squares = squares
 
     def coverage(self) -> np.ndarray:
@@ -80,8 +82,7 @@ class Surrogate:
             ``sum_t f[t]^T w[t]`` as a fraction of its median over the pixels
             with data, shape of the latent image.
         """
-        result = self._decoder.adjoint(self._weight)
-        return result / np.median(result[self._stack.latent_patch][self._stack.latent_seen])
+        return coverage(self._stack, self.model, self._weight)
 
     def gradient_variance(self) -> np.ndarray:
         """Calculate how noise changes the gradient of half of chi squared.
@@ -99,13 +100,12 @@ class Surrogate:
 
     def minimize(
         self,
-        decoder: ForwardModel,
+        likelihood: Likelihood,
         latent: np.ndarray,
         movable: np.ndarray,
         *,
         steps: int,
         steps_per_gradient: int,
-        delta: float,
         max_factor: float,
         penalty: np.ndarray | float = 0.0,
     ) -> None:
@@ -114,8 +114,8 @@ class Surrogate:
 
         Parameters
         ----------
-        decoder : `ForwardModel`
-            Forward model of the exposures.
+        likelihood : `Likelihood`
+            Likelihood of the exposures.
         latent : `numpy.ndarray`
             Latent image, nJy, shape ``(height + k - 1, width + k - 1)``,
             non-negative; it stays so.
@@ -125,8 +125,6 @@ class Surrogate:
             Number of steps.
         steps_per_gradient : `int`
             Steps after which the gradient of all exposures is computed again.
-        delta : `float`
-            Residual in units of sigma beyond which the loss is linear.
         max_factor : `float`
             ``kappa``, the largest factor of one step.
         penalty : `numpy.ndarray` or `float`, optional
@@ -149,9 +147,9 @@ class Surrogate:
         previous = latent.copy()
         for step in range(steps):
             if step % steps_per_gradient == 0:
-                gradient, weight = decoder.gradient(latent, delta)
+                gradient, weight = likelihood.gradient(latent)
                 constant = np.maximum(
-                    self._decoder.second_derivative(weight, latent) - gradient, np.float32(0.0)
+                    second_derivative(self.model, weight, latent) - gradient, np.float32(0.0)
                 )
                 del gradient
             momentum = np.float32(step / (step + 3))
@@ -159,7 +157,7 @@ class Surrogate:
             previous[...] = latent
             # It stays positive, and so can change in the steps to come.
             np.maximum(ahead, latent / np.float32(max_factor), out=latent)
-            predicted = self._decoder.second_derivative(weight, latent)
+            predicted = second_derivative(self.model, weight, latent)
             predicted += penalty
             factor = np.divide(
                 constant, predicted, out=np.ones_like(latent), where=movable & (predicted > 0.0)
@@ -199,11 +197,11 @@ class Surrogate:
         """
         # For any positive c, |A| c / c bounds a matrix A.  Pixels that are to move far need long steps.
         scale = 1.0 / np.sqrt(precision)
-        bound = self._magnitude.second_derivative(weight, scale) / scale + precision
+        bound = second_derivative(self._magnitude, weight, scale) / scale + precision
         start, current, previous = latent, latent, latent
         for step in range(iterations):
             ahead = current + np.float32(step / (step + 3)) * (current - previous)
-            slope = gradient + self._decoder.second_derivative(weight, ahead - start)
+            slope = gradient + second_derivative(self.model, weight, ahead - start)
             slope += precision * (ahead - start)
             previous, current = current, np.maximum(ahead - slope / bound, np.float32(0.0))
         return current

@@ -13,19 +13,17 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
+from astropy.stats import gaussian_sigma_to_fwhm
 
 from lsst.images.psfs import GaussianPointSpreadFunction, PiffWrapper, PointSpreadFunction
 
-from ..repository.register import kernel_psf
+from ..repository.make_visit_image import kernel_psf
 from .camera import SimulatedCamera, SimulatedVisit
 from .config import Stream
 
 if TYPE_CHECKING:
     import galsim
     import piff
-
-# FWHM of a Gaussian over its standard deviation.
-_FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +76,7 @@ class SimulatedPsf:
         bounds = camera.bbox
         if config.psf == "gaussian":
             stamp_size = _odd(gaussian_radius(fwhm[middle], config.psf_loss))
-            gaussian = GaussianPointSpreadFunction(fwhm[middle] / _FWHM_PER_SIGMA, bounds, stamp_size)
+            gaussian = GaussianPointSpreadFunction(fwhm[middle] / gaussian_sigma_to_fwhm, bounds, stamp_size)
             return cls(stored=gaussian, fwhm=float(fwhm[middle]), beta=None)
         stamp_size = _odd(moffat_radius(fwhm.max(), config.moffat_beta, config.psf_loss))
         model = _moffat_psf(config.moffat_beta, x, y, fwhm, g1, g2)
@@ -141,7 +139,7 @@ def gaussian_radius(fwhm: float, loss: float, faintest: float = np.inf) -> float
     """Compute the radius where a Gaussian of unit flux has lost all but
     ``loss`` of its flux and is fainter than ``faintest`` per pixel (`float`).
     """
-    sigma = fwhm / _FWHM_PER_SIGMA
+    sigma = fwhm / gaussian_sigma_to_fwhm
     inside = min(loss, faintest * 2 * np.pi * sigma**2, 1.0)
     return float(sigma * np.sqrt(-2 * np.log(inside)))
 

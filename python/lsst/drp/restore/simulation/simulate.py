@@ -42,16 +42,16 @@ from lsst.daf.butler import (
 from lsst.images import DetectorFrame, Image, SkyProjection
 from lsst.sphgeom import ConvexPolygon
 
+from ..repository.make_visit_image import make_visit_image
 from ..repository.register import (
     define_input_collection,
-    make_visit_image,
     put_visit_image,
     register_instrument,
     register_visit,
-    sky_region,
 )
 from ..repository.write_warps import write_direct_warps
 from ..warping.patch_geometry import PatchGeometry
+from ..warping.projections import sky_region
 from .camera import SimulatedCamera, SimulatedVisit
 from .config import SimulationConfig
 from .exposure import SimulatedExposure

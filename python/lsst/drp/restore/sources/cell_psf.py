@@ -12,6 +12,8 @@ __all__ = ("CellPsf",)
 import numpy as np
 import scipy.fft
 
+from ..stack.subpixel import phase_ramp
+
 
 class CellPsf:
     """A PSF that is constant in cells, at any position.
@@ -70,7 +72,6 @@ class CellPsf:
         transfer = self._transfer[self.cell_of(x, y)]
         fy = scipy.fft.fftfreq(self._grid)[:, np.newaxis]
         fx = scipy.fft.rfftfreq(self._grid)
-        dx, dy = ((v - np.rint(v))[:, np.newaxis, np.newaxis] for v in (x, y))
-        shifted = transfer * np.exp(-2j * np.pi * (dx * fx + dy * fy))
+        shifted = transfer * phase_ramp(y - np.rint(y), x - np.rint(x), self._grid)
         spectra = np.stack([shifted, -2j * np.pi * fx * shifted, -2j * np.pi * fy * shifted], axis=1)
         return scipy.fft.irfft2(spectra, s=(self._grid, self._grid))[..., : self.size, : self.size]

@@ -281,7 +281,7 @@ class ExposureStack:
             self.release()
 
     def release(self) -> None:
-        """Give back what memory the pixels take if they are in a file."""
+        """Free the memory of pixels that are in a file."""
         memory_map.release(self.image, self.variance, self.good)
 
 

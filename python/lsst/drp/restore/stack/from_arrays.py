@@ -31,7 +31,7 @@ _SMALLEST_SIGMA, _LARGEST_SIGMA = 1e-4, 1e4
 # Sums that a kernel may have: it is the fraction of the flux inside, give or take rounding errors.
 _KERNEL_SUMS = 0.5, 1.01
 
-# Offset of a kernel from its middle, pixels, that is worth a message.
+# Offset of a kernel from its middle, pixels, that is reported.
 _KERNEL_OFFSET = 0.5
 
 
@@ -145,7 +145,7 @@ def stack_arrays(
     if len(used) < n:
         good = good[used]
 
-    # What was masked is not good.
+    # Masked elements are not good.
     image, variance = np.ma.getdata(image), np.ma.getdata(variance)
     scale = _scale(variance, good, used)
     planes = np.zeros(good.shape, np.float32)
@@ -201,8 +201,8 @@ def _labels(names: Sequence[str] | None, n: int) -> tuple[str, ...]:
 
 
 def _good_pixels(image: np.ndarray, variance: np.ndarray, bad: np.ndarray, label: str) -> np.ndarray:
-    """Tell which pixels of an exposure can be used; log what of the others the
-    mask does not show.
+    """Tell which pixels of an exposure can be used; log the bad ones that
+    the mask does not have.
     """
     masked = bad | np.ma.getmaskarray(image) | np.ma.getmaskarray(variance)
     image, variance = np.ma.getdata(image), np.ma.getdata(variance)
@@ -325,7 +325,7 @@ def _choose_cells(
 
 
 def _scale(variance: np.ndarray, good: np.ndarray, used: Sequence[int]) -> float:
-    """Return what to multiply pixels with: 1 in any ordinary unit, else a
+    """Return the factor on pixels: 1 in any ordinary unit, else a
     power of two, which changes no digit, that makes the noise about 1.
     """
     height, width = variance.shape[1:]

@@ -17,8 +17,6 @@ import tempfile
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..errors import RestorationError
-
 
 def scratch_array(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     """Make an array whose memory is a temporary file.
@@ -33,33 +31,34 @@ def scratch_array(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     Returns
     -------
     array : `numpy.ndarray`
-        Zeros.  The file is in the directory for temporary files (``TMPDIR``),
-        has no name, and is gone when nothing refers to the array any more, or
-        the process ends, however it ends.
+        Zeros.  The file is in the directory for temporary files (``TMPDIR``)
+        and has no name: it is deleted when nothing refers to the array any
+        more, and also if the process is killed.
 
     Raises
     ------
-    RestorationError
-        Raised if the disk is too small.
+    OSError
+        Raised if there is not enough room on the disk.
     """
     size = max(1, math.prod(shape) * np.dtype(dtype).itemsize)
     directory = tempfile.gettempdir()
     with tempfile.TemporaryFile(dir=directory) as file:
         try:
-            # All of it now: without room a write to the array would kill the process.
+            # Without room, a later write to the array would kill the process.
             os.posix_fallocate(file.fileno(), 0, size)
         except OSError as err:
-            raise RestorationError(
-                f"No temporary file of {size / 2**30:.1f} GiB for the exposures' pixels in {directory} "
-                f"({err.strerror}): set TMPDIR to a directory on a larger disk, or a larger maxMemory."
+            raise OSError(
+                err.errno,
+                f"No room for a temporary file of {size / 2**30:.1f} GiB: {err.strerror}",
+                directory,
             ) from err
         memory = mmap.mmap(file.fileno(), size)
     return np.ndarray(shape, dtype, buffer=memory)
 
 
 def empty_like(array: np.ndarray) -> np.ndarray:
-    """Make an array like another: in a file of its own if that one is in a
-    file.
+    """Make an array like another: in a file of its own if the other one is in
+    a file.
 
     Parameters
     ----------
@@ -77,13 +76,14 @@ def empty_like(array: np.ndarray) -> np.ndarray:
 
 
 def release(*arrays: np.ndarray) -> None:
-    """Give the memory of arrays back that are in files; their values stay
-    there.  Nothing happens to others.
+    """Release the memory of arrays whose values are in files.
+
+    Arrays in memory are left as they are.
 
     Parameters
     ----------
     *arrays : `numpy.ndarray`
-        Arrays, or parts of them.
+        Arrays, or views of them.
     """
     for array in arrays:
         memory = _mapping(array)
@@ -92,7 +92,7 @@ def release(*arrays: np.ndarray) -> None:
 
 
 def _mapping(array: np.ndarray) -> mmap.mmap | None:
-    """Return the file that an array, or what it is a view of, is in."""
+    """Return the file that has the values of an array, or `None`."""
     base: object = array
     while isinstance(base, np.ndarray):
         base = base.base

@@ -101,8 +101,8 @@ class SubtractSkyTask(pipeBase.Task):
 
     Notes
     -----
-    What the pipeline's sky subtraction leaves, some percent of the noise of a
-    pixel, is too faint to be seen in one exposure.  It is not in the model
+    The residual of the pipeline's sky subtraction, some percent of the noise of
+    a pixel, is too faint to be seen in one exposure.  It is not in the model
     ``y = f * x + noise`` with ``x >= 0``: a positive level becomes light of
     ``x``, and a negative one hides faint sources.  A level per exposure that
     is fitted together with ``x`` is degenerate with it, so this is done

@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Where a detector's image falls on a patch."""
+"""Overlap of a detector's image, or a warp, and a patch."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from lsst.images import Bounds, Box, NoOverlapError, Polygon, Region, SkyProject
 from .lanczos import HALF_WIDTH
 from .patch_geometry import PatchGeometry
 
-# Straight edges are followed through the distortions by points this far apart.
-_SEGMENT = 64.0  # pixels
+# Distance of the points, pixels, by which straight edges are traced through the
+# distortions.
+_SEGMENT = 64.0
 
 # Tables of provenance store the number of vertices in a byte.
 _MAX_VERTICES = 200
@@ -29,7 +30,7 @@ _MAX_VERTICES = 200
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class DetectorOverlap:
-    """Overlap of a detector's image and a patch.
+    """Overlap of a detector's image, or a warp, and a patch.
 
     Parameters
     ----------
@@ -83,7 +84,7 @@ class DetectorOverlap:
 
         Returns
         -------
-        footprint : `DetectorOverlap` or `None`
+        overlap : `DetectorOverlap` or `None`
             The overlap, or `None` if no pixel of the patch has its center on
             the image.
         """
@@ -140,6 +141,45 @@ class DetectorOverlap:
             ),
             x=centroids[..., 0],
             y=centroids[..., 1],
+        )
+
+    @classmethod
+    def of_warp(cls, geometry: PatchGeometry, bbox: Box, data: np.ndarray) -> DetectorOverlap:
+        """Describe where a warp has data on the patch.
+
+        Parameters
+        ----------
+        geometry : `PatchGeometry`
+            Pixel grid of the patch and the warp.
+        bbox : `lsst.images.Box`
+            Pixels of the warp inside of the patch.
+        data : `numpy.ndarray` of `bool`
+            Pixels of the patch in which the warp has data, shape ``(height,
+            width)``.
+
+        Returns
+        -------
+        overlap : `DetectorOverlap`
+            The overlap.  Its ``x`` and ``y`` are the centers of all cells.
+        """
+        height, width = geometry.cell_shape
+        rows, columns = geometry.n_cells
+        by_cell = geometry.by_cell(data)
+        start = geometry.outer_bbox.start
+        x, y = np.meshgrid(
+            start.x + width * (np.arange(columns) + 0.5) - 0.5,
+            start.y + height * (np.arange(rows) + 0.5) - 0.5,
+        )
+        return cls(
+            bbox=bbox,
+            detector_bbox=bbox,
+            sky_projection=geometry.sky_projection,
+            bounds=bbox,
+            polygon=bbox.to_polygon(),
+            overlap_fraction=by_cell.mean(axis=(1, 3)),
+            overlaps_center=by_cell[:, height // 2, :, width // 2],
+            x=x,
+            y=y,
         )
 
 

@@ -18,6 +18,8 @@ import numpy as np
 import scipy.ndimage
 from drizzle.resample import blot_image
 
+from ..stack.subpixel import lanczos
+
 HALF_WIDTH = 3
 """Pixels on each side of a position that its interpolated value depends on."""
 
@@ -26,8 +28,8 @@ _TAPS = np.arange(1 - HALF_WIDTH, HALF_WIDTH + 1)
 # Where less than this of the weight is left there is nothing to interpolate.
 _SMALLEST_NORM = 0.1
 
-# Positions outside of the array are sent here: blot_image raises on NaN, and
-# this one is outside of any array.
+# Stands for positions outside of the array, since blot_image raises on NaN: it
+# is outside of any array.
 _NOWHERE = -1e6
 
 
@@ -47,7 +49,7 @@ def _weights(phase: np.ndarray) -> np.ndarray:
         it, shape ``(n, 6)``.
     """
     distance = phase[:, np.newaxis] - _TAPS
-    return np.where(np.abs(distance) < HALF_WIDTH, np.sinc(distance) * np.sinc(distance / HALF_WIDTH), 0.0)
+    return lanczos(distance, HALF_WIDTH)
 
 
 def _squared_weights() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -111,7 +113,7 @@ def interpolate(
 
 
 def bad_weight(good: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Sum the absolute weights of the bad pixels in each footprint.
+    """Sum the absolute weights of the bad pixels near each position.
 
     Parameters
     ----------
@@ -130,7 +132,7 @@ def bad_weight(good: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     height, width = good.shape
     bad = np.pad(~good, HALF_WIDTH, constant_values=True)
     # For each pixel, whether any of the pixels from two before to three after
-    # it is bad on both axes, which is the footprint of a position behind it.
+    # it is bad on both axes: those that a position after it depends on.
     near_bad = scipy.ndimage.maximum_filter(bad, size=2 * HALF_WIDTH, origin=-1)
 
     result = np.ones(x.shape, dtype=np.float32)
@@ -139,7 +141,7 @@ def bad_weight(good: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     column, row = np.floor(xi).astype(int), np.floor(yi).astype(int)
     nearest_is_bad = bad[np.rint(yi).astype(int) + HALF_WIDTH, np.rint(xi).astype(int) + HALF_WIDTH]
     weight = nearest_is_bad.astype(np.float32)
-    # Only the few positions near a bad pixel cost the sum over the footprint.
+    # The sum is computed only for the few positions near a bad pixel.
     todo = near_bad[row + HALF_WIDTH, column + HALF_WIDTH] & ~nearest_is_bad
     column, row = column[todo], row[todo]
     weights_x = np.abs(_weights(xi[todo] - column))
@@ -176,7 +178,8 @@ def interpolate_variance(variance: np.ndarray, x: np.ndarray, y: np.ndarray, nor
     The variance is the sum of ``weight**2 * variance`` over ``norm**2``.  The
     squared weights are separable and depend on the sub-pixel phase only: with
     their sum, centroid and second moments it is exact wherever the variance
-    is a quadratic function over the footprint (without a mixed term).
+    is a quadratic function (without a mixed term) of the pixels that a
+    position depends on.
     """
     column, row = np.floor(x), np.floor(y)
     phase_x, phase_y = x - column, y - row

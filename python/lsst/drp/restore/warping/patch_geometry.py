@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The pixel grid of one patch, whatever it was read from."""
+"""The pixel grid of one patch, from a tract, a coadd or a skymap."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 
 import astropy.io.fits
 import astropy.wcs
+import numpy as np
 
 from lsst.images import YX, Box, SkyProjection, TractFrame
 from lsst.images.cells import CellCoadd, CellGrid, PatchDefinition
@@ -49,6 +50,18 @@ class PatchGeometry:
     def outer_bbox(self) -> Box:
         """Pixels of the patch with its border (`lsst.images.Box`)."""
         return self.patch.outer_bbox
+
+    @property
+    def n_cells(self) -> tuple[int, int]:
+        """Number of cells along y and x (`tuple` [`int`, `int`])."""
+        size = self.patch.cells.grid_size
+        return size.i, size.j
+
+    @property
+    def cell_shape(self) -> tuple[int, int]:
+        """Height and width of a cell, pixels (`tuple` [`int`, `int`])."""
+        shape = self.patch.cells.cell_shape
+        return shape.y, shape.x
 
     @property
     def tract_bbox(self) -> Box:
@@ -132,19 +145,19 @@ class PatchGeometry:
         Raises
         ------
         InputError
-            Raised if the coadd does not know its patch.
+            Raised if the coadd has no patch information.
         """
         if not isinstance(coadd, CellCoadd):
-            # The patch is no component that could be read by itself.
+            # The patch is not a component that can be read by itself.
             bbox = coadd.get(component="bbox")
             coadd = coadd.get(parameters={"bbox": Box.from_shape((1, 1), start=bbox.start)})
         try:
             patch = coadd.patch
-        except AttributeError as error:
+        except AttributeError as err:
             raise InputError(
                 f"The coadd of tract {coadd.tract} has no patch information; use patchGeometry='skymap' or "
                 "'tract'."
-            ) from error
+            ) from err
         return cls(skymap=coadd.skymap, tract=coadd.tract, patch=patch, sky_projection=coadd.sky_projection)
 
     @classmethod
@@ -210,12 +223,29 @@ class PatchGeometry:
             ),
         )
 
-    def refined(self, factor: int) -> PatchGeometry:
+    def by_cell(self, plane: np.ndarray) -> np.ndarray:
+        """View an image of the patch by cell.
+
+        Parameters
+        ----------
+        plane : `numpy.ndarray`
+            Pixels of the patch, shape ``(height, width)``, contiguous.
+
+        Returns
+        -------
+        view : `numpy.ndarray`
+            The same pixels, shape ``(cells_y, cell_height, cells_x,
+            cell_width)``.
+        """
+        (rows, columns), (height, width) = self.n_cells, self.cell_shape
+        return plane.reshape(rows, height, columns, width)
+
+    def refined(self, oversampling: int) -> PatchGeometry:
         """Divide the pixels into smaller ones.
 
         Parameters
         ----------
-        factor : `int`
+        oversampling : `int`
             Parts of a pixel along each axis.
 
         Returns
@@ -229,9 +259,9 @@ class PatchGeometry:
         InputError
             Raised if the sky projection is not a FITS WCS.
         """
-        if factor == 1:
+        if oversampling == 1:
             return self
-        cells, bbox = self.patch.cells, _refine(self.tract_bbox, factor)
+        cells, bbox = self.patch.cells, _refine(self.tract_bbox, oversampling)
         wcs = self.sky_projection.as_fits_wcs(self.tract_bbox)
         if wcs is None:
             raise InputError(
@@ -239,12 +269,12 @@ class PatchGeometry:
                 "superResolution to 1."
             )
         wcs = wcs.deepcopy()
-        # The first pixel's middle is 1, its lower left corner 0.5.
-        wcs.wcs.crpix = (wcs.wcs.crpix - 0.5) * factor + 0.5
+        # The first pixel's center is 1, its lower left corner 0.5.
+        wcs.wcs.crpix = (wcs.wcs.crpix - 0.5) * oversampling + 0.5
         if wcs.wcs.has_cd():
-            wcs.wcs.cd = wcs.wcs.cd / factor
+            wcs.wcs.cd = wcs.wcs.cd / oversampling
         else:
-            wcs.wcs.cdelt = wcs.wcs.cdelt / factor
+            wcs.wcs.cdelt = wcs.wcs.cdelt / oversampling
         frame = TractFrame(skymap=self.skymap, tract=self.tract, bbox=bbox)
         return PatchGeometry(
             skymap=self.skymap,
@@ -252,10 +282,10 @@ class PatchGeometry:
             patch=PatchDefinition(
                 id=self.patch.id,
                 index=self.patch.index,
-                inner_bbox=_refine(self.patch.inner_bbox, factor),
+                inner_bbox=_refine(self.patch.inner_bbox, oversampling),
                 cells=CellGrid(
-                    bbox=_refine(cells.bbox, factor),
-                    cell_shape=YX(y=cells.cell_shape.y * factor, x=cells.cell_shape.x * factor),
+                    bbox=_refine(cells.bbox, oversampling),
+                    cell_shape=YX(y=cells.cell_shape.y * oversampling, x=cells.cell_shape.x * oversampling),
                 ),
             ),
             sky_projection=SkyProjection.from_fits_wcs(

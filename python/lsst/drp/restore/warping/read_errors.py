@@ -3,11 +3,11 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Telling damaged input files from other reasons why a read fails."""
+"""Damaged input files versus other causes of failed reads."""
 
 from __future__ import annotations
 
-__all__ = "reading"
+__all__ = ("reading",)
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +17,8 @@ from lsst.daf.butler import FileIntegrityError
 
 from ..errors import DamagedInputError, describe_error, find_cause, find_environment_error
 
-# Where the errors come from that are raised when a file has other bytes than it should have.  What comes from
-# elsewhere, the client of an object store for example, is no fault of the file.
+# Packages whose errors mean that a file has wrong bytes.  Errors of others, the
+# client of an object store for example, say nothing about the file.
 _DECODERS = frozenset(
     {"astropy", "binascii", "builtins", "gzip", "json", "lsst", "pydantic_core", "starlink", "struct", "zlib"}
 )
@@ -36,18 +36,18 @@ def reading(label: object) -> Iterator[None]:
     Raises
     ------
     DamagedInputError
-        Raised if the file is there and can be read, but not decoded: the
-        survey has lost an image.  All other errors (no file, no permission,
-        no network, no memory, no software) pass, with a note of what was
-        read: they tell of the place where the patch is restored, not of the
-        image, and the patch must wait until they are mended.
+        Raised if the file exists and can be read, but not decoded: the image
+        is lost.  All other errors (no file, no permission, no network, no
+        memory, no software) pass, with a note that names the dataset: their
+        cause is the machine, not the image, and the patch has to wait until
+        it is removed.
     """
     try:
         yield
     except (DamagedInputError, pipeBase.AlgorithmError):
         raise
     except FileIntegrityError as err:
-        raise DamagedInputError("its file has not the size with which it was written") from err
+        raise DamagedInputError("its file does not have the size with which it was written") from err
     except Exception as err:
         # The datastore raises a ValueError from whatever a formatter raised.
         cause = find_cause(err)

@@ -3,11 +3,11 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""A visit image that went into a stack."""
+"""A stack of exposures and the datasets it was made from."""
 
 from __future__ import annotations
 
-__all__ = ("StackInput",)
+__all__ = ("StackInput", "StackedInputs", "kernel_moments_by_cell")
 
 import dataclasses
 
@@ -15,12 +15,35 @@ import numpy as np
 
 from lsst.images import Polygon
 
+from ..stack.exposure_stack import ExposureStack
 from ..stack.kernel_shape import kernel_moments
+
+
+def kernel_moments_by_cell(kernels: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Measure the second moments of an exposure's kernels.
+
+    Parameters
+    ----------
+    kernels : `numpy.ndarray`
+        Kernels, shape ``(cells_y, cells_x, k, k)``.
+    used : `numpy.ndarray` of `bool`
+        Cells to measure, shape ``(cells_y, cells_x)``.
+
+    Returns
+    -------
+    moments : `numpy.ndarray`
+        Moments xx, yy and xy, pixels**2, shape ``(3, cells_y, cells_x)``; NaN
+        in other cells, and where the measurement fails.
+    """
+    moments = np.full((3, *used.shape), np.nan)
+    for i, j in np.argwhere(used):
+        moments[:, i, j] = kernel_moments(kernels[i, j])
+    return moments
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class StackInput:
-    """One visit image that went into a stack, and what it gave to each cell.
+    """One visit image or warp in a stack, and its contribution to each cell.
 
     Parameters
     ----------
@@ -32,7 +55,7 @@ class StackInput:
     day_obs : `int`
         Observing night as YYYYMMDD, 0 if not known.
     exposure : `int`
-        Index of the visit's plane in the stack.
+        Index of the visit's exposure in the stack.
     polygon : `lsst.images.Polygon`
         Outline of its overlap with the patch, pixels of the tract.
     overlap_fraction : `numpy.ndarray`
@@ -75,18 +98,41 @@ class StackInput:
         Parameters
         ----------
         kernels : `numpy.ndarray`
-            The kernels of its plane, shape ``(cells_y, cells_x, k, k)``.
+            The kernels of its exposure, shape ``(cells_y, cells_x, k, k)``.
 
         Returns
         -------
         stack_input : `StackInput`
             The description.
         """
-        moments = np.full((3, *self.weight.shape), np.nan)
+        used = self.weight > 0.0
+        moments = kernel_moments_by_cell(kernels, used)
         fraction = np.full(self.weight.shape, np.nan)
-        for i, j in np.argwhere(self.weight > 0.0):
-            moments[:, i, j] = kernel_moments(kernels[i, j])
+        for i, j in np.argwhere(used):
             fraction[i, j] = kernels[i, j].sum(dtype=np.float64)
         return dataclasses.replace(
             self, kernel_fraction=fraction, psf_xx=moments[0], psf_yy=moments[1], psf_xy=moments[2]
         )
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class StackedInputs:
+    """The stack of a patch and the datasets it was made from.
+
+    Parameters
+    ----------
+    stack : `ExposureStack`
+        One exposure per visit, ordered by instrument and visit.
+    inputs : `list` [`StackInput`]
+        The visit images or warps in it.
+    seeing : `numpy.ndarray`
+        Full width at half maximum of each exposure's mean kernel, pixels of
+        the patch, shape ``(n,)``.
+    dropped : `list` [`tuple` [`str`, `str`]]
+        Inputs that cannot be used, and why.
+    """
+
+    stack: ExposureStack
+    inputs: list[StackInput]
+    seeing: np.ndarray
+    dropped: list[tuple[str, str]]

@@ -17,16 +17,16 @@ import numpy as np
 from lsst.images import Box, VisitImage
 
 from ..errors import InputError
-from .read_errors import reading
+from .handle_input import HandleInput
 
 
-class VisitInput:
+class VisitInput(HandleInput):
     """One visit image behind a deferred handle.
 
     A dataset stored as a `~lsst.images.VisitImage` is read by component, and
     of its pixels only those that are asked for.  One stored as an afw
     ``ExposureF`` is converted by the Butler on a read of the whole image,
-    even for a component, and it ignores a bounding box: it is read once, and
+    even for a component, and a bounding box is ignored: it is read once, and
     its parts are cut out here.
 
     Parameters
@@ -36,19 +36,12 @@ class VisitInput:
     """
 
     def __init__(self, handle: Any) -> None:
-        self._handle = handle
+        super().__init__(handle)
         self._image: VisitImage | None = None
         self._is_open = False
 
-    @property
-    def instrument(self) -> str:
-        """Name of the instrument (`str`)."""
-        return str(self._handle.dataId["instrument"])
-
-    @property
-    def visit(self) -> int:
-        """ID of the visit (`int`)."""
-        return int(self._handle.dataId["visit"])
+    def __str__(self) -> str:
+        return f"{self.instrument} visit {self.visit} detector {self.detector}"
 
     @property
     def detector(self) -> int:
@@ -69,19 +62,10 @@ class VisitInput:
             day = self.get("obs_info").observing_day
         return int(day) if day is not None else 0
 
-    def __str__(self) -> str:
-        return f"{self.instrument} visit {self.visit} detector {self.detector}"
-
-    def _data_id_value(self, dimension: str) -> Any:
-        try:
-            return self._handle.dataId[dimension]
-        except KeyError:
-            return None
-
     @property
     def is_whole(self) -> bool:
-        """Whether every read is one of the whole image (`bool`); finding out
-        that it is reads it.
+        """Whether every read is one of the whole image (`bool`).  If so, the
+        first access reads it.
         """
         if not self._is_open:
             self._open()
@@ -91,14 +75,13 @@ class VisitInput:
         # Only the conversion from an ExposureF takes this parameter; a stored
         # VisitImage refuses it before it reads anything.
         try:
-            with reading(self):
-                self._image = self._handle.get(parameters={"exposure_record": None})
+            self._image = self._read_dataset(parameters={"exposure_record": None})
         except KeyError as err:
             if "exposure_record" not in str(err):
                 raise
         except (ImportError, ValueError) as err:
-            # The Butler finds by itself that it cannot convert, or its
-            # formatter cannot be imported.
+            # The Butler cannot convert the storage class, or cannot import
+            # the formatter.
             if isinstance(err, ValueError) and "storage class" not in str(err):
                 raise
             raise InputError(
@@ -110,7 +93,7 @@ class VisitInput:
         self._is_open = True
 
     def close(self) -> None:
-        """Forget an image that was read as a whole."""
+        """Release the memory of an image that was read as a whole."""
         self._image = None
         self._is_open = False
 
@@ -134,22 +117,19 @@ class VisitInput:
         """
         if self.is_whole:
             return getattr(self._image, component)
-        with reading(self):
-            return self._handle.get(component=component)
+        return self._read_dataset(component=component)
 
     def mask_planes(self) -> set[str]:
         """Read the names of the mask planes (`set` [`str`])."""
         if self.is_whole:
             mask = self.get("mask")
         else:
-            start = self.get("bbox").start
-            pixel = Box.from_shape((1, 1), start=start)
-            with reading(self):
-                mask = self._handle.get(component="mask", parameters={"bbox": pixel})
+            pixel = Box.from_shape((1, 1), start=self.get("bbox").start)
+            mask = self._read_dataset(component="mask", parameters={"bbox": pixel})
         return set(mask.schema.names)
 
     def require_planes(self, planes: set[str]) -> None:
-        """Check that the image has the mask planes that tell its bad pixels.
+        """Check that the image has the mask planes of its bad pixels.
 
         Parameters
         ----------
@@ -161,15 +141,7 @@ class VisitInput:
         InputError
             Raised if one is missing.
         """
-        present = self.mask_planes()
-        if missing := sorted(planes - present):
-            raise InputError(
-                f"{self} has no mask plane {', '.join(missing)}, without which bad pixels would pass for "
-                f"good ones; its planes are {', '.join(sorted(present))}. Mask the dataset anew, or remove "
-                "the name from the configuration field badMaskPlanes.",
-                dataset=str(self),
-                missing=", ".join(missing),
-            )
+        self._check_planes(planes, self.mask_planes())
 
     def require_flux(self) -> None:
         """Check that the pixels can be converted to nJy.
@@ -192,7 +164,7 @@ class VisitInput:
         )
         raise InputError(
             f"{self} has pixels in {unit}, which is no unit of flux, and {problem}. Calibrate the dataset to "
-            "nJy, or store it with the photometric_scaling that does.",
+            "nJy, or store it with the photometric_scaling that converts it.",
             dataset=str(self),
             unit=str(unit),
         )
@@ -215,17 +187,13 @@ class VisitInput:
         DamagedInputError
             Raised if the file is damaged.
         """
-        if self.is_whole:
-            image = self._image
-        else:
-            with reading(self):
-                image = self._handle.get(parameters={"bbox": bbox})
+        image = self._image if self.is_whole else self._read_dataset(parameters={"bbox": bbox})
         assert image is not None, "Read by _open if it is whole."
         return image if image.bbox == bbox else image[bbox]
 
 
 def scale_to_njy(image: VisitImage) -> np.float32 | np.ndarray:
-    """Return what takes an image's pixels to nJy.
+    """Return the scale of an image's pixels.
 
     Parameters
     ----------
@@ -235,7 +203,8 @@ def scale_to_njy(image: VisitImage) -> np.float32 | np.ndarray:
     Returns
     -------
     scale : `numpy.float32` or `numpy.ndarray`
-        A number, or the photometric scaling, shape ``(height, width)``.
+        Flux of a unit of the pixels, nJy: a number, or the photometric
+        scaling, shape ``(height, width)``.
     """
     if image.unit.is_equivalent(u.nJy):
         return np.float32(image.unit.to(u.nJy))

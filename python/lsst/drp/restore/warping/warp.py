@@ -7,162 +7,24 @@
 
 from __future__ import annotations
 
-__all__ = ("PixelMap", "Warp", "WarpError", "warp")
+__all__ = ("MAX_BAD_WEIGHT", "Warp", "warp")
 
 import dataclasses
 import math
 from collections.abc import Iterator
 
 import numpy as np
-import scipy.interpolate
 
-from lsst.images import YX, Box, SkyProjection
+from lsst.images import YX, Box
 
 from .lanczos import HALF_WIDTH, bad_weight, interpolate, interpolate_variance, squared_weight
+from .pixel_map import PixelMap
 
-
-class WarpError(ValueError):
-    """Raised if the mapping from a patch to a detector cannot be found."""
-
-
-class PixelMap:
-    """Maps pixels of a patch to pixels of a detector, quickly.
-
-    The exact mapping, through the sky, is evaluated on a coarse grid and
-    interpolated by a cubic spline, whose error is measured in the middle
-    between the grid's points.
-
-    Parameters
-    ----------
-    patch_projection : `lsst.images.SkyProjection`
-        Maps pixels of the tract to the sky.
-    detector_projection : `lsst.images.SkyProjection`
-        Maps pixels of the detector to the sky.
-    bbox : `lsst.images.Box`
-        Pixels of the tract to map.
-    detector_bbox : `lsst.images.Box`
-        Pixels of the detector for which the error must be small.
-    step : `float`, optional
-        Largest distance of the grid's points, pixels of the patch.
-    tolerance : `float`, optional
-        Largest error, pixels of the detector.
-
-    Raises
-    ------
-    WarpError
-        Raised if the sky projections do not allow that accuracy.
-    """
-
-    _SMALLEST_STEP = 2.0
-
-    def __init__(
-        self,
-        patch_projection: SkyProjection,
-        detector_projection: SkyProjection,
-        bbox: Box,
-        detector_bbox: Box,
-        *,
-        step: float = 32.0,
-        tolerance: float = 1e-3,
-    ) -> None:
-        self._to_sky = patch_projection.pixel_to_sky_transform
-        self._from_sky = detector_projection.sky_to_pixel_transform
-        self.bbox = bbox
-        while True:
-            error = self._fit(step, detector_bbox)
-            if error <= tolerance:
-                break
-            step /= 2.0
-            if step < self._SMALLEST_STEP:
-                raise WarpError(
-                    f"The sky projections of patch and detector cannot be followed to {tolerance} pixels "
-                    f"(error {error:.2g} pixels)."
-                )
-
-    def exact(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Map points through the sky.
-
-        Parameters
-        ----------
-        x, y : `numpy.ndarray`
-            Points in pixels of the tract.
-
-        Returns
-        -------
-        x, y : `numpy.ndarray`
-            The same points in pixels of the detector.
-        """
-        sky = self._to_sky.apply_forward(x=x, y=y)
-        points = self._from_sky.apply_forward(x=sky.x, y=sky.y)
-        return points.x, points.y
-
-    def _fit(self, step: float, detector_bbox: Box) -> float:
-        """Fit the splines to a grid and return their largest error."""
-        nodes = []
-        for interval in (self.bbox.y, self.bbox.x):
-            # A cubic spline needs four points on each axis.
-            count = max(4, math.ceil(interval.size / step) + 1)
-            nodes.append(np.linspace(interval.min - 1.0, interval.max + 1.0, count))
-        x_detector, y_detector = self.exact(*np.meshgrid(nodes[1], nodes[0]))
-        if not (np.isfinite(x_detector).all() and np.isfinite(y_detector).all()):
-            raise WarpError("The detector's sky projection is not finite on the patch.")
-        self._x = scipy.interpolate.RectBivariateSpline(*nodes, x_detector)
-        self._y = scipy.interpolate.RectBivariateSpline(*nodes, y_detector)
-        area = np.abs(np.linalg.det(self.jacobian(*np.meshgrid(nodes[1], nodes[0]))))
-        self._area = scipy.interpolate.RectBivariateSpline(*nodes, area)
-
-        middle = [0.5 * (axis[:-1] + axis[1:]) for axis in nodes]
-        x_exact, y_exact = self.exact(*np.meshgrid(middle[1], middle[0]))
-        near = detector_bbox.padded(HALF_WIDTH).contains(x=x_exact, y=y_exact)
-        error = np.hypot(self._x(*middle) - x_exact, self._y(*middle) - y_exact)
-        return float(error[near].max(initial=0.0))
-
-    def positions(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
-        """Map the pixels of a box.
-
-        Parameters
-        ----------
-        box : `lsst.images.Box`
-            Pixels of the tract, inside of ``bbox``.
-
-        Returns
-        -------
-        x, y : `numpy.ndarray`
-            Their centers in pixels of the detector, shape of the box.
-        """
-        return self._x(box.y.arange, box.x.arange), self._y(box.y.arange, box.x.arange)
-
-    def area(self, box: Box) -> np.ndarray:
-        """Return the area of pixels of the patch on the detector.
-
-        Parameters
-        ----------
-        box : `lsst.images.Box`
-            Pixels of the tract, inside of ``bbox``.
-
-        Returns
-        -------
-        area : `numpy.ndarray`
-            Area of each, pixels of the detector, shape of the box.
-        """
-        return self._area(box.y.arange, box.x.arange)
-
-    def jacobian(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Return the local affine transform.
-
-        Parameters
-        ----------
-        x, y : `numpy.ndarray`
-            Points in pixels of the tract, inside of ``bbox``.
-
-        Returns
-        -------
-        jacobian : `numpy.ndarray`
-            Derivatives of the detector's x and y (rows) by the tract's x and
-            y (columns), shape ``(..., 2, 2)``.
-        """
-        rows = [[spline.ev(y, x, dy=1), spline.ev(y, x, dx=1)] for spline in (self._x, self._y)]
-        return np.moveaxis(np.array(rows), (0, 1), (-2, -1))
+MAX_BAD_WEIGHT = 0.01
+"""Largest sum of the absolute interpolation weights of bad or missing pixels
+in a good pixel of the patch: replacing them by their neighbors' mean then
+changes the pixel by about a hundredth of their difference.
+"""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -201,7 +63,6 @@ def warp(
     bbox: Box,
     pixel_map: PixelMap,
     *,
-    max_bad_weight: float = 0.01,
     tile_size: int = 512,
 ) -> Warp:
     """Resample an image of a detector by Lanczos-3 interpolation.
@@ -219,11 +80,9 @@ def warp(
         Position of these arrays on the detector.
     pixel_map : `PixelMap`
         Maps the patch to the detector; the result has its box.
-    max_bad_weight : `float`, optional
-        Largest sum of the absolute weights of bad or missing pixels in the
-        footprint of a good pixel.
     tile_size : `int`, optional
-        Pixels of the patch are done in squares of this size, to bound memory.
+        Height and width of the tiles, pixels of the patch, into which the work
+        is divided to bound memory.
 
     Returns
     -------
@@ -259,8 +118,8 @@ def warp(
     typical_variance = np.float32(np.median(variance[good]))
     for tile in _tiles(pixel_map.bbox, tile_size):
         x, y = pixel_map.positions(tile)
-        # The part of the detector that this tile needs, with a border beyond
-        # the array's edges so that every footprint lies inside of it.
+        # The part of the detector that this tile depends on, with a border
+        # beyond the array's edges, so that no position is too near to one.
         source = _source_box(x, y, bbox)
         if source is None:
             continue
@@ -276,7 +135,7 @@ def warp(
         x -= source.x.start
         y -= source.y.start
 
-        is_good = bad_weight(good_pixels, x, y) <= max_bad_weight
+        is_good = bad_weight(good_pixels, x, y) <= MAX_BAD_WEIGHT
         if not is_good.any():
             continue
         area = pixel_map.area(tile)

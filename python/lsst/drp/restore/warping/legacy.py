@@ -1,0 +1,141 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Warps and coadds of lsst.afw.
+
+They are exposures without a detector, which the Butler cannot convert to any
+class of lsst.images.  No other module uses lsst.afw.
+"""
+
+from __future__ import annotations
+
+__all__ = ("coadd_from_afw", "other_plane_name", "warp_from_afw")
+
+from collections.abc import Sequence
+from typing import Any
+
+import astropy.units as u
+import numpy as np
+
+from lsst.images import Box, Image, Mask, MaskedImage, MaskSchema, get_legacy_visit_image_mask_planes
+
+from ..errors import InputError
+from .psf_drawing import KernelImages
+from .warp_image import StoredWarp
+
+_PLANES = get_legacy_visit_image_mask_planes()
+
+# From names of mask planes in lsst.afw to those in lsst.images, and back.
+_OTHER_NAMES = {old: plane.name for old, plane in _PLANES.items()} | {
+    plane.name: old for old, plane in _PLANES.items()
+}
+
+
+def other_plane_name(name: str) -> str:
+    """Return the other library's name of a mask plane.
+
+    Parameters
+    ----------
+    name : `str`
+        Name in lsst.afw (``SAT``) or lsst.images (``SATURATED``).
+
+    Returns
+    -------
+    name : `str`
+        Name in the other; the same if there is no other one.
+    """
+    return _OTHER_NAMES.get(name, name)
+
+
+def warp_from_afw(warp: Any) -> StoredWarp:
+    """Take the arrays of an afw warp.
+
+    Parameters
+    ----------
+    warp : `lsst.afw.image.Exposure`
+        The warp.
+
+    Returns
+    -------
+    stored : `StoredWarp`
+        Its arrays.
+    """
+    psf, wcs = warp.getPsf(), warp.getWcs()
+
+    def masked(planes: Sequence[str]) -> np.ndarray:
+        return (warp.mask.array & warp.mask.getPlaneBitMask(list(planes))) != 0
+
+    return StoredWarp(
+        bbox=Box.from_legacy(warp.getBBox()),
+        image=warp.image.array,
+        variance=warp.variance.array,
+        scale=_scale(warp),
+        scale_problem="has no photometric calibration",
+        mask_planes=frozenset(warp.mask.getMaskPlaneDict()),
+        masked=masked,
+        psf=_AfwPsf(psf) if psf is not None else None,
+        to_sky=wcs.pixelToSkyArray if wcs is not None else None,
+    )
+
+
+def coadd_from_afw(coadd: Any) -> MaskedImage:
+    """Convert an afw coadd as far as it is needed to compare pixels.
+
+    Parameters
+    ----------
+    coadd : `lsst.afw.image.Exposure`
+        The coadd.
+
+    Returns
+    -------
+    image : `lsst.images.MaskedImage`
+        Its pixels, nJy, with the mask plane ``NO_DATA``; the variance is not
+        set.
+
+    Raises
+    ------
+    InputError
+        Raised if it has no photometric calibration.
+    """
+    scale = _scale(coadd)
+    if scale is None:
+        raise InputError(
+            "The pipeline's coadd has no photometric calibration. Set connections.coadd to the name of "
+            "another one, or to a name that does not exist to go without the comparison."
+        )
+    bbox = Box.from_legacy(coadd.getBBox())
+    mask = Mask(0, schema=MaskSchema([_PLANES["NO_DATA"]]), bbox=bbox)
+    mask.set("NO_DATA", (coadd.mask.array & coadd.mask.getPlaneBitMask(["NO_DATA"])) != 0)
+    return MaskedImage(Image(coadd.image.array * scale, bbox=bbox, unit=u.nJy), mask=mask)
+
+
+def _scale(exposure: Any) -> np.float32 | None:
+    """Return the flux of a unit of an afw exposure's pixels, nJy.
+
+    Calibrated pixels have the keyword ``BUNIT``.  The calibration of others is
+    a number, since warps and coadds are scaled to a common zero point.
+    """
+    if str(exposure.getMetadata().get("BUNIT", "")) == "nJy":
+        return np.float32(1.0)
+    photo_calib = exposure.getPhotoCalib()
+    return np.float32(photo_calib.getCalibrationMean()) if photo_calib is not None else None
+
+
+class _AfwPsf(KernelImages):
+    """A PSF of lsst.afw.
+
+    The wrapper in lsst.images evaluates the size of the model at the edges of
+    the image, where a warp may have no detector and hence no PSF.
+    """
+
+    def __init__(self, psf: Any) -> None:
+        self._psf = psf
+
+    def compute_kernel_image(self, *, x: float, y: float) -> Image:
+        """Draw the model at a position, centered on pixel (0, 0)."""
+        from lsst.geom import Point2D
+
+        image = self._psf.computeKernelImage(Point2D(x, y))
+        return Image(image.array, bbox=Box.from_legacy(image.getBBox()))
