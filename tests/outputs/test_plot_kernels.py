@@ -32,10 +32,10 @@ def test_kernels_from_the_sharpest_with_their_shapes() -> None:
     figure = plot_kernels(with_kernels(stack, kernels), geometry=geometry, title="a patch")
     titles = [ax.get_title() for ax in figure.axes if ax.images]
     assert [title.split("\n")[0] for title in titles] == [f"visit {t}" for t in (1, 2, 3, 0)]
-    assert titles[0].split("\n")[1].startswith('0.50"  e=0.1')
+    assert titles[0].split("\n")[1].startswith('0.50"  e = 0.1')
     # North is along y, east along -x.
-    assert titles[0].endswith("at 90\N{DEGREE SIGN}")
-    assert titles[1].endswith("at 0\N{DEGREE SIGN}")
+    assert titles[0].endswith("PA 90\N{DEGREE SIGN}")
+    assert titles[1].endswith("PA 0\N{DEGREE SIGN}")
     norms = {id(ax.images[0].norm) for ax in figure.axes if ax.images}
     assert len(norms) == 1
     assert figure.get_suptitle() == "a patch"
@@ -59,7 +59,7 @@ def test_variation_over_the_patch() -> None:
     assert render(figure).std() > 10
 
 
-@pytest.mark.parametrize("n", [1, 2, 33, 50])
+@pytest.mark.parametrize("n", [1, 2, 40])
 def test_any_number_of_kernels(n: int) -> None:
     stack, _, _ = star_field(n=1, shape=(32, 32), n_stars=1)
     kernels = np.array([moffat_kernel(2.5 + 0.05 * t) for t in range(n)])[:, np.newaxis, np.newaxis]

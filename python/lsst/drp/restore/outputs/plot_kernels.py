@@ -161,8 +161,9 @@ def _describe(width: float, kernel: np.ndarray, geometry: PatchGeometry | None) 
     a, b, angle = _shape(kernel)
     text = f'{width:.2f}"' if geometry is not None else f"{width:.2f} pixels"
     if np.isfinite(a) and a > 0:
-        turned = round(_position_angle(angle, geometry)) % 180
-        text += f"  e={1 - b / a:.2f} at {turned}\N{DEGREE SIGN}"
+        degrees = round(_position_angle(angle, geometry)) % 180
+        name = "PA" if geometry is not None else "angle"
+        text += f"  e = {1 - b / a:.2f}, {name} {degrees}\N{DEGREE SIGN}"
     return text
 
 
