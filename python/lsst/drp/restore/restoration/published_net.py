@@ -181,7 +181,7 @@ class PublishedNetTask(pipeBase.Task):
 
         latent = self._restore(encoder, field)
         loss = likelihood.huber_loss(latent)
-        # A network that died returns a constant image; the loss tells.
+        # A network whose units are all zero returns a constant image, which the loss shows.
         dark = likelihood.huber_loss(np.zeros_like(latent))
         self.log.info("Loss per good pixel: %.5f (%.5f of an empty image).", loss, dark)
         if loss > dark:
