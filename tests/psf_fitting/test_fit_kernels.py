@@ -57,6 +57,7 @@ def field() -> ExposureStack:
     return stack
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.8, 1.2])
 @pytest.mark.parametrize("mode", ["gaussian", "refined"])
 def test_kernels_from_wrong_gaussians(field: ExposureStack, factor: float, mode: str) -> None:
@@ -87,6 +88,7 @@ def test_seeing_is_measured(field: ExposureStack) -> None:
     np.testing.assert_allclose(result.fwhm, true, rtol=0.03)
 
 
+@pytest.mark.slow
 def test_refined_keeps_what_is_right(field: ExposureStack) -> None:
     """Right kernels stay, with their variation over the patch and their
     sums.
@@ -103,6 +105,7 @@ def test_given_kernels_are_left_alone(field: ExposureStack) -> None:
     assert make_task().run(field, reference_coadd(field), seeds=Seeds(42)) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{"mode": "refined"}, {"mode": "gaussian", "cellsPerGroup": 3}])
 def test_stack_is_not_changed(field: ExposureStack, fields: dict[str, object]) -> None:
     stack = copy_of(field)
@@ -117,6 +120,7 @@ def test_stack_is_not_changed(field: ExposureStack, fields: dict[str, object]) -
     )
 
 
+@pytest.mark.slow
 def test_groups_of_cells() -> None:
     """Where the PSF varies more than one correction can follow, groups do."""
     rng = np.random.default_rng(5)

@@ -3,6 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 import numpy as np
+import pytest
 from stacks import star_field
 
 from lsst.drp.restore.restoration.backend import prepare_backend
@@ -21,8 +22,8 @@ def test_loss_never_rises() -> None:
     steps = majorize_minimize(likelihood, latent, np.ones(truth.shape, bool), steps=25, max_factor=4.0)
     losses = np.array([*steps, likelihood.huber_loss(latent)])
     # Each is that of the image which the step started from.
-    assert losses[0] == likelihood.huber_loss(first) or abs(losses[0] - likelihood.huber_loss(first)) < 1e-4
-    assert (np.diff(losses) < 1e-5 * losses[:-1]).all() and losses[-1] < 0.1 * losses[0]
+    assert losses[0] == pytest.approx(likelihood.huber_loss(first), rel=1e-5)
+    assert (np.diff(losses) < 1e-5 * losses[:-1]).all() and losses[-1] < 0.3 * losses[0]
     assert (latent >= 0).all()
 
 

@@ -75,6 +75,7 @@ def test_coverage_and_noise_are_those_of_the_exposures() -> None:
     assert ratio.std() < 0.1
 
 
+@pytest.mark.slow
 def test_steps_lead_to_the_minimum() -> None:
     """An optimizer that knows nothing of surrogates finds nothing better."""
     stack, truth, _ = star_field(n=6, shape=(64, 64), n_stars=4, flux=(300.0, 3000.0), bad_fraction=0.05)
@@ -100,6 +101,7 @@ def test_steps_lead_to_the_minimum() -> None:
     assert objective(stack, minimize(stack, start, 300, penalty), penalty) - best < 0.002 * (first - best)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delta_flux", [1.0, 30.0])
 def test_steps_are_as_good_as_a_hundred_plain_ones(delta_flux: float) -> None:
     stack, truth, _ = star_field(

@@ -7,7 +7,7 @@ import pytest
 from scipy.signal import fftconvolve
 from stacks import moffat_kernel
 
-from lsst.drp.restore.stack.coadd_filters import coadd_filters
+from lsst.drp.restore.stack.coadd_filters import coadd_filters, kernel_transfer, transfer_kernel
 from lsst.drp.restore.stack.kernel_shape import fwhm
 
 WIDTHS = (2.6, 3.0, 3.4, 4.6)
@@ -52,3 +52,14 @@ def test_target_resolution() -> None:
     brute = sum(fftconvolve(f, k) for f, k in zip(filters, kernels, strict=True))[12:-12, 12:-12]
     assert np.abs(brute - psf).max() < 0.03 * psf.max()
     assert brute.sum() == pytest.approx(1.0, abs=2e-3)
+
+
+def test_transfer_functions() -> None:
+    """Those of centered symmetric kernels are real, and they can be inverted."""
+    kernels = np.stack([moffat_kernel(width, ellipticity=0.1) for width in WIDTHS]).astype(float)
+    transfer = kernel_transfer(kernels, 64)
+    assert transfer.shape == (4, 64, 33)
+    np.testing.assert_allclose(transfer.imag, 0.0, atol=1e-7)
+    np.testing.assert_allclose(transfer[:, 0, 0], 1.0, rtol=1e-6)
+    np.testing.assert_allclose(transfer_kernel(transfer, 64, 25), kernels, atol=1e-12)
+    np.testing.assert_allclose(transfer_kernel(transfer, 64, 11), kernels[:, 7:18, 7:18], atol=1e-12)

@@ -52,6 +52,7 @@ def test_pixels_are_divided_and_added_up(factor: int, height: int, width: int) -
     assert split[-1, -1] == image[-1, -1] and split[0, 0] == image[0, 0]
 
 
+@pytest.mark.slow
 def test_exposures_are_averages_over_pixels() -> None:
     """The model is the fine image, blurred on the fine grid and averaged over
     pixels.
@@ -108,6 +109,7 @@ def count_split(image: np.ndarray, factor: int, pairs: np.ndarray) -> int:
     return split
 
 
+@pytest.mark.slow
 def test_closer_pairs_come_apart() -> None:
     """Of stars 0.6 FWHM of the seeing apart more are two, with their flux."""
     from lsst.drp.restore.restoration.first_estimate import first_estimate
@@ -134,6 +136,7 @@ def test_closer_pairs_come_apart() -> None:
     assert counts[1] >= counts[0] + 4, counts
 
 
+@pytest.mark.slow
 def test_network_makes_small_pixels() -> None:
     rng = np.random.default_rng(3)
     stars = np.array([(y, x, 2000.0) for y in (16.2, 48.4) for x in (15.7, 48.1)])

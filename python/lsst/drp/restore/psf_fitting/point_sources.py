@@ -30,8 +30,8 @@ _APERTURE = 4
 _LOCUS_WIDTH = 0.15
 _LOCUS_SHARE = 0.3
 
-# Another source's light reaches this many pixels beyond where it was found, and may not come closer to a star
-# than this.
+# Another source extends over this many pixels beyond its segment, and has to be further from a star than this
+# radius, pixels.
 _GROW = 2
 _CLEAR_RADIUS = 4.0
 
@@ -48,7 +48,7 @@ class PointSources:
     Parameters
     ----------
     y, x : `numpy.ndarray`
-        Where they are, pixels of the patch, shape ``(s,)``.
+        Positions, pixels of the patch, shape ``(s,)``.
     flux : `numpy.ndarray`
         Rough fluxes, nJy, shape ``(s,)``.
     snr : `numpy.ndarray`
@@ -86,7 +86,7 @@ def find_point_sources(
     Parameters
     ----------
     stack : `ExposureStack`
-        The exposures.  Their kernels are not used, but for their size.
+        The exposures.  Of their kernels only the size is used.
     reference : `ReferenceCoadd`
         Their mean.
     min_snr : `float`
@@ -166,10 +166,10 @@ def stellar(width: np.ndarray) -> np.ndarray:
 
     Notes
     -----
-    Nothing is known about the PSF, but that it is the same for all stars and
-    that nothing is sharper.  The widths of many sources gather where the stars
-    are, and galaxies spread above.  Whoever uses them has to look for galaxies
-    among them once the PSF is known.
+    The PSF is not known, except that it is the same for all stars and that no
+    source is sharper.  The widths of stars accumulate at one value, those of
+    galaxies are spread above it.  The result may contain compact galaxies:
+    test for them once the PSF is known.
     """
     if not len(width):
         return np.zeros(0, bool)

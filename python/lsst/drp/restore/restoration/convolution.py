@@ -22,7 +22,7 @@ from scipy.fft import next_fast_len
 
 def _rfft2(a: Any, shape: tuple[int, int]) -> Any:
     """Real 2-d FFT of the last two axes, zero-padded at their ends."""
-    # keras.ops has no 2-d FFT of real arrays, and its complex one costs twice.
+    # keras.ops has no 2-d FFT of real arrays, and its complex one takes twice as long.
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

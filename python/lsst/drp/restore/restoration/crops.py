@@ -3,8 +3,8 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Pieces of an exposure stack as the network takes them: crops to train on
-and tiles to restore.
+"""Pieces of an exposure stack as input of a network: crops to train on and
+tiles to restore.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import numpy as np
 from ..stack.exposure_stack import ExposureStack
 from ..stack.subpixel import kernel_phases
 
-# Draws after which a crop with too few good pixels is taken all the same.
+# Draws after which a crop with too few good pixels is accepted.
 _MAX_DRAWS = 100
 
-# Held-out crops at most: their mean loss is known well enough, and neither
-# time nor memory of the training may grow with the patch.
+# Held-out crops at most: their mean loss is precise enough, and neither time
+# nor memory of the training may grow with the patch.
 _MAX_HELD_OUT = 64
 
 
@@ -51,32 +51,32 @@ class Crop:
 
 
 class NetworkInput:
-    """The encoder's view of a stack: exposures without holes, in units of the
-    patch's noise.
+    """The encoder's input: exposures without holes, in units of the patch's
+    noise.
 
     Parameters
     ----------
     stack : `ExposureStack`
         The exposures.
     fill : `numpy.ndarray`
-        Image of the patch, nJy, shape ``(height, width)``, that stands in
-        where an exposure has no good pixel; where it is not finite itself the
-        sky's level, zero, does.
+        Image of the patch, nJy, shape ``(height, width)``, that replaces the
+        pixels of an exposure that are not good; where it is not finite itself,
+        zero, the sky's level, does.
     margin : `int`
-        Pixels around its output that the encoder needs to see.
+        Pixels around its output that the encoder depends on.
     scale : `float`, optional
         Unit of the encoder's input, nJy; by default the median sigma of the
         stack's good pixels.
     guides : `numpy.ndarray`, optional
         Images of the same sky in other bands, in units of their own noise,
-        shape ``(g, height + 2*padding, width + 2*padding)``: what the encoder
-        sees besides the exposures, as its last channels.
+        shape ``(g, height + 2*padding, width + 2*padding)``: the last channels
+        of the encoder's input, after the exposures.
 
     Notes
     -----
-    The encoder adds the exposures up with fixed weights.  A hole left at zero
-    would make the latent image fainter there by that exposure's share, so it
-    is filled with what the other exposures saw.
+    The encoder adds up the exposures with fixed weights.  A hole left at zero
+    would make the latent image fainter there by that exposure's share, so it is
+    filled with the mean of the other exposures.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class NetworkInput:
         reach = self.stack.padding + self.margin
         y0, y1 = crop.y - reach, crop.y + crop.height + reach
         x0, x1 = crop.x - reach, crop.x + crop.width + reach
-        # A narrow tile of the border may see nothing of the patch.
+        # A narrow tile of the border may be outside of the patch.
         rows, cols = (
             slice(*np.clip(ends, 0, extent))
             for ends, extent in zip(((y0, y1), (x0, x1)), self.stack.shape, strict=True)
@@ -174,7 +174,7 @@ class CropSampler:
     Parameters
     ----------
     field : `NetworkInput`
-        What to cut from.
+        The exposures to cut from.
     crop_shape : `tuple` [`int`, `int`]
         Height and width of a crop, pixels; the patch's own for whole-field
         epochs, in which every cell keeps its kernels.
@@ -192,7 +192,7 @@ class CropSampler:
     ------
     ValueError
         Raised if the crops are larger than the patch, or no place for
-        training is left beside the held-out crops.
+        training is left next to the held-out crops.
     """
 
     def __init__(
@@ -218,8 +218,8 @@ class CropSampler:
         self._allowed = self._allowed_origins()
         if not self._allowed.any():
             raise ValueError(
-                f"No crop of {crop_shape} pixels fits beside the {len(self.validation_crops)} held-out ones; "
-                "make the crops or the held-out fraction smaller."
+                f"No crop of {crop_shape} pixels fits next to the {len(self.validation_crops)} held-out "
+                "ones; make the crops or the held-out fraction smaller."
             )
 
     @property

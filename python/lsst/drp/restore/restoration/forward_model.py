@@ -192,8 +192,8 @@ class ForwardModel:
         between : `~collections.abc.Callable`
             Takes some cells and their prediction, a tensor of shape ``(cells,
             n, cell_height, cell_width)``; returns ``number`` images of that
-            shape, and anything else that is to be returned.  It is called by
-            several threads.
+            shape, and anything else to return.  It is called in several
+            threads.
         number : `int`, optional
             Number of images.
 
@@ -202,7 +202,7 @@ class ForwardModel:
         latents : `list` [`numpy.ndarray`]
             The adjoint of each image, shape of ``latent``.
         others : `list`
-            Cells, and what else ``between`` returned for them.
+            Cells, and the second result of ``between`` for them.
         """
 
         def compute(cells: Cells) -> tuple[list[Any], Any]:

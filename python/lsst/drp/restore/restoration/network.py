@@ -24,7 +24,7 @@ from .likelihood import huber
 
 
 class Interleave(layers.Layer):
-    """Makes one image of channels that are the parts of pixels."""
+    """Arranges channels that are the parts of pixels into one image."""
 
     def call(self, inputs: Any) -> Any:
         """Map ``(batch, height, width, r**2)`` to ``(batch, r*height, r*width,
@@ -41,7 +41,7 @@ def crop(tensor: Any, pixels: int) -> Any:
     tensor : tensor
         Shape ``(batch, height, width, channels)``.
     pixels : `int`
-        How many.
+        Number of pixels.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def crop(tensor: Any, pixels: int) -> Any:
 
 
 def encoder_margin(kernel_sizes: Sequence[int]) -> int:
-    """Tell by how much the encoder's output is smaller than its input.
+    """Compute by how much the encoder's output is smaller than its input.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def build_trainer(
     kernels_shape : `tuple` [`int`, ...]
         Shape of the PSF kernels, see `PsfDecoder.call`, without the batch.
     n_guides : `int`, optional
-        Number of images that the encoder sees besides the exposures.
+        Number of images in the encoder's input after the exposures.
 
     Returns
     -------

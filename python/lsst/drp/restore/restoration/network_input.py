@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What the trained network is shown, in common to its training and its use."""
+"""Input of the trained network, common to its training and its use."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ pixel.
 """
 
 NO_DATA_NOISE = 10.0
-"""Noise that the network is told where there are no data, in units of the
-sky's; no pixel has more.
+"""Noise in the network's input where there are no data, in units of the sky's;
+no pixel has more.
 """
 
 PASSES = 2
@@ -41,7 +41,7 @@ is given the residuals of its image.
 _CONSTANT = 0.03
 
 # Standard deviation of the Gaussians that saturated stars start as, pixels:
-# steps multiply, and can move a star only where there is some light.
+# steps multiply, and can move a star only to pixels that are not zero.
 _STAR_SIGMA = 0.6
 
 
@@ -56,7 +56,7 @@ def starting_image(
         Height and width of the image, latent pixels.
     stars : `numpy.ndarray`
         Row, column (pixels of the exposures) and flux of saturated stars,
-        shape ``(n, 3)``.  Any image with the right wings describes the
+        shape ``(n, 3)``.  Any image with the right wings fits the
         exposures; one that starts as a star stays a star.
     noise : `float`
         Noise of the sky, per pixel of the exposures.

@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The network that knows skies: what it is made of, and what it sees.
+"""The trained network for skies: its layers and its input.
 
 This module imports Keras; import it inside of the function that needs it.
 """
@@ -25,7 +25,7 @@ of its input is a multiple of it.
 """
 
 MARGIN = 32
-"""Pixels around its output that the network sees at most; a multiple of
+"""Pixels around its output that the network depends on at most; a multiple of
 `ALIGNMENT`.
 """
 
@@ -47,17 +47,17 @@ def build_network(widths: tuple[int, int, int] = (16, 32, 48)) -> keras.Model:
     -------
     network : `keras.Model`
         Maps ``(batch, height, width, 4)`` to ``(batch, height, width, 2)``.
-        Input: the image so far at the target resolution, what the exposures
-        have beyond it at the target resolution (Wiener-filtered), the same
-        as the exposures' PSFs see it (matched filter), and the noise.  Output:
-        the next image, non-negative, and the standard deviation of its error.
+        Input: the current image at the target resolution, the residual of the
+        exposures at the target resolution (Wiener filter), the same blurred by
+        the exposures' PSFs (matched filter), and the noise.  Output: the next
+        image, non-negative, and the standard deviation of its error.
 
     Notes
     -----
     There are no biases and no normalization, and every activation is
     homogeneous, so that an input that is ``a`` times as large has an output
     that is ``a`` times as large: the result does not depend on the unit, and
-    what was learned at one flux holds at all.
+    weights that are right at one flux are right at all.
     """
 
     def block(x: Any, width: int, times: int, name: str) -> Any:
@@ -81,8 +81,8 @@ def build_network(widths: tuple[int, int, int] = (16, 32, 48)) -> keras.Model:
 
 
 class _Outputs(layers.Layer):
-    """The next image and its error, from the inputs, the correction and what
-    the network says of its error.
+    """The next image and its error, from the inputs, the correction and the
+    network's estimate of its error.
     """
 
     def call(self, inputs: Any) -> Any:
@@ -98,15 +98,15 @@ class _Outputs(layers.Layer):
 
 
 class Unrolled(layers.Layer):
-    """Several passes of one network with what the exposures say of the image
-    in between, for crops with one PSF each.
+    """Several passes of one network with the residuals of the exposures between
+    them, for crops with one PSF each.
 
     Parameters
     ----------
     network : `keras.Model`
         From `build_network`.
     passes : `int`
-        How many.
+        Number of passes.
     **kwargs
         Passed to `keras.layers.Layer`.
     """

@@ -3,8 +3,8 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""A single-exposure surrogate of a stack: steps on it cost as many times less
-as there are exposures.
+"""A single-exposure surrogate of a stack: a step on it takes the time of one
+exposure instead of that of all.
 
 This module imports Keras; import it inside of the function that needs it.
 """
@@ -43,8 +43,8 @@ class Surrogate:
     cell, it would be that of one exposure with the weight ``sum_t w[t]`` and
     the kernel ``g = sqrt(sum_t w[t] |f[t]|^2 / sum_t w[t])`` (in Fourier
     space), the PSF of a coadd with white noise (`coadd_filters`).  Holes in
-    single exposures make it an approximation: good enough for the steps between
-    two exact gradients, which decide where they end.
+    single exposures make it an approximation, which is good enough for the inner
+    iterations: the exact gradients determine where they converge.
     """
 
     def __init__(self, stack: ExposureStack, *, signed: bool = False, n_threads: int = 1) -> None:
@@ -74,7 +74,7 @@ class Surrogate:
         self._squares = squares
 
     def coverage(self) -> np.ndarray:
-        """Tell how well the exposures constrain each latent pixel.
+        """Compute the weight that the exposures give to each latent pixel.
 
         Returns
         -------
@@ -85,7 +85,7 @@ class Surrogate:
         return coverage(self._stack, self.model, self._weight)
 
     def gradient_variance(self) -> np.ndarray:
-        """Calculate how noise changes the gradient of half of chi squared.
+        """Compute the variance of the gradient of half of chi squared by noise.
 
         Returns
         -------

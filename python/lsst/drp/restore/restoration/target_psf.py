@@ -12,6 +12,7 @@ __all__ = ("FWHM_PER_SIGMA", "TARGET_FWHM", "convolution_kernels", "deconvolutio
 import numpy as np
 import scipy.fft
 
+from ..stack.coadd_filters import kernel_transfer, transfer_kernel
 from ..stack.kernel_shape import gaussian_kernel
 
 FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
@@ -106,33 +107,24 @@ def _transfer(kernels: np.ndarray) -> tuple[int, np.ndarray]:
     functions on it.
     """
     grid = scipy.fft.next_fast_len(4 * kernels.shape[-1], real=True)
-    return grid, scipy.fft.rfft2(_centered(kernels, grid))
+    return grid, kernel_transfer(kernels, grid)
 
 
 def _target_transfer(fwhm: float, size: int, grid: int) -> np.ndarray:
     """Return the transfer function of the target."""
     if fwhm >= _SAMPLED_FWHM:
         # As the images have it: aliased at the highest frequencies.
-        return scipy.fft.rfft2(_centered(target_kernel(fwhm, size), grid))
+        return kernel_transfer(target_kernel(fwhm, size), grid)
     # That of an image on smaller pixels.
     squares = scipy.fft.fftfreq(grid)[:, np.newaxis] ** 2 + scipy.fft.rfftfreq(grid) ** 2
     return np.exp(-(np.pi**2) * fwhm**2 * squares / (4.0 * np.log(2.0)))
-
-
-def _centered(stamps: np.ndarray, grid: int) -> np.ndarray:
-    """Put stamps on a larger grid with their middle pixel at the origin."""
-    size = stamps.shape[-1]
-    padded = np.zeros((*stamps.shape[:-2], grid, grid))
-    padded[..., :size, :size] = stamps
-    return np.roll(padded, (-(size // 2), -(size // 2)), axis=(-2, -1))
 
 
 def _stamp(transfer: np.ndarray, grid: int, size: int) -> np.ndarray:
     """Return the kernels of transfer functions, cut to a stamp but with the
     flux of the whole.
     """
-    kernels = np.roll(scipy.fft.irfft2(transfer, s=(grid, grid)), (size // 2, size // 2), axis=(-2, -1))
-    kernels = kernels[..., :size, :size]
+    kernels = transfer_kernel(transfer, grid, size)
     total = kernels.sum(axis=(-2, -1), keepdims=True)
     whole = transfer[..., :1, :1].real
     return (kernels * np.divide(whole, total, out=np.ones_like(total), where=total != 0.0)).astype(np.float32)

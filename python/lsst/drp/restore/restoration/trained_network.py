@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The trained network and how it is applied to a patch.
+"""The trained network, applied to a patch.
 
 This module imports Keras; import it inside of the function that needs it.
 """
@@ -106,9 +106,9 @@ class TrainedNetwork:
 
         Notes
         -----
-        All but the passes themselves is done for the patch as a whole, and
-        tiles overlap by as much as the network sees: the result does not
-        depend on how the patch is cut.
+        All but the passes themselves is computed for the patch as a whole, and
+        tiles overlap by the network's margin: the result does not depend on
+        how the patch is cut.
         """
         fwhm = TARGET_FWHM / matched.oversampling
         blur = ForwardModel(
@@ -141,7 +141,7 @@ class TrainedNetwork:
         """Run the network over a patch, ``(height, width, 4)``, tile by tile."""
         height, width = seen.shape[:2]
         size = -(-tile_size // ALIGNMENT) * ALIGNMENT
-        # What fills the patch up to whole pixels of the coarsest level is empty.
+        # The patch is filled up with zeros to whole pixels of the coarsest level.
         fill = [(0, -extent % ALIGNMENT) for extent in (height, width)]
         seen = np.pad(seen, (*fill, (0, 0)))
         result = np.empty((height, width, 2), np.float32)
@@ -166,7 +166,7 @@ class TrainedNetwork:
 
 
 def noise_map(matched: ExposureStack, unit: np.float32) -> np.ndarray:
-    """Compute the noise that the network is told.
+    """Compute the noise in the network's input.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from .exposure_stack import ExposureStack
 
 
 def point_depth(stack: ExposureStack) -> float:
-    """Tell how deep exposures are.
+    """Compute the depth of exposures for point sources.
 
     Parameters
     ----------

@@ -3,8 +3,8 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Stars whose cores are saturated in all exposures: where they are, and how
-bright, from their wings.
+"""Positions and fluxes of stars whose cores are saturated in all exposures,
+from their wings.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import scipy.ndimage
 # Smallest number of missing pixels that can be a saturated core.
 _MIN_CORE = 4
 
-# Smallest brightness beside it, in units of the noise.
+# Smallest brightness at its rim, in units of the noise.
 _MIN_BRIGHTNESS = 50.0
 
 # Pixels around the core that are fitted, and their relative errors.
@@ -50,7 +50,7 @@ def find_saturated_stars(image: np.ndarray, good: np.ndarray, kernel: np.ndarray
 
     Notes
     -----
-    Holes at the edge are none: nobody knows what is beyond.
+    Holes at the edge of the image are left out: part of their rim is missing.
     """
     half = len(kernel) // 2
     # Beyond the stamp there is no profile to fit.
@@ -70,7 +70,7 @@ def find_saturated_stars(image: np.ndarray, good: np.ndarray, kernel: np.ndarray
             continue
         rows, columns = np.nonzero(rim)
         weight = 1.0 / (noise**2 + (_RELATIVE_ERROR * values) ** 2)
-        # A bleed trail is much fainter beside than the star.
+        # The rim of a bleed trail is much fainter than that of the star.
         share = np.maximum(values, 0.0) ** 2
         middle = np.array([rows, columns]) @ share / share.sum()
         best = (np.inf, 0.0, 0.0, 0.0)

@@ -15,7 +15,7 @@ such a point, and is a matrix, so that its adjoint is known.
 
 The weights of `lanczos` are normalized in two ways.  `point_stamp` divides by
 their sum in the stamp.  `point_image` and `shift_matrix` divide by the sum over
-the whole window, so that what leaves the image does not change the rest.
+the whole window, so that pixels outside of the image do not change the rest.
 Pixels of exposures are resampled with a window of 3 lobes (`warping.lanczos`),
 which spreads a cosmic ray and an edge over fewer pixels; points have 5, since
 they are to be convolved with a PSF and nothing else.
