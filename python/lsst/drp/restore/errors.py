@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Exceptions that tell what is wrong and what to do about it."""
+"""Exceptions whose messages name the problem and the remedy."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class RestorationError(pipeBase.AlgorithmError):
 
 
 class InputError(RestorationError):
-    """An input dataset, or the configuration's idea of it, is wrong."""
+    """An input dataset is wrong, or the configuration does not fit it."""
 
 
 class DivergedError(RestorationError):
@@ -83,7 +83,7 @@ def describe_error(err: BaseException) -> str:
 
 
 def find_cause(err: BaseException) -> BaseException:
-    """Return the error that an error was raised from, or from which that was.
+    """Return the root cause of an error.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def find_cause(err: BaseException) -> BaseException:
 
 
 def find_environment_error(err: BaseException) -> BaseException | None:
-    """Return the error of the machine, not of the data, that is behind an
+    """Find an error of the machine, not of the data, among the causes of an
     error.
 
     Parameters
@@ -112,13 +112,13 @@ def find_environment_error(err: BaseException) -> BaseException | None:
     Returns
     -------
     cause : `BaseException` or `None`
-        The error, or the one it was raised from or while handling, that is of
-        the operating system or the network, or lack of memory or software;
+        The first error of the operating system or the network, or of missing
+        memory or software, among the error, its cause or context, and so on;
         `None` if there is none.
     """
     link: BaseException | None = err
     while link is not None:
-        # A file that is no FITS file is a bare OSError in Astropy.
+        # Astropy raises a bare OSError for a file that is not a FITS file.
         is_content = type(link) is OSError or isinstance(link, gzip.BadGzipFile)
         is_system = isinstance(link, OSError) and not (is_content and link.errno is None)
         if is_system or isinstance(link, MemoryError | ImportError):
