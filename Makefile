@@ -8,37 +8,42 @@
 
 VENV := .venv
 RUN := $(VENV)/bin/python
-# Newer than pyproject.toml if the installed packages are those it asks for.
+# Newer than pyproject.toml if the installed packages are those that it requires.
 INSTALLED := $(VENV)/installed
-# The same with what only the benchmarks need.
+# The same for the packages of the benchmarks.
 BENCHMARKS_INSTALLED := $(VENV)/benchmarks-installed
-# Processes that run tests side by side.  Each has one thread: more of them only
-# get in each other's way on images as small as the tests'.
+# Processes that run tests in parallel.  Each has one thread: more threads are
+# slower on images as small as those of the tests.
 TEST_JOBS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
+TEST = $(ONE_THREAD) $(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile
 
-.PHONY: help demo test lint docs train bench-quality bench-scale clean
+.PHONY: help demo test test-quick lint docs train bench-quality bench-scale clean
 
 help:
-	@echo "make demo   simulate 8 visits, restore the patch they cover, show the result in demo/"
-	@echo "make test   check style and types, run the tests"
-	@echo "make lint   check style and types only"
-	@echo "make docs   make the documentation: doc/_build/html/index.html"
-	@echo "make train  train the network on simulated skies and write the weights that the package ships; it goes"
-	@echo "            on where it was interrupted (an hour on 2 cores; TRAIN='--version NAME --folder DIR' and"
-	@echo "            other options of python -m lsst.drp.restore.training)"
-	@echo "make bench-quality  measure on simulated fields what is true of the restored coadds, beside other"
-	@echo "            methods, and on real exposures: a table, and figures in benchmarks/results/ (30 minutes)"
-	@echo "make bench-scale  time and memory of a patch of 33 exposures of 4200x4200 pixels by stage, how they"
-	@echo "            grow, and other methods beside (2 hours, 12 GB of disk; SCALE='--size 1200' for a smaller one)"
-	@echo "make clean  remove .venv, demo and everything built"
+	@echo "make demo        simulate 8 visits, restore the patch they cover, show the result in demo/"
+	@echo "make test        check style and types, run all tests (10 minutes on 2 cores)"
+	@echo "make test-quick  the same without slow tests (3 minutes on 2 cores)"
+	@echo "make lint        check style and types only"
+	@echo "make docs        build the documentation: doc/_build/html/index.html"
+	@echo "make train       train the network on simulated skies and write the weights that the package ships;"
+	@echo "                 resumes if interrupted (an hour on 2 cores; TRAIN='--version NAME --folder DIR' and"
+	@echo "                 other options of python -m lsst.drp.restore.training)"
+	@echo "make bench-quality  compare restored coadds with other methods, on simulated fields and on real"
+	@echo "                 exposures: a table, and figures in benchmarks/results/ (30 minutes)"
+	@echo "make bench-scale  time and memory of a patch of 33 exposures of 4200x4200 pixels by stage, their"
+	@echo "                 growth, and other methods (2 hours, 12 GB of disk; SCALE='--size 1200' is smaller)"
+	@echo "make clean       remove .venv, demo and everything built"
 	@echo "PYTHON=/path/to/python chooses the Python (3.12 or 3.13) that .venv is made with."
 
 demo: $(INSTALLED)
 	$(RUN) bin/demo
 
 test: lint
-	$(ONE_THREAD) $(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile
+	$(TEST)
+
+test-quick: lint
+	$(TEST) -m "not slow"
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .
@@ -60,7 +65,7 @@ bench-scale: $(BENCHMARKS_INSTALLED)
 	$(RUN) -m benchmarks.scale $(SCALE)
 
 $(BENCHMARKS_INSTALLED): $(INSTALLED)
-	@echo "Installing what the benchmark compares with"
+	@echo "Installing the methods that the benchmark compares with"
 	@$(RUN) -m pip install -qq --disable-pip-version-check --editable '.[benchmarks]' || \
 	    echo "STARRED could not be installed: its row will say so"
 	@touch $@
@@ -72,7 +77,7 @@ $(INSTALLED): pyproject.toml
 	    "$$python" -m venv --clear $(VENV) || exit 1; \
 	fi
 	@echo "Installing the package and its dependencies into $(VENV) (a few minutes, about 3 GB)"
-	@$(RUN) -m pip install -qq --disable-pip-version-check --editable '.[bps,docs,simulation,test]'
+	@$(RUN) -m pip install -qq --disable-pip-version-check --editable '.[bps,docs,test]'
 	@touch $@
 
 clean:

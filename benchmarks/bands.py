@@ -3,8 +3,8 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Whether a band with few exposures is restored better beside bands with many
-than alone.
+"""Compare a band with few exposures, restored together with deeper bands, with
+the same band restored alone.
 
 Run by ``python -m benchmarks.bands``.  Prints a table.
 """
@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .command import Command, add_fields, add_jobs
 from .fields import SNR_BINS, FieldOptions
 from .jobs import Job, run_jobs
 from .robust import median, robust_scatter
@@ -31,7 +30,7 @@ _FIRST_VISIT = {"i": 1, "r": 101, "g": 201}
 
 
 def compare(seed: int, size: int, visits: int, shallow: int, color: tuple[float, float]) -> dict[str, Any]:
-    """Restore the shallow band of a field alone and beside the others.
+    """Restore the shallow band of a field alone and together with the others.
 
     Parameters
     ----------
@@ -47,15 +46,13 @@ def compare(seed: int, size: int, visits: int, shallow: int, color: tuple[float,
     Returns
     -------
     results : `dict` [`str`, `dict`]
-        What `measure` returned of ``alone`` and ``together``.
+        Results of `measure` of ``alone`` and ``together``.
     """
     from lsst.drp.restore.restore_multiband import RestoreMultibandCoaddTask
 
     from .fields import make_field
-    from .jobs import quiet
     from .truth import Truth
 
-    quiet()
     options = FieldOptions(seed=seed, size=size, visits=visits, design_visits=visits, color=color)
     fields = {
         band: make_field(
@@ -68,17 +65,9 @@ def compare(seed: int, size: int, visits: int, shallow: int, color: tuple[float,
     truth = Truth.of(fields[SHALLOW])
     config = RestoreMultibandCoaddTask.ConfigClass()
     task = RestoreMultibandCoaddTask(config=config)
-    copy = _copy(fields[SHALLOW].stack)
-    alone = task.restore_bands({SHALLOW: copy})[SHALLOW]
+    alone = task.restore_bands({SHALLOW: fields[SHALLOW].stack})[SHALLOW]
     together = task.restore_bands({band: field.stack for band, field in fields.items()})[SHALLOW]
     return {"alone": measure(truth, alone), "together": measure(truth, together)}
-
-
-def _copy(stack: Any) -> Any:
-    """Copy what a restoration changes."""
-    return dataclasses.replace(
-        stack, image=stack.image.copy(), variance=stack.variance.copy(), good=stack.good.copy()
-    )
 
 
 def measure(truth: Any, result: Any) -> dict[str, Any]:
@@ -89,7 +78,7 @@ def measure(truth: Any, result: Any) -> dict[str, Any]:
     truth : `Truth`
         The truth of its field.
     result : `lsst.pipe.base.Struct`
-        What the task made of it.
+        Output of the task.
 
     Returns
     -------
@@ -102,7 +91,9 @@ def measure(truth: Any, result: Any) -> dict[str, Any]:
     from .truth import APERTURE
 
     image = result.restoration.image
-    sky = SkyImage(image=image, variance=result.character.variance, kernels=result.character.kernels)
+    sky = SkyImage(
+        image=image, variance=result.characterization.variance, kernels=result.characterization.kernels
+    )
     measurable = SkyImage(
         image=result.measurable.image, variance=result.measurable.variance, kernels=result.measurable.kernels
     )
@@ -135,7 +126,7 @@ def format_table(results: dict[int, dict[str, Any]]) -> str:
     Parameters
     ----------
     results : `dict` [`int`, `dict`]
-        What `compare` returned, by seed of the field.
+        Results of `compare` by seed of the field.
 
     Returns
     -------
@@ -169,59 +160,25 @@ def format_table(results: dict[int, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the options.
-
-    Parameters
-    ----------
-    arguments : `list` [`str`], optional
-        Arguments of the command line.
-
-    Returns
-    -------
-    options : `argparse.Namespace`
-        The options.
-    """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bands", description=__doc__)
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
+    add_fields(parser, seeds=(301, 302, 303), size=192, visits=8)
     add = parser.add_argument
-    add("--fields", type=int, nargs="+", default=[301, 302, 303], help="seeds of the fields")
-    add("--size", type=int, default=192, help="height and width of a field, pixels, a multiple of 64")
-    add("--visits", type=int, default=8, help="exposures in i, and in r")
-    add("--shallow", type=int, default=3, help="exposures in g")
+    add("--shallow", type=int, default=3, help="exposures in g; --visits is their number in i, and in r")
     add("--color", type=float, nargs=2, default=[0.4, 0.2], help="mean and scatter of the colors, mag")
-    add("--workers", type=int, default=2, help="processes side by side, one thread each")
-    add("--log", type=Path, default=Path("bands.log"), help="file for what libraries print")
-    return parser.parse_args(arguments)
+    add_jobs(parser)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark.
-
-    Parameters
-    ----------
-    arguments : `list` [`str`], optional
-        Arguments of the command line.
-
-    Returns
-    -------
-    status : `int`
-        Exit status.
-    """
-    start = time.perf_counter()
-    options = parse(arguments)
-    jobs: list[Job] = [
-        (
-            f"field {seed}",
-            compare,
-            (seed, options.size, options.visits, options.shallow, tuple(options.color)),
-        )
-        for seed in options.fields
-    ]
+def _run(options: argparse.Namespace, folder: Path) -> None:
+    """Restore all fields and print the table."""
+    rest = (options.size, options.visits, options.shallow, tuple(options.color))
+    jobs: list[Job] = [(f"field {seed}", compare, (seed, *rest)) for seed in options.seeds]
     done = run_jobs(jobs, options.workers, options.log)
-    print(format_table({seed: done[f"field {seed}"] for seed in options.fields}))
-    print(f"{(time.perf_counter() - start) / 60:.1f} minutes in all")
-    return 0
+    print(format_table({seed: done[f"field {seed}"] for seed in options.seeds}))
 
+
+COMMAND = Command(name="bands", description=__doc__, add_options=_add_options, run=_run)
+"""The command line (`Command`)."""
 
 if __name__ == "__main__":
-    sys.exit(main())
+    COMMAND.main()

@@ -3,8 +3,8 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Which convolution with the PSF kernels, and whether to compile with XLA: time
-of a training step and of a pass over cells, side by side.
+"""Compare convolutions with the PSF kernels, by Fourier transforms and direct,
+compiled with XLA and not: time of a training step and of a pass over cells.
 
 Run by ``python -m benchmarks.convolution``, with ``KERAS_BACKEND=jax`` for
 JAX.  Prints a table.
@@ -12,17 +12,21 @@ JAX.  Prints a table.
 
 from __future__ import annotations
 
-__all__ = ("DirectBlur", "main", "parse")
+__all__ = ("COMMAND", "DirectBlur", "time_cells", "time_training")
 
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
+
+from .command import Command
+from .tables import block
 
 _KERNEL = 25
 _CELL = 150
@@ -91,12 +95,11 @@ def time_training(blur: type, compiled: bool, n: int, repeats: int) -> float:
     import keras
 
     from lsst.drp.restore.psf_fitting.blind_network import MARGIN, build_crop_encoder
-    from lsst.drp.restore.psf_fitting.fit_kernels import KernelNetworkConfig
-    from lsst.drp.restore.restoration import forward_model
+    from lsst.drp.restore.psf_fitting.network_kernels import BATCH_SIZE, CROP_SIZE
+    from lsst.drp.restore.restoration import convolution
     from lsst.drp.restore.restoration.network import MaskedHuber, build_trainer
 
-    config = KernelNetworkConfig()
-    crop, batch = config.cropSize, config.batchSize
+    crop, batch = CROP_SIZE, BATCH_SIZE
     context = crop + _KERNEL - 1 + 2 * MARGIN
     rng = np.random.default_rng(1)
     shapes = {
@@ -106,7 +109,7 @@ def time_training(blur: type, compiled: bool, n: int, repeats: int) -> float:
     }
     inputs = {name: rng.uniform(size=shape).astype(np.float32) for name, shape in shapes.items()}
     target = rng.normal(size=shapes["inverse_sigma"]).astype(np.float32)
-    with mock.patch.object(forward_model, "Blur", blur):
+    with mock.patch.object(convolution, "Blur", blur):
         trainer = build_trainer(build_crop_encoder(n, seed=1), n, (context, context), shapes["kernels"][1:])
         trainer.compile(optimizer=keras.optimizers.Adam(1e-3), loss=MaskedHuber(2.0), jit_compile=compiled)
         return _median_time(lambda: trainer.train_on_batch(inputs, target, target > -9), repeats)
@@ -167,37 +170,17 @@ def _median_time(function: Callable[[], Any], repeats: int) -> float:
     return statistics.median(times)
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line.
-
-    Parameters
-    ----------
-    arguments : `~collections.abc.Sequence` [`str`], optional
-        Words of it.
-
-    Returns
-    -------
-    options : `argparse.Namespace`
-        The options.
-    """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.convolution", description=__doc__)
-    parser.add_argument("--exposures", type=int, nargs="+", default=[8, 33], help="numbers of exposures")
-    parser.add_argument("--device", default="auto", help="auto, gpu or cpu")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--repeats", type=int, default=10, help="how often to repeat what is timed")
-    return parser.parse_args(arguments)
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
+    add = parser.add_argument
+    add("--exposures", type=int, nargs="+", default=[8, 33], help="numbers of exposures")
+    add("--device", default="auto", help="auto, gpu or cpu")
+    add("--threads", type=int, default=1, help="CPU threads")
+    add("--repeats", type=int, default=10, help="repetitions of each measurement")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the benchmark.
-
-    Parameters
-    ----------
-    arguments : `~collections.abc.Sequence` [`str`], optional
-        Words of the command line.
-    """
-    options = parse(arguments)
-
+def _run(options: argparse.Namespace, folder: Path) -> None:
+    """Time everything and print the table."""
     import keras
 
     from lsst.drp.restore.restoration.backend import prepare_backend
@@ -205,21 +188,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # TensorFlow compiles nothing that has to be deterministic.
     name = "tensorflow.config.experimental.enable_op_determinism"
     with mock.patch(name) if keras.backend.backend() == "tensorflow" else nullcontext():
-        device = prepare_backend(options.device, options.threads, 1)
-    from lsst.drp.restore.restoration.forward_model import Blur
+        device = prepare_backend(options.device, options.threads).device
+    from lsst.drp.restore.restoration.convolution import Blur
 
-    print(f"{keras.backend.backend()} on {device}; median time, ms")
-    print("".ljust(40) + "".join(t.rjust(14) for t in ("FFT", "FFT, XLA", "direct", "direct, XLA")))
-    for n in options.exposures:
-        for name, measure in (("training step", time_training), (f"{_CELL}x{_CELL} pixels", time_cells)):
-            times = [
-                measure(blur, compiled, n, options.repeats)
-                for blur in (Blur, DirectBlur)
-                for compiled in (False, True)
-            ]
-            row = "".join(f"{1e3 * seconds:14.1f}" for seconds in times)
-            print(f"{name}, {n} exposures".ljust(40) + row, flush=True)
+    rows = {
+        f"{name}, {n} exposures": [
+            1e3 * measure(blur, compiled, n, options.repeats)
+            for blur in (Blur, DirectBlur)
+            for compiled in (False, True)
+        ]
+        for n in options.exposures
+        for name, measure in (("training step", time_training), (f"{_CELL}x{_CELL} pixels", time_cells))
+    }
+    title = f"{keras.backend.backend()} on {device}; median time, ms"
+    print("\n".join(block(title, ("FFT", "FFT, XLA", "direct", "direct, XLA"), rows, ".1f")))
 
+
+COMMAND = Command(name="convolution", description=__doc__, add_options=_add_options, run=_run)
+"""The command line (`Command`)."""
 
 if __name__ == "__main__":
-    main()
+    COMMAND.main()

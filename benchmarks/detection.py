@@ -62,7 +62,7 @@ def detect(
     max_false : `int`
         Largest number of detections that are not within 5 pixels of a source.
     min_area : `int`, optional
-        Smallest number of pixels of a detection, and of what it is split into.
+        Smallest number of pixels of a detection, and of each part of a blend.
 
     Returns
     -------

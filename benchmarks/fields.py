@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Fields with a known truth: what is on the sky, and the exposures of it."""
+"""Fields with a known truth: the sources on the sky, and exposures of them."""
 
 from __future__ import annotations
 

@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,13 +20,14 @@ import numpy as np
 from lsst.drp.restore.outputs.image_quality import psnr, sky_noise
 from lsst.drp.restore.restoration.restoration import Restoration
 from lsst.drp.restore.restoration.target_psf import TARGET_FWHM, convolution_kernels
-from lsst.drp.restore.restore_coadd import RestoreCoaddConfig, RestoreCoaddTask
+from lsst.drp.restore.restore_coadd import RestoreStackConfig, RestoreStackTask
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.drp.restore.stack.reference_coadd import reference_coadd
 
+from .command import Command, add_jobs
 from .fields import FieldOptions, make_field
 from .held_out import HALVES, decam_folder, load_stack, median_chi2, predict, source_chi2, source_pixels
-from .jobs import Job, quiet, run_jobs
+from .jobs import Job, run_jobs
 from .morphologies import cosmos_scene, jwst_scene, real_images_folder
 from .shapes import COMMON_FWHM
 from .true_images import bring_to, truth_at
@@ -57,7 +56,6 @@ def measure_field(seed: int, wide: bool, steps: Sequence[int], rate: float) -> F
     figures : `dict`
         Figures by name and number of steps.
     """
-    quiet()
     field = make_field(FieldOptions(seed=seed, wide=wide))
     softening = sky_noise(reference_coadd(field.stack).image)
     truth = truth_at(field, COMMON_FWHM)
@@ -82,7 +80,6 @@ def measure_real_image(name: str, steps: Sequence[int], rate: float) -> Figures:
     figures : `dict`
         Figures by name and number of steps; empty if data are missing.
     """
-    quiet()
     try:
         scene = {"JWST": jwst_scene, "COSMOS": cosmos_scene}[name](real_images_folder(), _BRIGHTEST)
     except FileNotFoundError:
@@ -108,14 +105,13 @@ def measure_decam(half: str, steps: Sequence[int], rate: float) -> Figures:
     figures : `dict`
         Figures by name and number of steps; empty if data are missing.
     """
-    quiet()
     if not (decam_folder() / "load.py").is_file():
         return {}
     load = functools.partial(load_stack, decam_folder())
     fitted, held = HALVES[half]
     sources = source_pixels(reference_coadd(load(fitted)))
     others = load(held)
-    RestoreCoaddTask(config=RestoreCoaddConfig()).sky.run(others)
+    RestoreStackTask(config=RestoreStackConfig()).sky.run(others)
     kernels = dataclasses.replace(others, kernels=convolution_kernels(others.kernels))
 
     def measure(restoration: Restoration) -> dict[str, float]:
@@ -138,14 +134,10 @@ def _measure(
     """Restore exposures with several numbers of steps."""
     figures: Figures = {}
     for number in steps:
-        config = RestoreCoaddConfig()
+        config = RestoreStackConfig()
         config.restorer.update(fineTuneSteps=number, fineTuneRate=rate)
         config.characterize.numRealizations = 2
-        stack = load()
-        copy = dataclasses.replace(
-            stack, image=stack.image.copy(), variance=stack.variance.copy(), good=stack.good.copy()
-        )
-        restoration = RestoreCoaddTask(config=config).restore(copy, n_threads=1).restoration
+        restoration = RestoreStackTask(config=config).restore(load()).restoration
         for label, value in (measure(restoration) | {f"{name}: s": restoration.seconds}).items():
             figures.setdefault(label, {})[number] = value
     return figures
@@ -180,43 +172,18 @@ def format_table(figures: Figures) -> str:
     return "\n".join(lines)
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the options.
-
-    Parameters
-    ----------
-    arguments : `~collections.abc.Sequence` [`str`], optional
-        Arguments of the command line.
-
-    Returns
-    -------
-    options : `argparse.Namespace`
-        The options.
-    """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fine_tuning", description=__doc__)
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
     add = parser.add_argument
-    rate = RestoreCoaddConfig().restorer.fineTuneRate
+    rate = RestoreStackConfig().restorer.fineTuneRate
     add("--steps", type=int, nargs="+", default=[0, 100, 300], help="steps to try; 0 is the shipped network")
     add("--rate", type=float, default=rate, help="learning rate")
     add("--seeds", type=int, nargs="*", default=[102], help="seeds of the simulated fields")
-    add("--workers", type=int, default=2, help="processes side by side, one thread each")
-    return parser.parse_args(arguments)
+    add_jobs(parser)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark.
-
-    Parameters
-    ----------
-    arguments : `~collections.abc.Sequence` [`str`], optional
-        Arguments of the command line.
-
-    Returns
-    -------
-    status : `int`
-        Exit status.
-    """
-    options = parse(arguments)
+def _run(options: argparse.Namespace, folder: Path) -> None:
+    """Restore all fields with all numbers of steps and print the table."""
     rest = (options.steps, options.rate)
     jobs: list[Job] = [
         *(
@@ -227,11 +194,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         *((name, measure_real_image, (name, *rest)) for name in ("JWST", "COSMOS")),
         *((half, measure_decam, (half, *rest)) for half in HALVES),
     ]
-    with tempfile.TemporaryDirectory() as folder:
-        results = run_jobs(jobs, options.workers, Path(folder) / "log")
+    results = run_jobs(jobs, options.workers, options.log)
     print(format_table({name: row for job, *_ in jobs for name, row in results[job].items()}))
-    return 0
 
+
+COMMAND = Command(name="fine_tuning", description=__doc__, add_options=_add_options, run=_run)
+"""The command line (`Command`)."""
 
 if __name__ == "__main__":
-    sys.exit(main())
+    COMMAND.main()

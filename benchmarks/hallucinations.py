@@ -28,7 +28,7 @@ FALSE_BINS = ((3.0, 5.0), (5.0, 10.0), (10.0, np.inf))
 """Bins of the signal-to-noise ratio that false sources claim."""
 
 _FALSE_RADIUS = 2  # in which the sky is looked at, pixels
-_FALSE_RATIO = 3.0  # claimed flux over what the sky has, from which on it is false
+_FALSE_RATIO = 3.0  # claimed flux over the true one, from which on it is false
 _DENIED = -3.0  # residual in sigma of a point's flux below which flux is contradicted
 _SHARP = 1.2  # FWHM over the target's of an image that is not a coadd
 _EDGE = 16

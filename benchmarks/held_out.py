@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Measures how well a restoration of half of some real exposures predicts the
+"""Measure how well a restoration of half of some real exposures predicts the
 other half: ``python -m benchmarks.held_out``.
 
 The exposures are ten of DECam, ``e[0]`` to ``e[9]``, five each of two years,
@@ -33,12 +33,12 @@ that of the others is subtracted by the same task from themselves alone.
 from __future__ import annotations
 
 __all__ = (
+    "COMMAND",
     "DATA_VARIABLE",
     "HALVES",
     "HeldOut",
     "decam_folder",
     "load_stack",
-    "main",
     "measure_half",
     "median_chi2",
     "predict",
@@ -50,7 +50,6 @@ __all__ = (
 import argparse
 import dataclasses
 import importlib.util
-import logging
 import os
 import time
 from collections.abc import Sequence
@@ -59,14 +58,16 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import fftconvolve
 
-from lsst.drp.restore.restoration.image_mm import ImageMMTask
+from lsst.drp.restore import ImageMMTask, RestoreStackConfig
 from lsst.drp.restore.restoration.target_psf import convolution_kernels
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.drp.restore.stack.reference_coadd import ReferenceCoadd, reference_coadd, weighted_mean
 
-from .jobs import quiet
-from .methods import default_task
+from .command import Command, add_jobs
+from .jobs import run_jobs
+from .methods import default_task, restore_alone
 from .robust import GAUSSIAN_MEDIAN
+from .tables import block
 
 DATA_VARIABLE = "DRP_RESTORE_DECAM"
 """Environment variable that names the folder of the exposures."""
@@ -259,7 +260,7 @@ def measure_half(folder: Path, half: str) -> dict[str, HeldOut]:
     fitted, held = HALVES[half]
     others, stack = load_stack(folder, held), load_stack(folder, fitted)
     reference = reference_coadd(stack)
-    stack.reject(reference.clipped)
+    stack = stack.without(reference.clipped)
     sources = source_pixels(reference)
     figures: dict[str, HeldOut] = {}
 
@@ -273,13 +274,15 @@ def measure_half(folder: Path, half: str) -> dict[str, HeldOut]:
     start = time.perf_counter()
     add("reference coadd", others, weighted_mean(stack, reference.weights), start)
     start = time.perf_counter()
-    restoration = ImageMMTask(config=ImageMMTask.ConfigClass()).run(stack, reference, n_threads=1)
+    config = RestoreStackConfig()
+    config.restorer.retarget(ImageMMTask)
+    restoration = restore_alone(stack, reference, config)
     add("ImageMM", others, predict(restoration.latent, others), start)
     start = time.perf_counter()
     task = default_task()
     result = task.restore(load_stack(folder, fitted), n_threads=1)
     seconds = time.perf_counter()
-    task.sky.run(others)
+    others = task.sky.run(others).stack
     restoration = result.restoration
     if restoration.target_fwhm:
         others = dataclasses.replace(
@@ -291,7 +294,7 @@ def measure_half(folder: Path, half: str) -> dict[str, HeldOut]:
 
 
 def run_half(folder: Path, half: str) -> dict[str, dict[str, float]]:
-    """Run `measure_half` in a process of its own.
+    """Run `measure_half` as a job.
 
     Parameters
     ----------
@@ -303,21 +306,11 @@ def run_half(folder: Path, half: str) -> dict[str, dict[str, float]]:
     figures : `dict` [`str`, `dict`]
         The same figures, as plain numbers.
     """
-    quiet()
     return {method: dataclasses.asdict(figure) for method, figure in measure_half(folder, half).items()}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the benchmark and print a line for each method.
-
-    Parameters
-    ----------
-    arguments : `~collections.abc.Sequence` [`str`], optional
-        Those of the command line.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.held_out", description="Predict real exposures."
-    )
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
     parser.add_argument(
         "--data",
         type=Path,
@@ -325,16 +318,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="folder of the exposures and their load.py (default: the environment variable "
         f"{DATA_VARIABLE}, or shared/data/decam_i beside the checkout)",
     )
-    options = parser.parse_args(arguments)
+    add_jobs(parser)
+
+
+def _run(options: argparse.Namespace, folder: Path) -> None:
+    """Predict both halves and print a table for each."""
     if not (options.data / "load.py").is_file():
         print(f"DECam: skipped, there is no load.py in {options.data} (--data or {DATA_VARIABLE} says where)")
         return
-    logging.disable(logging.WARNING)
+    done = run_jobs([(half, run_half, (options.data, half)) for half in HALVES], options.workers, options.log)
     for half in HALVES:
-        print(f"DECam, {half}: median chi2, mean of min(chi2, 25) on sources, s")
-        for method, figure in measure_half(options.data, half).items():
-            print(f"  {method:<20}{figure.median:9.4f}{figure.source:9.3f}{figure.seconds:8.1f}", flush=True)
+        rows = {method: list(figures.values()) for method, figures in done[half].items()}
+        print("\n".join(block(f"DECam, {half}", ("median chi2", "chi2 on sources", "s"), rows, ".4f")))
 
+
+COMMAND = Command(name="held_out", description=__doc__, add_options=_add_options, run=_run)
+"""The command line (`Command`)."""
 
 if __name__ == "__main__":
-    main()
+    COMMAND.main()

@@ -25,7 +25,6 @@ from lsst.drp.restore.restoration.target_psf import TARGET_FWHM
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.drp.restore.stack.kernel_shape import gaussian_kernel
 
-from .jobs import quiet
 from .methods import METHODS
 from .morphologies import DATA_VARIABLE
 from .peers import divide_kernels
@@ -168,7 +167,6 @@ def run_on_coadd(method: str, folder: Path, name: str) -> tuple[dict[str, float]
         The images at the target PSF, and HST's, shape ``(64, 64)``, in units
         of the noise of the coadd's sky.
     """
-    quiet()
     field = read_field(folder, name)
     unit = field.stack.median_sigma
     skies = METHODS[method](field.stack, None)

@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The pieces of work of the benchmark, each done in a process of its own."""
+"""Jobs of the benchmarks, each run in a process of its own."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ __all__ = (
     "draw_noise",
     "prepare_field",
     "prepare_scene",
-    "quiet",
     "run_jobs",
     "run_method",
     "run_scene",
     "write_field",
+    "write_fields",
 )
 
+import argparse
 import concurrent.futures
 import dataclasses
 import logging
@@ -35,20 +36,17 @@ from typing import Any
 
 import numpy as np
 
-# One thread in each process, whatever library computes.
+# Environment variables with the number of threads of the libraries that compute.
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _ONE_THREAD = {
-    **{"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-    **{"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"},
+    **{"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"},
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
 }
-
-# Environment variable with the name of the file that jobs print to.
-_LOG = "DRP_RESTORE_BENCHMARK_LOG"
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class MethodResult:
-    """What a method made of a field.
+    """Result of a method on a field.
 
     Parameters
     ----------
@@ -63,7 +61,7 @@ class MethodResult:
     peak : `float`
         Largest memory of its process, GB; Python and its libraries included.
     failure : `str`
-        Why there is no image, if there is none.
+        Reason why there is no image, if there is none.
     """
 
     measurements: dict[str, dict[str, Any]]
@@ -76,7 +74,7 @@ class MethodResult:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Draw:
-    """What the default configuration made of one draw of the noise.
+    """Result of the default configuration on one realization of the noise.
 
     Parameters
     ----------
@@ -99,11 +97,11 @@ class Draw:
 
 
 Job = tuple[str, Callable[..., Any], tuple[Any, ...]]
-"""Name, function and arguments of a piece of work."""
+"""Name, function and arguments of a job."""
 
 
-def run_jobs(jobs: Sequence[Job], workers: int, log: Path) -> dict[str, Any]:
-    """Run jobs, each in a fresh process with one thread.
+def run_jobs(jobs: Sequence[Job], workers: int, log: Path, *, threads: int = 1) -> dict[str, Any]:
+    """Run jobs, each in a fresh process.
 
     Parameters
     ----------
@@ -112,20 +110,25 @@ def run_jobs(jobs: Sequence[Job], workers: int, log: Path) -> dict[str, Any]:
     workers : `int`
         Number of jobs that run at the same time.
     log : `pathlib.Path`
-        File for all that the jobs print.
+        File for all that the jobs and their libraries print.
+    threads : `int`, optional
+        Number of threads of each job.
 
     Returns
     -------
     results : `dict` [`str`, `object`]
-        What the functions returned, by name.
+        Results of the functions, by name.
     """
-    os.environ.update(_ONE_THREAD)
-    os.environ[_LOG] = str(log.absolute())
+    os.environ.update(dict.fromkeys(_THREADS, str(threads)), TF_CPP_MIN_LOG_LEVEL="3")
+    if threads == 1:
+        os.environ.update(_ONE_THREAD)
     start, results = time.perf_counter(), {}
     with concurrent.futures.ProcessPoolExecutor(
         workers, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1
     ) as pool:
-        futures = {pool.submit(function, *arguments): name for name, function, arguments in jobs}
+        futures = {
+            pool.submit(_run, log.absolute(), function, arguments): name for name, function, arguments in jobs
+        }
         for future in concurrent.futures.as_completed(futures):
             name = futures[future]
             results[name] = future.result()
@@ -135,6 +138,18 @@ def run_jobs(jobs: Sequence[Job], workers: int, log: Path) -> dict[str, Any]:
                 flush=True,
             )
     return results
+
+
+def _run(log: Path, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Run a job in its process, of which the output goes to a file and
+    warnings nowhere: the tables are to be read.  Errors are raised in the main
+    process anyway.
+    """
+    logging.disable(logging.WARNING)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    return function(*arguments)
 
 
 def prepare_field(options: Any, path: Path, size: int) -> Any:
@@ -176,11 +191,41 @@ def write_field(options: Any, path: Path) -> Any:
     from .fields import make_field
     from .truth import Truth
 
-    quiet()
     field = make_field(options)
     truth = Truth.of(field).slim()
     path.write_bytes(pickle.dumps((field, truth), protocol=5))
     return truth
+
+
+def write_fields(options: argparse.Namespace, folder: Path) -> dict[int, Path]:
+    """Simulate the fields that the options name, see
+    `~benchmarks.command.add_fields` and `~benchmarks.command.add_jobs`.
+
+    Parameters
+    ----------
+    options : `argparse.Namespace`
+        The options.
+    folder : `pathlib.Path`
+        Folder to write to.
+
+    Returns
+    -------
+    paths : `dict` [`int`, `pathlib.Path`]
+        Files from `write_field` by seed.
+    """
+    from .fields import FieldOptions
+
+    paths = {seed: folder / f"{seed}.pickle" for seed in options.seeds}
+    jobs: list[Job] = [
+        (
+            f"field {seed}",
+            write_field,
+            (FieldOptions(seed=seed, size=options.size, visits=options.visits), path),
+        )
+        for seed, path in paths.items()
+    ]
+    run_jobs(jobs, options.workers, options.log)
+    return paths
 
 
 def run_method(method: str, path: Path, cutout: Any, wide: bool = False) -> MethodResult:
@@ -204,7 +249,6 @@ def run_method(method: str, path: Path, cutout: Any, wide: bool = False) -> Meth
     """
     from .measure import measure_image, measure_wide
 
-    quiet()
     field, truth = pickle.loads(path.read_bytes())
     images, result = _restore(method, field.stack, cutout)
     measured = images.get("restored_coadd_measurable") or _white(path)
@@ -230,7 +274,6 @@ def run_scene(method: str, path: Path) -> MethodResult:
     """
     from .scenes import measure_scene
 
-    quiet()
     scene = pickle.loads(path.read_bytes())
     images, result = _restore(method, scene.stack, None)
     measured = images.get("restored_coadd_measurable") or _white(path)
@@ -255,7 +298,6 @@ def prepare_scene(make: Callable[..., Any], arguments: tuple[Any, ...], path: Pa
     problem : `str`
         Why there is no scene, if data are missing.
     """
-    quiet()
     try:
         scene = make(*arguments)
     except FileNotFoundError as error:
@@ -287,8 +329,8 @@ def _restore(method: str, stack: Any, cutout: Any) -> tuple[dict[str, Any], Meth
 
 
 def _white(path: Path) -> Any:
-    """Make the proper coadd of the exposures in a file: what the source list
-    measures on, for methods that make no such image.
+    """Make the proper coadd of the exposures in a file, for the photometry of
+    source lists of methods that make no such image.
     """
     from .methods import METHODS
 
@@ -316,7 +358,6 @@ def draw_noise(options: Any) -> Draw:
     from .sky_image import Cutout
     from .truth import Truth
 
-    quiet()
     field = make_field(options)
     truth = Truth.of(field)
     images = METHODS["default"](field.stack, Cutout(row=0, column=0, size=64))
@@ -328,13 +369,3 @@ def draw_noise(options: Any) -> Draw:
         regions=truth.regions(),
         snr=points["restored_coadd"].snr,
     )
-
-
-def quiet() -> None:
-    """Send what libraries print to a file: the table is what is to be read.
-    Errors are raised in the main process all the same.
-    """
-    logging.disable(logging.WARNING)
-    log = os.open(os.environ.get(_LOG, os.devnull), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(log, stream)

@@ -37,7 +37,7 @@ GALAXY_APERTURE = 6.0
 _SAMPLED_FWHM = 1.9
 _FWHMS = (TARGET_FWHM, COMMON_FWHM)
 _FALSE_PER_PIXEL = 5 / 512**2
-# Of the local background in empty sky, pixels: inside of what is empty.
+# Of the local background in empty sky, pixels: inside of the empty region.
 _EMPTY_RING = (6.5, 10.5)
 
 
@@ -74,7 +74,7 @@ def measure_image(truth: Truth, sky: SkyImage, cutout: Cutout, measured: SkyImag
 
 
 def measure_wide(truth: Truth, sky: SkyImage, cutout: Cutout, measured: SkyImage) -> dict[str, Any]:
-    """Measure what a random sky tells: fidelity, morphology and sky.
+    """Measure fidelity, morphology and sky on a random sky.
 
     Parameters
     ----------
@@ -300,7 +300,7 @@ def _measure_detection(truth: Truth, sky: SkyImage) -> dict[str, Any]:
         one["pairs"] = float(split.mean()) if len(split) else np.nan
         one["n pairs"] = len(split)
         results[name] = one
-    # Each image with what suits it.
+    # Each image with the settings that suit it.
     best = max(results, key=lambda name: (results[name]["5-10"], results[name]["3-5"]))
     best_pairs = max(results, key=lambda name: results[name]["pairs"])
     return {

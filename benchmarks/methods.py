@@ -15,8 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from lsst.drp.restore.restoration.backend import prepare_backend
 from lsst.drp.restore.restoration.image_mm import ImageMMTask
-from lsst.drp.restore.restore_coadd import RestoreCoaddConfig, RestoreCoaddTask
+from lsst.drp.restore.restoration.restoration import Restoration, StartingPoint
+from lsst.drp.restore.restoration.seeds import Seeds
+from lsst.drp.restore.restore_coadd import RestoreStackConfig, RestoreStackTask
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.drp.restore.stack.reference_coadd import ReferenceCoadd, naive_mean, reference_coadd
 
@@ -61,7 +64,7 @@ def image_mm(stack: ExposureStack, cutout: Cutout | None) -> dict[str, SkyImage]
 
 def proper(stack: ExposureStack, cutout: Cutout | None) -> dict[str, SkyImage]:
     """Make the proper coadd of Zackay and Ofek."""
-    return {"proper coadd": proper_coadd(stack, _clip(stack))}
+    return {"proper coadd": proper_coadd(*without_outliers(stack))}
 
 
 def rubin(stack: ExposureStack, cutout: Cutout | None) -> dict[str, SkyImage]:
@@ -71,29 +74,31 @@ def rubin(stack: ExposureStack, cutout: Cutout | None) -> dict[str, SkyImage]:
 
 def sgp(stack: ExposureStack, cutout: Cutout | None) -> dict[str, SkyImage]:
     """Restore by scaled gradient projection."""
-    _clip(stack)
+    stack, _ = without_outliers(stack)
     latent, _ = deque(scaled_gradient_projection(stack), maxlen=1).pop()
     return {"SGP": SkyImage(image=latent[stack.latent_patch])}
 
 
-def default_task() -> RestoreCoaddTask:
+def default_task() -> RestoreStackTask:
     """Make this project's task as it is by default.
 
     Returns
     -------
-    task : `RestoreCoaddTask`
+    task : `RestoreStackTask`
         The task.
     """
-    return RestoreCoaddTask(config=RestoreCoaddConfig())
+    return RestoreStackTask(config=RestoreStackConfig())
 
 
 def default(stack: ExposureStack, cutout: Cutout | None) -> dict[str, SkyImage]:
     """Restore with this project's default configuration."""
     result = default_task().restore(stack, n_threads=1)
-    character, measurable = result.character, result.measurable
+    characterization, measurable = result.characterization, result.measurable
     return {
         "restored_coadd": SkyImage(
-            image=result.restoration.image, variance=character.variance, kernels=character.kernels
+            image=result.restoration.image,
+            variance=characterization.variance,
+            kernels=characterization.kernels,
         ),
         "restored_coadd_measurable": SkyImage(
             image=measurable.image, variance=measurable.variance, kernels=measurable.kernels
@@ -105,7 +110,7 @@ def starred(stack: ExposureStack, cutout: Cutout | None) -> dict[str, SkyImage]:
     """Restore a cutout with STARRED, from all exposures on their pixels."""
     if cutout is None:
         raise ValueError("STARRED needs a cutout.")
-    coadd = _clip(stack)
+    stack, coadd = without_outliers(stack)
     image = np.full(stack.shape, np.nan, np.float32)
     image[cutout.slices] = restore_starred(stack, coadd, cutout)
     kernels = gaussian_cells(STARRED_FWHM, stack.kernels.shape[1:3], stack.kernel_size)
@@ -128,16 +133,58 @@ and the cutout for methods that cannot take more.
 """
 
 
+def restore_alone(
+    stack: ExposureStack, reference: ReferenceCoadd, config: RestoreStackConfig, seed: int = 0
+) -> Restoration:
+    """Run a restorer that needs no first estimate.
+
+    Parameters
+    ----------
+    stack : `ExposureStack`
+        The exposures, without outliers.
+    reference : `ReferenceCoadd`
+        Their coadd, for the weights.
+    config : `RestoreStackConfig`
+        Its ``restorer`` is used.
+    seed : `int`, optional
+        Seed of random numbers.
+
+    Returns
+    -------
+    restoration : `Restoration`
+        The latent image, without its uncertainty.
+    """
+    start = StartingPoint(
+        latent=np.zeros(stack.latent_shape, np.float32),
+        matched=stack,
+        weights=reference.weights,
+        target_fwhm=config.targetFwhm,
+    )
+    backend = prepare_backend("cpu", 1)
+    return config.restorer.apply(name="restorer").run(stack, start, backend=backend, seeds=Seeds(seed))
+
+
+def without_outliers(stack: ExposureStack) -> tuple[ExposureStack, ReferenceCoadd]:
+    """Make the reference coadd, and take the outliers out of the exposures.
+
+    Parameters
+    ----------
+    stack : `ExposureStack`
+        The exposures.
+
+    Returns
+    -------
+    clean : `ExposureStack`
+        The exposures without outliers.
+    coadd : `ReferenceCoadd`
+        Their coadd.
+    """
+    coadd = reference_coadd(stack)
+    return stack.without(coadd.clipped), coadd
+
+
 def _configured(name: str, stack: ExposureStack) -> SkyImage:
     """Make the latent image alone, with a configuration of this project."""
-    config = RestoreCoaddConfig()
+    config = RestoreStackConfig()
     config.load(str(_TOP / "config" / f"{name}.py"))
-    coadd = _clip(stack)
-    return SkyImage(image=config.restorer.apply(name="restorer").run(stack, coadd, n_threads=1).image)
-
-
-def _clip(stack: ExposureStack) -> ReferenceCoadd:
-    """Make the reference coadd, and take the outliers out of the stack."""
-    coadd = reference_coadd(stack)
-    stack.reject(coadd.clipped)
-    return coadd
+    return SkyImage(image=restore_alone(*without_outliers(stack), config).image)

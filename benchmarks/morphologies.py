@@ -142,7 +142,7 @@ def _read(path: Path) -> np.ndarray:
 
 
 def _bin(image: np.ndarray, factor: int) -> np.ndarray:
-    """Sum blocks of pixels; what fills no block at the end is left out."""
+    """Sum blocks of pixels; an incomplete block at the end is left out."""
     height, width = (n // factor for n in image.shape)
     part = image[: height * factor, : width * factor]
     return part.reshape(height, factor, width, factor).sum(axis=(1, 3))

@@ -26,6 +26,7 @@ import scipy.special
 
 from lsst.drp.restore.restoration.backend import prepare_backend
 from lsst.drp.restore.restoration.measurable import MeasurableTask
+from lsst.drp.restore.restoration.seeds import Seeds
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.drp.restore.stack.reference_coadd import ReferenceCoadd
 
@@ -72,11 +73,11 @@ def proper_coadd(stack: ExposureStack, reference: ReferenceCoadd) -> SkyImage:
     -----
     `MeasurableTask` makes it; its stand-in for missing pixels is zero here.
     """
-    prepare_backend("cpu", 1, seed=0)
+    prepare_backend("cpu", 1)
     config = MeasurableTask.ConfigClass()
     config.numNoiseRealizations = 0
     latent = np.zeros(stack.latent_shape, np.float32)
-    result = MeasurableTask(config=config).run(stack, reference, latent, target_fwhm=0.0)
+    result = MeasurableTask(config=config).run(stack, reference, latent, target_fwhm=0.0, seeds=Seeds(0))
     return SkyImage(image=result.image, variance=result.variance, kernels=result.kernels)
 
 
@@ -102,7 +103,7 @@ def integrated_gaussian(sigma: float, size: int) -> np.ndarray:
 
 
 def divide_kernels(kernel: np.ndarray, divisor: np.ndarray) -> np.ndarray:
-    """Compute what turns one PSF into another.
+    """Compute the kernel that turns one PSF into another.
 
     Parameters
     ----------
@@ -223,16 +224,16 @@ def scaled_gradient_projection(
     adaptive rule; backtracking makes the objective fall.  That is quadratic:
     along a direction it is known from one product with its second derivative.
     """
-    prepare_backend("cpu", 1, seed=0)
+    prepare_backend("cpu", 1)
     from lsst.drp.restore.restoration.forward_model import ForwardModel
-    from lsst.drp.restore.restoration.majorize_minimize import coverage
+    from lsst.drp.restore.restoration.likelihood import coverage, second_derivative
 
     decoder = ForwardModel(stack)
     movable = coverage(stack, decoder) > _MIN_COVERAGE
     weight = np.where(stack.good, 1.0 / stack.variance, 0.0).astype(np.float32)
     data = decoder.adjoint(weight * stack.image).astype(np.float64)
     latent = np.where(movable, max(float(data[movable].mean()), 0.0), 0.0)
-    blurred = decoder.second_derivative(weight, latent.astype(np.float32)).astype(np.float64)
+    blurred = second_derivative(decoder, weight, latent.astype(np.float32)).astype(np.float64)
     # Of the constant image that fits best.
     factor = np.sum(data * latent) / np.sum(latent * blurred)
     latent, blurred = factor * latent, factor * blurred
@@ -246,7 +247,7 @@ def scaled_gradient_projection(
         scaling = np.clip(scaling, middle / _SCALING_BOUND, middle * _SCALING_BOUND)
         direction = np.maximum(latent - length * scaling * gradient, 0.0) - latent
         direction[~movable] = 0.0
-        curved = decoder.second_derivative(weight, direction.astype(np.float32)).astype(np.float64)
+        curved = second_derivative(decoder, weight, direction.astype(np.float32)).astype(np.float64)
         slope, curvature = np.sum(gradient * direction), np.sum(direction * curved)
         fraction = 1.0
         while (

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from .tables import IMAGES, MEASURABLE, REFERENCE
 
-_BORDER = 3  # around what HST sees, pixels
+_BORDER = 3  # around the image of HST, pixels
 _SHOWN = 288  # height and width of the part of a scene that is shown, pixels
 
 
@@ -97,7 +97,7 @@ def plot_scenes(
 
 
 def plot_hst(images: Mapping[str, Mapping[str, np.ndarray]], results: Mapping[str, Any], path: Path) -> None:
-    """Draw HSC's coadds, what was made of them, and HST's images.
+    """Draw HSC's coadds, the images restored from them, and HST's images.
 
     Parameters
     ----------

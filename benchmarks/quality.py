@@ -3,8 +3,8 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Measure restored coadds on fields with a known truth and on real images,
-beside other methods.
+"""Compare restored coadds with other methods, on fields with a known truth and
+on real images.
 
 Run by ``make bench-quality``.  Prints a report; writes it, the figures and all
 numbers into ``benchmarks/results``.
@@ -17,13 +17,12 @@ import dataclasses
 import json
 import math
 import pickle
-import sys
-import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from .command import Command, add_fields, add_jobs
 from .fields import FieldOptions
 from .held_out import DATA_VARIABLE, HALVES, decam_folder, run_half
 from .hsc_hst import FIELDS, run_on_coadd
@@ -38,24 +37,10 @@ RESULTS = Path(__file__).resolve().parent / "results"
 _SOME = ("default", "imagemm", "sgp", "rubin", "proper", "reference")
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the options.
-
-    Parameters
-    ----------
-    arguments : `list` [`str`], optional
-        Arguments of the command line.
-
-    Returns
-    -------
-    options : `argparse.Namespace`
-        The options.
-    """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
+    add_fields(parser, seeds=(931, 932, 933), size=512, visits=16)
     add = parser.add_argument
-    add("--seeds", type=int, nargs="+", default=[931, 932, 933], help="seeds of the designed fields")
-    add("--size", type=int, default=512, help="height and width of a field, pixels, a multiple of 64")
-    add("--visits", type=int, default=16, help="number of exposures")
     add("--methods", nargs="+", help="methods to run  [default: all]")
     add("--paper-seeds", type=int, default=1, help="seeds that the network as published is trained on")
     add("--cutout", type=int, default=96, help="height and width of STARRED's cutout, pixels")
@@ -65,38 +50,23 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--no-wide", action="store_true", help="leave out the wide and the deep field")
     add("--no-scenes", action="store_true", help="leave out real morphologies, crowded field and pure noise")
     add("--no-real", action="store_true", help="leave out the real exposures of HSC and DECam")
-    add("--workers", type=int, default=2, help="processes side by side, one thread each")
     add("--results", type=Path, default=RESULTS, help="folder to write to")
-    return parser.parse_args(arguments)
+    add_jobs(parser)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark.
-
-    Parameters
-    ----------
-    arguments : `list` [`str`], optional
-        Arguments of the command line.
-
-    Returns
-    -------
-    status : `int`
-        Exit status.
-    """
+def _run(options: argparse.Namespace, folder: Path) -> None:
+    """Run the benchmark; print and write its results."""
     start = time.perf_counter()
-    options = parse(arguments)
     options.results.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        results, images = Benchmark(options, Path(folder)).run()
+    results, images = Benchmark(options, folder).run()
     from .report import format_report
 
     results["seconds"] = time.perf_counter() - start
-    text = format_report(results) + f"\n{results['seconds'] / 60:.1f} minutes in all"
+    text = format_report(results)
     print(text)
     (options.results / "quality.txt").write_text(text + "\n")
     (options.results / "quality.json").write_text(json.dumps(_plain(results), indent=1, allow_nan=False))
     draw_figures(results, images, options.results)
-    return 0
 
 
 class Benchmark:
@@ -105,7 +75,7 @@ class Benchmark:
     Parameters
     ----------
     options : `argparse.Namespace`
-        See `parse`.
+        From the command line, see `COMMAND`.
     folder : `pathlib.Path`
         For temporary files.
     """
@@ -115,7 +85,6 @@ class Benchmark:
 
         self._options = options
         self._folder = folder
-        self._log = options.results / "quality.log"
         self._methods = [name for name in METHODS if not options.methods or name in options.methods]
         self._skipped: list[str] = []
 
@@ -129,11 +98,10 @@ class Benchmark:
         images : `dict` [`str`, `object`]
             Images for the figures; see `draw_figures`.
         """
-        self._log.unlink(missing_ok=True)
         cutouts, scenes = self._simulate()
         jobs = [*self._designed_jobs(cutouts), *self._other_jobs(cutouts, scenes), *self._real_jobs()]
         jobs += self._draw_jobs()
-        done = run_jobs(jobs, self._options.workers, self._log)
+        done = run_jobs(jobs, self._options.workers, self._options.log)
         return self._collect(done, cutouts, scenes)
 
     def _simulate(self) -> tuple[dict[str, Any], list[str]]:
@@ -167,7 +135,7 @@ class Benchmark:
         ]
         # The field with most exposures takes longest.
         jobs.sort(key=lambda job: job[0] != "deep")
-        done = run_jobs(jobs, options.workers, self._log)
+        done = run_jobs(jobs, options.workers, options.log)
         self._skipped += [f"{name}: {done[name]}" for name in scenes if done[name]]
         return {name: done[name] for name in fields}, [name for name in scenes if not done[name]]
 
@@ -301,7 +269,7 @@ class Benchmark:
         }
 
     def _measurements(self, done: dict[str, Any], field: str) -> dict[str, Any]:
-        """Return what was measured on the images of a field."""
+        """Return the measurements on the images of a field."""
         found = [done[f"{method} {field}"] for method in self._methods if f"{method} {field}" in done]
         return {image: numbers for result in found for image, numbers in result.measurements.items()}
 
@@ -367,5 +335,8 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | str) else value.item()
 
 
+COMMAND = Command(name="quality", description=__doc__, add_options=_add_options, run=_run)
+"""The command line (`Command`)."""
+
 if __name__ == "__main__":
-    sys.exit(main())
+    COMMAND.main()

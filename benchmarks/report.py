@@ -107,7 +107,7 @@ def format_report(results: Mapping[str, Any]) -> str:
         ``options``; ``medians``, ``costs`` and ``notes`` by image; ``truth``;
         ``wide`` and ``deep`` by image, ``counts``; ``scenes`` by scene and
         image; ``hst`` by cutout and image; ``decam`` by half and method;
-        ``draws``; ``targets``; ``skipped``: what was left out and why.
+        ``draws``; ``targets``; ``skipped``: fields and methods left out, with the reasons.
 
     Returns
     -------
@@ -281,7 +281,7 @@ def _sky(medians: Mapping[str, Any], truth: Mapping[str, Any]) -> list[str]:
 
 
 def _cost(costs: Mapping[str, Any], notes: Mapping[str, str], options: Mapping[str, Any]) -> list[str]:
-    """Time and memory, and what was run."""
+    """Time and memory, and the methods that were run."""
     lines = block(
         "Cost: wall and CPU time (s) and peak memory (GB) of a process with one thread",
         ("wall", "CPU", "memory"),

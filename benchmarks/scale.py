@@ -3,8 +3,8 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What a patch of a survey takes: time and memory by stage, how they grow with
-the area and with the number of exposures, and other methods beside.
+"""Measure time and memory of a patch of a survey by stage, their growth with
+the area and with the number of exposures, and those of other methods.
 
 Run by ``make bench-scale``.  Prints tables.
 """
@@ -12,21 +12,20 @@ Run by ``make bench-scale``.  Prints tables.
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
-import multiprocessing
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .command import Command
 from .fields import FieldOptions
-from .jobs import prepare_field, quiet, run_method
+from .jobs import Job, prepare_field, run_jobs, run_method
 from .methods import IMAGEMM_STEPS
 from .stages import Stage, Stages
+from .tables import block
 
 _TOP = Path(__file__).resolve().parent.parent
 _BORDER = 25
@@ -34,7 +33,7 @@ _CELL = 150
 # Whole-field epochs of the papers.
 _PAPER_EPOCHS = 450
 # The field on which all methods can be run.
-_BESIDE = FieldOptions(seed=901)
+_SMALL = FieldOptions(seed=901)
 _STAGES = (
     *("read", "warp", "kernels", "stack", "clip, coadd"),
     *("first estimate", "measurable", "network", "consistency"),
@@ -85,18 +84,16 @@ def restore(repo: Path, size: int, visits: int, cores: int) -> dict[str, Stage]:
     Returns
     -------
     stages : `dict` [`str`, `Stage`]
-        What each stage took.
+        Time and memory of each stage.
     """
-    quiet()
     stages = Stages()
-    from lsst.drp.restore import restore_coadd
+    from lsst.drp.restore import restore_coadd, restore_stack
     from lsst.drp.restore.detect_sources import DetectRestoredSourcesTask
     from lsst.drp.restore.restoration import first_estimate
     from lsst.drp.restore.restoration.characterize import CharacterizeTask
     from lsst.drp.restore.restoration.consistency import ConsistencyTask
     from lsst.drp.restore.restoration.measurable import MeasurableTask
     from lsst.drp.restore.restoration.trained_network import TrainedNetwork
-    from lsst.drp.restore.restore_coadd import RestoreCoaddTask
     from lsst.drp.restore.stack.subtract_sky import SubtractSkyTask
     from lsst.drp.restore.warping import build_stack
     from lsst.drp.restore.warping.visit_input import VisitInput
@@ -110,13 +107,13 @@ def restore(repo: Path, size: int, visits: int, cores: int) -> dict[str, Stage]:
     stages.watch(build_stack.BuildStackTask, "_draw_kernels", "kernels")
     stages.watch(build_stack.BuildStackTask, "run", "stack")
     stages.watch(SubtractSkyTask, "run", "clip, coadd")
-    stages.watch(restore_coadd, "reference_coadd", "clip, coadd")
+    stages.watch(restore_stack, "reference_coadd", "clip, coadd")
     stages.watch(first_estimate, "first_estimate", "first estimate", whole=True)
     stages.watch(TrainedNetwork, "apply", "network", whole=True)
     stages.watch(ConsistencyTask, "run", "consistency", whole=True)
     stages.watch(MeasurableTask, "run", "measurable", whole=True)
     stages.watch(CharacterizeTask, "run", "characterize", whole=True)
-    stages.watch(RestoreCoaddTask, "_pack", "metrics, figures")
+    stages.watch(restore_coadd, "make_datasets", "metrics, figures")
     stages.watch(QuantumContext, "put", "write", whole=True)
     stages.watch(DetectRestoredSourcesTask, "runQuantum", "source list", whole=True)
     _watch_imagemm(stages, MeasurableTask)
@@ -140,35 +137,31 @@ def _watch_imagemm(stages: Stages, task: Any) -> None:
     """
     run = task.run
 
-    def watched(self: Any, stack: Any, reference: Any, restoration: Any) -> Any:
-        from lsst.drp.restore.restoration.forward_model import ForwardModel
+    def watched(self: Any, stack: Any, reference: Any, latent: Any, **options: Any) -> Any:
+        from lsst.drp.restore.restoration.likelihood import Likelihood
         from lsst.drp.restore.restoration.majorize_minimize import majorize_minimize
 
-        latent = restoration.latent.copy()
+        image = latent.copy()
         with stages.stage(_IMAGEMM):
             for _ in majorize_minimize(
-                ForwardModel(stack), latent, latent > 0.0, steps=1, delta=2.0, max_factor=4.0
+                Likelihood(stack, delta=2.0), image, image > 0.0, steps=1, max_factor=4.0
             ):
                 pass
-        return run(self, stack, reference, restoration)
+        return run(self, stack, reference, latent, **options)
 
     task.run = watched
 
 
 def _command(*words: Any) -> None:
-    """Run a command that is installed beside this Python."""
+    """Run a command that is installed with this Python."""
     program, *arguments = map(str, words)
     subprocess.run([str(Path(sys.executable).parent / program), *arguments], check=True, stdout=sys.stderr)
 
 
-def _fresh(threads: int, function: Any, *arguments: Any) -> Any:
+def _alone(threads: int, function: Any, *arguments: Any) -> Any:
     """Call a function in a process of its own."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(threads)
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
+    job: Job = (function.__name__, function, arguments)
+    return run_jobs([job], 1, Path(os.devnull), threads=threads)[function.__name__]
 
 
 def print_growth(results: dict[tuple[int, int], dict[str, Stage]]) -> None:
@@ -179,14 +172,12 @@ def print_growth(results: dict[tuple[int, int], dict[str, Stage]]) -> None:
     results : `dict`
         Results of `restore` by size and number of exposures.
     """
-    columns = list(results)
-    print("\nwall time, s (CPU time, s; peak memory, GiB)")
-    print("".ljust(22) + "".join(f"{visits}x{size}x{size}".rjust(26) for size, visits in columns))
-    for name in (*_STAGES, _IMAGEMM):
-        cells = [_cell(results[column].get(name)) for column in columns]
-        print(name.ljust(22) + "".join(cell.rjust(26) for cell in cells))
-    totals = [_total(results[column]) for column in columns]
-    print("all but ImageMM".ljust(22) + "".join(_cell(total).rjust(26) for total in totals))
+    rows: dict[str, list[float | str]] = {
+        name: [_cell(stages.get(name)) for stages in results.values()] for name in (*_STAGES, _IMAGEMM)
+    }
+    rows["all but ImageMM"] = [_cell(_total(stages)) for stages in results.values()]
+    header = [f"{visits}x{size}x{size}" for size, visits in results]
+    print("\n".join(block("wall time, s (CPU time, s; peak memory, GiB)", header, rows, "")))
 
 
 def _cell(stage: Stage | None) -> str:
@@ -201,22 +192,24 @@ def _total(stages: dict[str, Stage]) -> Stage:
 
 
 def print_imagemm(results: dict[tuple[int, int], dict[str, Stage]]) -> None:
-    """Print the time to a restored image beside that of ImageMM.
+    """Print the time to a restored image, and that of ImageMM.
 
     Parameters
     ----------
     results : `dict`
         Results of `restore` by size and number of exposures.
     """
-    print(f"\nCPU time from the first estimate to consistency over {IMAGEMM_STEPS} steps of ImageMM")
+    rows = {}
     for (size, visits), stages in results.items():
         ours = sum(stages[name].cpu for name in _RESTORATION)
         theirs = IMAGEMM_STEPS * stages[_IMAGEMM].cpu
-        print(f"{visits}x{size}x{size}".ljust(22) + f"{ours:.0f} s / {theirs:.0f} s = {ours / theirs:.2f}")
+        rows[f"{visits}x{size}x{size}"] = [ours, theirs, ours / theirs]
+    title = f"CPU time from the first estimate to consistency, and of {IMAGEMM_STEPS} steps of ImageMM"
+    print("\n".join(block(title, ("restored, s", "ImageMM, s", "ratio"), rows, ".3g")))
 
 
 def compare_methods(methods: Sequence[str], folder: Path) -> None:
-    """Run methods side by side on a field that all can take.
+    """Run several methods on a field that is small enough for all of them.
 
     Parameters
     ----------
@@ -226,88 +219,77 @@ def compare_methods(methods: Sequence[str], folder: Path) -> None:
         For the field.
     """
     path = folder / "field.pkl"
-    cutout = _fresh(1, prepare_field, _BESIDE, path, 128)
-    print(
-        f"\non one thread, {_BESIDE.visits}x{_BESIDE.size}x{_BESIDE.size} (STARRED: a cutout of 128x128), "
-        f"seed {_BESIDE.seed}; network as published: {_PAPER_EPOCHS} whole-field epochs; "
-        f"default: its variance and PSF included"
-    )
-    print(
-        "".ljust(28)
-        + "".join(t.rjust(12) for t in ("CPU, s", "peak, GB", "PSNR, dB", "in cutout", "FWHM", "S_F"))
-    )
+    cutout = _alone(1, prepare_field, _SMALL, path, 128)
+    rows: dict[str, list[float | str]] = {}
     for method in methods:
-        result = _fresh(1, run_method, method, path, cutout)
+        result = _alone(1, run_method, method, path, cutout)
         if result.failure:
-            print(f"{method.ljust(28)}{result.failure}")
+            print(f"{method}: {result.failure}")
         for name, values in result.measurements.items():
             quality = (values[key] for key in ("psnr", "cutout psnr", "fwhm / reference", "S_F"))
-            numbers = (result.cpu, result.peak, *quality)
-            print(name.ljust(28) + "".join(f"{number:.3g}".rjust(12) for number in numbers), flush=True)
-
-
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line.
-
-    Parameters
-    ----------
-    arguments : `~collections.abc.Sequence` [`str`], optional
-        Words of it.
-
-    Returns
-    -------
-    options : `argparse.Namespace`
-        The options.
-    """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
-    parser.add_argument("--size", type=int, default=4200, help="height and width of the patch, pixels")
-    parser.add_argument("--visits", type=int, default=33, help="number of exposures")
-    parser.add_argument("--cores", type=int, default=2, help="CPU cores")
-    parser.add_argument(
-        "--repo", type=Path, help="repository to keep: the exposures are not simulated where there is one"
+            rows[name] = [result.cpu, result.peak, *quality]
+    title = (
+        f"on one thread, {_SMALL.visits}x{_SMALL.size}x{_SMALL.size} (STARRED: a cutout of 128x128), "
+        f"seed {_SMALL.seed}; network as published: {_PAPER_EPOCHS} whole-field epochs; "
+        f"default: its variance and PSF included"
     )
-    parser.add_argument(
+    header = ("CPU, s", "peak, GB", "PSNR, dB", "in cutout", "FWHM", "S_F")
+    print("\n".join(block(title, header, rows, ".3g")))
+
+
+def _size(text: str) -> int:
+    """Read a size of which a quarter is a whole number of cells."""
+    size = int(text)
+    if size % (4 * _CELL) or size < 4 * _CELL:
+        raise argparse.ArgumentTypeError(f"must be a multiple of {4 * _CELL}")
+    return size
+
+
+def _visits(text: str) -> int:
+    """Read a number of exposures of which a quarter can be restored."""
+    visits = int(text)
+    if visits < 8:
+        raise argparse.ArgumentTypeError("must be at least 8: a quarter of them are restored, too")
+    return visits
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
+    add = parser.add_argument
+    add("--size", type=_size, default=4200, help="height and width of the patch, pixels")
+    add("--visits", type=_visits, default=33, help="number of exposures")
+    add("--cores", type=int, default=2, help="CPU cores")
+    add("--repo", type=Path, help="repository to keep: the exposures are not simulated where there is one")
+    add(
         "--methods",
         nargs="*",
         default=("default", "imagemm", "paper", "starred"),
-        help="methods to run side by side on a small field",
+        help="methods to run on a small field",
     )
-    options = parser.parse_args(arguments)
-    if options.size % (4 * _CELL) or options.size < 4 * _CELL:
-        parser.error(f"--size must be a multiple of {4 * _CELL}")
-    if options.visits < 8:
-        parser.error("--visits must be at least 8: a quarter of them are restored, too")
-    return options
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the benchmark.
-
-    Parameters
-    ----------
-    arguments : `~collections.abc.Sequence` [`str`], optional
-        Words of the command line.
-    """
-    options = parse(arguments)
+def _run(options: argparse.Namespace, folder: Path) -> None:
+    """Simulate, restore patches of all sizes and print the tables."""
     start = time.perf_counter()
     sizes = (options.size // 4, options.size // 2, options.size)
-    with tempfile.TemporaryDirectory() as temporary:
-        repo = options.repo or Path(temporary) / "repo"
-        if not (repo / "butler.yaml").exists():
-            simulate(repo, sizes, options.visits)
-            print(f"simulated {options.visits} exposures in {time.perf_counter() - start:.0f} s", flush=True)
-        few = [(sizes[0], visits) for visits in (options.visits // 4, options.visits // 2)]
-        results = {}
-        for size, visits in (*few, *((size, options.visits) for size in sizes)):
-            results[size, visits] = _fresh(options.cores, restore, repo, size, visits, options.cores)
-            total = _total(results[size, visits])
-            print(f"{visits}x{size}x{size}: {total.seconds:.0f} s, {total.peak:.2f} GiB", flush=True)
-        print_growth(results)
-        print_imagemm(results)
-        if options.methods:
-            compare_methods(options.methods, Path(temporary))
-    print(f"{(time.perf_counter() - start) / 60:.1f} minutes in all")
+    repo = options.repo or folder / "repo"
+    if not (repo / "butler.yaml").exists():
+        simulate(repo, sizes, options.visits)
+        print(f"simulated {options.visits} exposures in {time.perf_counter() - start:.0f} s", flush=True)
+    few = [(sizes[0], visits) for visits in (options.visits // 4, options.visits // 2)]
+    results = {}
+    for size, visits in (*few, *((size, options.visits) for size in sizes)):
+        results[size, visits] = _alone(options.cores, restore, repo, size, visits, options.cores)
+        total = _total(results[size, visits])
+        print(f"{visits}x{size}x{size}: {total.seconds:.0f} s, {total.peak:.2f} GiB", flush=True)
+    print_growth(results)
+    print_imagemm(results)
+    if options.methods:
+        compare_methods(options.methods, folder)
 
+
+COMMAND = Command(name="scale", description=__doc__, add_options=_add_options, run=_run)
+"""The command line (`Command`)."""
 
 if __name__ == "__main__":
-    main()
+    COMMAND.main()

@@ -14,9 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import pickle
-import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +21,9 @@ import numpy as np
 
 from lsst.drp.restore.outputs.image_quality import psnr
 
-from .fields import SNR_BINS, FieldOptions
-from .jobs import Job, run_jobs, write_field
+from .command import Command, add_fields, add_jobs
+from .fields import SNR_BINS
+from .jobs import Job, run_jobs, write_fields
 from .photometry import aperture_flux
 from .robust import median
 from .truth import APERTURE
@@ -85,15 +83,13 @@ def make_task(seed: int) -> Any:
     return RestoreCoaddTask(config=config)
 
 
-def train(path: Path, log: Path, n_seeds: int) -> SeedResult:
+def train(path: Path, n_seeds: int) -> SeedResult:
     """Train from several seeds on a field and measure each image.
 
     Parameters
     ----------
     path : `pathlib.Path`
-        File from `write_field`.
-    log : `pathlib.Path`
-        File for a line by training.
+        File from `write_fields`.
     n_seeds : `int`
         Number of seeds.
 
@@ -102,27 +98,25 @@ def train(path: Path, log: Path, n_seeds: int) -> SeedResult:
     result : `SeedResult`
         The measurements.
     """
-    from lsst.drp.restore.restoration.forward_model import ForwardModel
+    from lsst.drp.restore.restoration.likelihood import Likelihood
     from lsst.drp.restore.stack.reference_coadd import reference_coadd
 
-    from .jobs import quiet
+    from .methods import restore_alone
 
-    quiet()
     field, truth = pickle.loads(path.read_bytes())
     task, stack = make_task(0), field.stack
-    task.sky.run(stack)
+    stack = task.sky.run(stack).stack
     reference = reference_coadd(stack, clip_sigma=task.config.clipSigma)
-    stack.reject(reference.clipped)
+    stack = stack.without(reference.clipped)
     restorations = []
     for seed in range(n_seeds):
-        restorations.append(make_task(seed).restorer.run(stack, reference))
-        with log.open("a") as file:
-            print(f"seed {seed}: {restorations[-1].loss:.5f}", file=file)
+        restorations.append(restore_alone(stack, reference, task.config, seed))
+        print(f"seed {seed}: {restorations[-1].loss:.5f}", flush=True)
     latent = np.mean([one.latent for one in restorations], axis=0)
     mean = dataclasses.replace(
         restorations[0],
         latent=latent,
-        loss=ForwardModel(stack).huber_loss(latent, task.config.restorer.huberDelta),
+        loss=Likelihood(stack, task.config.restorer.huberDelta).huber_loss(latent),
     )
     catalog = field.catalog
     chosen = np.flatnonzero((catalog["role"] == "point") & truth.usable & np.isfinite(truth.optimal))
@@ -220,69 +214,27 @@ def _over_seeds(values: list[np.ndarray]) -> tuple[float, float, float]:
     )
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the options.
-
-    Parameters
-    ----------
-    arguments : `list` [`str`], optional
-        Arguments of the command line.
-
-    Returns
-    -------
-    options : `argparse.Namespace`
-        The options.
-    """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.seeds", description=__doc__)
-    add = parser.add_argument
-    add("--fields", type=int, nargs="+", default=[301], help="seeds of the fields")
-    add("--size", type=int, default=192, help="height and width of a field, pixels, a multiple of 64")
-    add("--visits", type=int, default=8, help="number of exposures")
-    add("--seeds", type=int, default=10, help="number of trainings")
-    add("--workers", type=int, default=2, help="processes side by side, one thread each")
-    add("--log", type=Path, default=Path("seeds.log"), help="file for progress and what libraries print")
-    return parser.parse_args(arguments)
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
+    add_fields(parser, seeds=(301,), size=192, visits=8)
+    parser.add_argument("--trainings", type=int, default=10, help="number of trainings on each field")
+    add_jobs(parser)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark.
-
-    Parameters
-    ----------
-    arguments : `list` [`str`], optional
-        Arguments of the command line.
-
-    Returns
-    -------
-    status : `int`
-        Exit status.
-    """
-    start = time.perf_counter()
-    options = parse(arguments)
-    with tempfile.TemporaryDirectory() as folder:
-        paths = {seed: Path(folder) / f"{seed}.pickle" for seed in options.fields}
-        simulations: list[Job] = [
-            (
-                f"field {seed}",
-                write_field,
-                (FieldOptions(seed=seed, size=options.size, visits=options.visits), path),
-            )
-            for seed, path in paths.items()
-        ]
-        run_jobs(simulations, options.workers, options.log)
-        jobs: list[Job] = [
-            (f"seeds {seed}", train, (paths[seed], options.log, options.seeds)) for seed in options.fields
-        ]
-        done = run_jobs(jobs, options.workers, options.log)
-    results = [done[f"seeds {seed}"] for seed in options.fields]
+def _run(options: argparse.Namespace, folder: Path) -> None:
+    """Train on all fields and print the table."""
+    paths = write_fields(options, folder)
+    jobs: list[Job] = [(f"trainings {seed}", train, (paths[seed], options.trainings)) for seed in paths]
+    done = run_jobs(jobs, options.workers, options.log)
     print(
-        f"{options.seeds} trainings from different seeds on {options.visits} exposures of "
-        f"{options.size}x{options.size} pixels, fields {', '.join(map(str, options.fields))}"
+        f"{options.trainings} trainings from different seeds on {options.visits} exposures of "
+        f"{options.size}x{options.size} pixels, fields {', '.join(map(str, paths))}"
     )
-    print(format_table(results))
-    print(f"{(time.perf_counter() - start) / 60:.1f} minutes in all")
-    return 0
+    print(format_table([done[name] for name, *_ in jobs]))
 
+
+COMMAND = Command(name="seeds", description=__doc__, add_options=_add_options, run=_run)
+"""The command line (`Command`)."""
 
 if __name__ == "__main__":
-    sys.exit(main())
+    COMMAND.main()

@@ -17,7 +17,8 @@ import numpy as np
 import scipy.ndimage
 
 from lsst.drp.restore.restoration.target_psf import TARGET_FWHM
-from lsst.drp.restore.sources.find_sources import FindSourcesTask, SourceImage
+from lsst.drp.restore.sources.find_sources import FindSourcesTask
+from lsst.drp.restore.sources.source_image import SourceImage
 from lsst.drp.restore.stack.kernel_shape import gaussian_kernel
 
 from .fields import PIXEL_SCALE, SNR_BINS

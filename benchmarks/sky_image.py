@@ -44,7 +44,7 @@ class Cutout:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class SkyImage:
-    """An image of the sky, with what it states about itself.
+    """An image of the sky, with its stated variance and PSF.
 
     Parameters
     ----------

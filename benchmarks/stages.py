@@ -12,7 +12,7 @@ __all__ = ("Stage", "Stages")
 import dataclasses
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 
 @dataclasses.dataclass(kw_only=True)
 class Stage:
-    """What a stage took.
+    """Time and memory of a stage.
 
     Parameters
     ----------
@@ -38,17 +38,32 @@ class Stage:
 class Stages:
     """Assigns the time of a process to stages, and to ``other`` outside of
     them.
+
+    Parameters
+    ----------
+    wall, cpu : `~collections.abc.Callable`, optional
+        Clocks of wall and CPU time, s.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        wall: Callable[[], float] = time.perf_counter,
+        cpu: Callable[[], float] = time.process_time,
+    ) -> None:
         self.results: dict[str, Stage] = {}
+        self._clocks = wall, cpu
         self._current = ["other"]
-        self._last = time.perf_counter(), time.process_time()
+        self._last = self._now()
         self._switch()
 
+    def _now(self) -> tuple[float, float]:
+        wall, cpu = self._clocks
+        return wall(), cpu()
+
     def _switch(self) -> None:
-        """Give what was taken since the last call to the current stage."""
-        now = time.perf_counter(), time.process_time()
+        """Assign the time since the last call to the current stage."""
+        now = self._now()
         stage = self.results.setdefault(self._current[-1], Stage())
         stage.seconds += now[0] - self._last[0]
         stage.cpu += now[1] - self._last[1]

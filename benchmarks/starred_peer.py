@@ -90,7 +90,7 @@ def restore_starred(stack: ExposureStack, coadd: ReferenceCoadd, cutout: Cutout)
     coadd : `ReferenceCoadd`
         Their coadd: its narrow peaks are the points.
     cutout : `Cutout`
-        The cutout; it is restored with a border for what is just outside.
+        The cutout; it is restored with a border for sources just outside.
 
     Returns
     -------

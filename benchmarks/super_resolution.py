@@ -12,31 +12,29 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
-import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from .fields import FieldOptions
-from .jobs import Job, quiet, run_jobs, write_field
+from .command import Command, add_fields, add_jobs
+from .jobs import Job, run_jobs, write_fields
+from .tables import block
 
 
-def restore_finer(path: Path, factor: int) -> dict[str, float]:
+def restore_finer(path: Path, oversampling: int) -> dict[str, float]:
     """Restore a field on smaller pixels and measure it.
 
     Parameters
     ----------
     path : `pathlib.Path`
-        File from `write_field`.
-    factor : `int`
+        File from `write_fields`.
+    oversampling : `int`
         Pixels of the restored coadd along each axis in one of the patch.
 
     Returns
     -------
     measurements : `dict` [`str`, `float`]
-        Fractions of the pairs that come apart, of stars closer and not closer
+        Fractions of the pairs that are resolved, of stars closer and not closer
         than 0.75 of the seeing's FWHM; the FWHM of stars, pixels of the patch;
         median flux errors of points on the measurable image, by S/N; CPU time
         (s) and peak memory (GB).
@@ -54,19 +52,18 @@ def restore_finer(path: Path, factor: int) -> dict[str, float]:
     from .robust import median
     from .sky_image import SkyImage
 
-    quiet()
     field, truth = pickle.loads(path.read_bytes())
     start = time.process_time()
-    result = default_task().restore(dataclasses.replace(field.stack, oversampling=factor), n_threads=1)
+    result = default_task().restore(dataclasses.replace(field.stack, oversampling=oversampling), n_threads=1)
     seconds = time.process_time() - start
     image, catalog = result.restoration.image, field.catalog
     positions = np.stack([catalog["x"], catalog["y"]], axis=1)
-    seen = split_pixels(truth.far, factor)
+    seen = split_pixels(truth.far, oversampling)
     found = detect(
         image,
-        np.full(image.shape, truth.softening / factor**2, np.float32),
+        np.full(image.shape, truth.softening / oversampling**2, np.float32),
         None,
-        (positions[~(truth.snr < 2.0)] + 0.5) * factor - 0.5,
+        (positions[~(truth.snr < 2.0)] + 0.5) * oversampling - 0.5,
         seen,
         round(5 * truth.far.sum() / 512**2),
         1,
@@ -74,9 +71,9 @@ def restore_finer(path: Path, factor: int) -> dict[str, float]:
     groups = [np.flatnonzero(catalog["group"] == g) for g in np.unique(catalog["group"]) if g >= 0]
     pairs = np.array([group for group in groups if len(group) == 2 and truth.usable[group].all()])
     apart = np.linalg.norm(positions[pairs[:, 0]] - positions[pairs[:, 1]], axis=1) / field.seeing
-    split = pairs_split(positions[pairs], (found.positions + 0.5) / factor - 0.5)
+    split = pairs_split(positions[pairs], (found.positions + 0.5) / oversampling - 0.5)
     stars = np.flatnonzero((catalog["role"] == "point") & truth.usable & (truth.snr > 50))
-    widths = [star_fwhm(image, *((positions[n] + 0.5) * factor - 0.5)) / factor for n in stars]
+    widths = [star_fwhm(image, *((positions[n] + 0.5) * oversampling - 0.5)) / oversampling for n in stars]
     sky = SkyImage(
         image=result.measurable.image, variance=result.measurable.variance, kernels=result.measurable.kernels
     )
@@ -94,55 +91,33 @@ def restore_finer(path: Path, factor: int) -> dict[str, float]:
     }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark.
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
+    add_fields(parser, seeds=(911, 912, 913), size=320, visits=8)
+    parser.add_argument("--oversampling", type=int, nargs="+", default=[1, 2], help="values to compare")
+    add_jobs(parser)
 
-    Parameters
-    ----------
-    arguments : `list` [`str`], optional
-        Arguments of the command line.
 
-    Returns
-    -------
-    status : `int`
-        Exit status.
-    """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.super_resolution", description=__doc__)
-    add = parser.add_argument
-    add("--seeds", type=int, nargs="+", default=[911, 912, 913], help="seeds of the fields")
-    add("--factors", type=int, nargs="+", default=[1, 2], help="pixels along each axis in one of the patch")
-    add("--size", type=int, default=320, help="height and width of a field, pixels")
-    add("--visits", type=int, default=8, help="number of exposures")
-    add("--workers", type=int, default=2, help="processes side by side, one thread each")
-    options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
-        paths = {seed: Path(folder) / f"{seed}.pickle" for seed in options.seeds}
-        fields: list[Job] = [
-            (
-                f"field {seed}",
-                write_field,
-                (FieldOptions(seed=seed, size=options.size, visits=options.visits), path),
-            )
-            for seed, path in paths.items()
-        ]
-        run_jobs(fields, options.workers, log)
-        jobs: list[Job] = [
-            (f"factor {factor}, seed {seed}", restore_finer, (path, factor))
-            for factor in options.factors
-            for seed, path in paths.items()
-        ]
-        done: dict[str, dict[str, Any]] = run_jobs(jobs, options.workers, log)
+def _run(options: argparse.Namespace, folder: Path) -> None:
+    """Restore all fields on pixels of all sizes and print the table."""
+    paths = write_fields(options, folder)
+    jobs: list[Job] = [
+        (f"oversampling {oversampling}, seed {seed}", restore_finer, (path, oversampling))
+        for oversampling in options.oversampling
+        for seed, path in paths.items()
+    ]
+    done: dict[str, dict[str, float]] = run_jobs(jobs, options.workers, options.log)
     names = list(next(iter(done.values())))
-    print(f"{'':<24}" + "".join(name.rjust(13) for name in names))
-    for name, row in done.items():
-        print(f"{name:<24}" + "".join(f"{row[key]:13.3f}" for key in names))
-    for factor in options.factors:
-        rows = [done[f"factor {factor}, seed {seed}"] for seed in options.seeds]
-        medians = [float(np.median([row[key] for row in rows])) for key in names]
-        print(f"{f'factor {factor}, median':<24}" + "".join(f"{value:13.3f}" for value in medians))
-    return 0
+    rows = {name: [done[name][key] for key in names] for name, *_ in jobs}
+    for oversampling in options.oversampling:
+        by_seed = [rows[f"oversampling {oversampling}, seed {seed}"] for seed in options.seeds]
+        rows[f"oversampling {oversampling}, median"] = np.median(by_seed, axis=0).tolist()
+    title = f"{options.visits} exposures of {options.size}x{options.size} pixels"
+    print("\n".join(block(title, names, rows, ".3f")))
 
+
+COMMAND = Command(name="super_resolution", description=__doc__, add_options=_add_options, run=_run)
+"""The command line (`Command`)."""
 
 if __name__ == "__main__":
-    sys.exit(main())
+    COMMAND.main()

@@ -43,7 +43,7 @@ SNR_LABELS = {low: f">{low:.0f}" if math.isinf(high) else f"{low:.0f}-{high:.0f}
 DEEP_SIZE, DEEP_VISITS = 256, 80
 """Height and width of the deep field, pixels, and its number of exposures."""
 
-_WIDTH = 26
+_LABEL_WIDTH = 26  # at least
 
 
 def block(
@@ -67,9 +67,11 @@ def block(
     lines : `list` [`str`]
         The lines, with an empty one at the end.
     """
-    width = max(9, *(len(text) + 2 for text in header))
-    lines = [title, _row("", header, "", width)]
-    return [*lines, *(_row(name, row, form, width) for name, row in rows.items()), ""]
+    texts = [*header, *(value for row in rows.values() for value in row if isinstance(value, str))]
+    width = max(9, *(len(text) + 2 for text in texts))
+    labels = max(_LABEL_WIDTH, *(len(name) + 1 for name in rows))
+    lines = [title, _row("".ljust(labels), header, "", width)]
+    return [*lines, *(_row(name.ljust(labels), row, form, width) for name, row in rows.items()), ""]
 
 
 def _row(label: str, values: Sequence[float | str], form: str, width: int) -> str:
@@ -80,7 +82,7 @@ def _row(label: str, values: Sequence[float | str], form: str, width: int) -> st
         else:
             text = "-" if math.isnan(value) else format(value, form)
         cells.append(text.rjust(width))
-    return f"{label:<{_WIDTH}}" + "".join(cells)
+    return label + "".join(cells)
 
 
 def value_at(results: Mapping[str, Any], *names: str) -> float:

@@ -231,7 +231,7 @@ def _cost(costs: Mapping[str, Any]) -> Iterator[Target]:
 
 
 def _measurable(medians: Mapping[str, Any], draws: Mapping[str, Any]) -> Iterator[Target]:
-    """Compare what is measured on the image for photometry."""
+    """Compare the measurements on the image for photometry."""
     get = medians.get(MEASURABLE, {})
     for low, limit in zip((50, 20, 10, 5), (0.01, 0.02, 0.05, 0.1), strict=True):
         for kind, name in _KINDS.items():

@@ -41,7 +41,7 @@ _FAINT_SNR = 20.0  # below which the noise is that of the sky
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Truth:
-    """The truth of a field and what the reference coadd makes of it.
+    """The truth of a field, and its reference coadd.
 
     Parameters
     ----------

@@ -6,8 +6,10 @@
 """Settings of every test."""
 
 import os
+from pathlib import Path
 
 import hypothesis
+import pytest
 
 # TensorFlow reads this when it is imported: errors only, not what it thinks of
 # the machine's instruction set.
@@ -17,3 +19,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # of many a function imports or compiles what the others use.
 hypothesis.settings.register_profile("reproducible", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("reproducible")
+
+
+@pytest.fixture(scope="session")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with a campaign, see `campaigns.make_campaign`; tests that
+    change it copy it first.
+    """
+    from campaigns import make_campaign
+
+    return make_campaign(tmp_path_factory.mktemp("campaign") / "repo")

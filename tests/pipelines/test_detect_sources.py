@@ -3,9 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The source list of a restored coadd, with the truth, through a real
-repository.
-"""
+"""The source list of a restored coadd and the truth, in a real repository."""
 
 from __future__ import annotations
 
@@ -28,10 +26,11 @@ from lsst.drp.restore import (
     DetectRestoredSourcesTask,
     InputError,
 )
-from lsst.drp.restore.detect_sources import _COLUMNS, format_source_metrics
 from lsst.drp.restore.repository.register_tract import register_tract
 from lsst.drp.restore.simulation.config import SimulationConfig
 from lsst.drp.restore.simulation.simulate import simulate_exposures
+from lsst.drp.restore.sources.compare import format_source_metrics
+from lsst.drp.restore.sources.source_table import COLUMNS
 from lsst.drp.restore.warping.patch_geometry import PatchGeometry
 from lsst.images import Image, Mask, MaskPlane, MaskSchema
 from lsst.images.cells import CellCoadd, CellGridBounds, CellIJ, CellPointSpreadFunction
@@ -106,7 +105,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def read(repo: str) -> dict[str, Any]:
-    """What the pipeline wrote, and the truth."""
+    """The outputs of the pipeline, and the truth."""
     with Butler.from_config(repo, collections=["run", "sim"]) as butler:
         names = ["restored_coadd", "restored_coadd_measurable", "restored_coadd_reference", "truth_catalog"]
         return {name: butler.get(name, DATA_ID) for name in names + list(OUTPUTS)[:2]} | {
@@ -116,6 +115,7 @@ def read(repo: str) -> dict[str, Any]:
         }
 
 
+@pytest.mark.slow
 def test_datasets(read: dict[str, Any]) -> None:
     assert read["types"] == OUTPUTS
     assert read["plot"].startswith(b"\x89PNG")
@@ -130,10 +130,11 @@ def test_datasets(read: dict[str, Any]) -> None:
     assert "on the restored coadd" in format_source_metrics(metrics)
 
 
-def test_table_says_what_its_columns_are(read: dict[str, Any]) -> None:
+@pytest.mark.slow
+def test_table_keeps_its_types_units_and_descriptions(read: dict[str, Any]) -> None:
     table = read["restored_source"]
-    assert table.colnames == [name for name, *_ in _COLUMNS]
-    for name, dtype, unit, description in _COLUMNS:
+    assert table.colnames == [column.name for column in COLUMNS]
+    for name, dtype, unit, description in COLUMNS:
         assert table[name].dtype == dtype
         assert table[name].description == description
         assert (table[name].unit or "") == u.Unit(unit)
@@ -141,6 +142,7 @@ def test_table_says_what_its_columns_are(read: dict[str, Any]) -> None:
     assert set(table["tract"]) == set(table["patch"]) == {0}
 
 
+@pytest.mark.slow
 def test_sources_are_those_of_the_truth(read: dict[str, Any]) -> None:
     table, truth = read["restored_source"], read["truth_catalog"]
     truth.sort("id")
@@ -183,6 +185,7 @@ def test_sources_are_those_of_the_truth(read: dict[str, Any]) -> None:
     assert offset[saturated] < 1.5 and sources["flag_noData"][nearest[saturated]]
 
 
+@pytest.mark.slow
 def test_primary_sources_are_inside(read: dict[str, Any]) -> None:
     table, inner = read["restored_source"], read["geometry"].patch.inner_bbox
     column, row = np.rint(table["x"]), np.rint(table["y"])
@@ -194,6 +197,7 @@ def test_primary_sources_are_inside(read: dict[str, Any]) -> None:
     np.testing.assert_array_equal(table["detect_isPrimary"], inside & (table["deblend_nChild"] == 0))
 
 
+@pytest.mark.slow
 def test_results_repeat(read: dict[str, Any]) -> None:
     coadds = [read[f"restored_coadd{name}"] for name in ("", "_measurable", "_reference")]
     again = DetectRestoredSourcesTask().run(*coadds)
@@ -328,7 +332,7 @@ def test_empty_sky_is_a_table_with_the_same_columns(value: str) -> None:
     table = output.restored_source
     assert len(table) == 0
     assert [(table[name].dtype, name) for name in table.colnames] == [
-        (np.dtype(dtype), name) for name, dtype, _, _ in _COLUMNS
+        (np.dtype(dtype), name) for name, dtype, _, _ in COLUMNS
     ]
     metrics = output.restored_source_metrics
     assert metrics["n_restored"] == metrics["n_primary"] == metrics["n_split"] == 0

@@ -24,6 +24,8 @@ from lsst.daf.butler import Butler
 from lsst.daf.butler.cli.butler import cli as butler_command
 from lsst.drp.restore.outputs.metrics import star_fwhm
 
+pytestmark = pytest.mark.slow
+
 DATA_ID = {"skymap": "decam", "tract": 0, "patch": 0, "band": "i"}
 
 

@@ -12,36 +12,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from stacks import moffat_kernel, star_field
+from stacks import make_arrays, star_field
 
 import lsst.pex.config as pexConfig
-from lsst.drp.restore import ImageMMTask, InputError, RestoreCoaddConfig, RestoreCoaddTask, restore
-from lsst.drp.restore.restore_arrays import stack_arrays
+from lsst.drp.restore import ImageMMTask, InputError, RestoreStackConfig, RestoreStackTask, restore
 
 QUICK = {"restorer.computeDevice": "cpu", "characterize.numRealizations": 2}
 
 
-def image_mm(steps: int, **fields: Any) -> RestoreCoaddConfig:
+def image_mm(steps: int, **fields: Any) -> RestoreStackConfig:
     """Return a configuration that takes seconds and needs no training."""
-    config = RestoreCoaddConfig()
+    config = RestoreStackConfig()
     config.restorer.retarget(ImageMMTask)
     config.restorer.maxSteps = steps
     config.characterize.numRealizations = 2
     config.update(**fields)
     return config
-
-
-def make_arrays(n: int = 2, shape: tuple[int, int] = (30, 40), k: int = 5) -> dict[str, Any]:
-    """Return arguments that are accepted."""
-    rng = np.random.default_rng(3)
-    return {
-        "image": rng.normal(size=(n, *shape)),
-        "variance": np.ones((n, *shape)),
-        "mask": np.zeros((n, *shape), bool),
-        "psf": np.stack([moffat_kernel(2.0, size=k)] * n),
-    }
 
 
 def test_same_as_the_task() -> None:
@@ -62,15 +48,15 @@ def test_same_as_the_task() -> None:
     restored = restore(**arrays, config=QUICK, seed=7)
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, before[name])
-    config = RestoreCoaddConfig()
+    config = RestoreStackConfig()
     config.restorer.computeDevice, config.characterize.numRealizations = QUICK.values()
-    config.measurable.seed = config.characterize.seed = 7
-    expected = RestoreCoaddTask(config=config).restore(stack)
+    config.seed = 7
+    expected = RestoreStackTask(config=config).restore(stack)
     for result, array in (
         (restored.image, expected.restoration.image),
-        (restored.variance, expected.character.variance),
-        (restored.psf, expected.character.kernels),
-        (restored.inconsistent, expected.character.inconsistent),
+        (restored.variance, expected.characterization.variance),
+        (restored.psf, expected.characterization.kernels),
+        (restored.inconsistent, expected.characterization.inconsistent),
         (restored.measurable.image, expected.measurable.image),
         (restored.measurable.variance, expected.measurable.variance),
         (restored.measurable.psf, expected.measurable.kernels),
@@ -99,8 +85,8 @@ def test_stars_of_known_flux(caplog: pytest.LogCaptureFixture) -> None:
         restored = restore(
             image.astype(float) * unit,
             variance.astype(float) * unit**2,
-            mask,
             stack.kernels,
+            mask,
             cell_size=32,
             config=image_mm(25),
         )
@@ -145,147 +131,51 @@ def test_smaller_pixels_and_a_single_exposure(caplog: pytest.LogCaptureFixture) 
     assert restored.psf_at(81, 65).shape == (25, 25)
 
 
-@settings(max_examples=40)
-@given(st.data())
-def test_any_shape_fits_into_cells(data: st.DataObject) -> None:
-    n = data.draw(st.integers(1, 3))
-    shape = data.draw(st.tuples(st.integers(5, 60), st.integers(5, 60)))
-    cell_size = data.draw(st.none() | st.integers(1, 70))
-    arrays = make_arrays(n, shape, k=data.draw(st.sampled_from([3, 5])))
-    rng = np.random.default_rng(data.draw(st.integers(0, 100)))
-    for kind, array in enumerate((arrays["image"], arrays["variance"], arrays["variance"], arrays["mask"])):
-        array[rng.uniform(size=array.shape) < 0.1] = (np.nan, 0.0, np.inf, True)[kind]
-    good = np.isfinite(arrays["image"]) & (arrays["variance"] > 0) & np.isfinite(arrays["variance"])
-    good &= ~arrays["mask"]
-    stack, used, scale = stack_arrays(**arrays, kernel_size=5, max_cell_size=25, cell_size=cell_size)
-    height, width = shape
-    assert scale == 1.0
-    assert list(used) == list(np.flatnonzero(good.any(axis=(1, 2))))
-    assert all(0 <= size - extent for size, extent in zip(stack.shape, shape, strict=True))
-    assert all(
-        size - extent < cell for size, extent, cell in zip(stack.shape, shape, stack.cell_shape, strict=True)
-    )
-    if cell_size is None:
-        assert max(stack.cell_shape) <= 25
-    else:
-        assert stack.cell_shape == (cell_size, cell_size)
-    np.testing.assert_array_equal(stack.good[:, :height, :width], good[used])
-    assert np.count_nonzero(stack.good) == np.count_nonzero(good)
-    np.testing.assert_array_equal(stack.image[stack.good], arrays["image"][good].astype(np.float32))
-    assert (stack.image[~stack.good] == 0).all()
-    assert np.isposinf(stack.variance[~stack.good]).all()
-    assert stack.kernels.sum(axis=(3, 4)) == pytest.approx(1.0)
-
-
-@given(cells=st.tuples(st.integers(1, 9), st.integers(1, 9)), shape=st.tuples(*[st.integers(5, 60)] * 2))
-def test_cells_of_the_kernels(cells: tuple[int, int], shape: tuple[int, int]) -> None:
-    """They cover the field, each with a part of it, or are refused."""
-    arrays = make_arrays(1, shape)
-    arrays["psf"] = np.broadcast_to(arrays["psf"][:, None, None], (1, *cells, 5, 5))
-    if cells != (1, 1) and any(
-        (count - 1) * -(-extent // count) >= extent for count, extent in zip(cells, shape, strict=True)
-    ):
-        with pytest.raises(InputError, match="do not cover"):
-            stack_arrays(**arrays, kernel_size=5)
-    else:
-        stack, _, _ = stack_arrays(**arrays, kernel_size=5)
-        assert stack.kernels.shape[1:3] == cells
-
-
-@given(exponent=st.integers(-30, 30))
-def test_any_unit(exponent: int) -> None:
-    arrays = make_arrays()
-    arrays["image"] *= 10.0**exponent
-    arrays["variance"] *= 10.0 ** (2 * exponent)
-    stack, _, scale = stack_arrays(**arrays, kernel_size=5)
-    assert np.frexp(scale)[0] == 0.5
-    assert 0.99e-4 < stack.median_sigma < 1.01e4
-    np.testing.assert_allclose(stack.image / scale, arrays["image"], rtol=1e-6)
-    np.testing.assert_allclose(np.sqrt(stack.variance.astype(float)) / scale, 10.0**exponent, rtol=1e-6)
-
-
-def test_bad_pixels_are_reported(caplog: pytest.LogCaptureFixture) -> None:
-    arrays = make_arrays()
-    arrays["image"][0, :2, 0] = np.nan
-    arrays["variance"][1, 0, :3] = [0.0, -1.0, np.nan]
-    arrays["mask"][1, 0, 0] = True
-    arrays["psf"] = np.repeat(arrays["psf"][:, None, None], 2, axis=1)
-    arrays["psf"][1, 0] = np.nan
-    with caplog.at_level(logging.INFO, logger="lsst"):
-        stack, _, _ = stack_arrays(**arrays, names=["left", "right"], kernel_size=5)
-    assert caplog.messages == [
-        "left: 2 pixels are not finite. They count as bad.",
-        "right: 2 pixels have a variance that is not finite or not positive. They count as bad.",
-    ]
-    assert not stack.good[1, :15].any()
-    assert not stack.kernels[1, 0].any()
-    assert stack.good[1, 15:].all()
-    arrays["mask"] = ~arrays["mask"]
-    arrays["mask"][1] = False
-    with caplog.at_level(logging.INFO, logger="lsst"):
-        stack, used, _ = stack_arrays(**arrays, names=["left", "right"], kernel_size=5)
-    assert "left has no good pixel where it has a PSF: it is left out." in caplog.messages
-    assert list(used) == [1]
-    assert stack.names == ("right",)
-
-
-def test_masked_arrays_and_correlation() -> None:
-    arrays = make_arrays()
-    arrays["image"] = np.ma.masked_greater(arrays["image"], 1.0)
-    stack, _, _ = stack_arrays(**arrays | {"mask": None}, kernel_size=5, correlation=[1.0, 1.5])
-    np.testing.assert_array_equal(stack.good, arrays["image"].data <= 1.0)
-    np.testing.assert_array_equal(stack.correlation.ravel(), np.float32([1.0, 1.5]))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"image": np.zeros((30, 40))}, r"image\[np.newaxis\]"),
-        ({"image": np.zeros((0, 30, 40))}, "no exposures"),
-        ({"image": np.zeros((2, 4, 40))}, "smaller than a PSF kernel, 5x5"),
-        ({"image": np.zeros((2, 30, 40), complex)}, "'image' must be an array of real numbers"),
-        ({"variance": np.ones(2)}, "np.broadcast_to"),
-        ({"mask": np.zeros((2, 30, 40), int)}, "choose the bits"),
-        ({"mask": np.zeros((30, 40), bool)}, "'mask' has shape"),
-        ({"mask": np.ones((2, 30, 40), bool)}, "No exposure has a good pixel.*exposure 0, exposure 1"),
-        ({"variance": np.zeros((2, 30, 40))}, "No exposure has a good pixel"),
-        ({"psf": np.ones((5, 5)) / 25}, r"expected \(2, k, k\)"),
-        ({"psf": np.ones((3, 5, 5)) / 25}, r"expected \(2, k, k\)"),
-        ({"psf": np.ones((2, 5, 3)) / 15}, r"expected \(2, k, k\)"),
-        ({"psf": np.ones((2, 4, 4)) / 16}, "no middle pixel"),
-        ({"psf": np.ones((2, 9, 9)) / 81}, r"psf\[..., 2:7, 2:7\].*buildStack.kernelSize to 9"),
-        ({"psf": np.ones((2, 5, 5))}, "exposure 0: the PSF kernel has a sum of 25.*normalize_psf=True"),
-        ({"psf": -np.ones((2, 5, 5)), "normalize_psf": True}, "sum of -25"),
-        ({"psf": np.fft.ifftshift(make_arrays()["psf"], axes=(1, 2))}, "np.fft.fftshift"),
-        ({"psf": np.where(np.eye(5), np.nan, 0.05) * np.ones((2, 1, 1))}, "not finite"),
-        ({"psf": np.zeros((2, 5, 5))}, "No exposure has a good pixel"),
-        ({"psf": np.ones((2, 2, 2, 5, 5)) / 25, "cell_size": 10}, "2x2 cells.*cell_size=10"),
-        ({"cell_size": 0}, "'cell_size'"),
-        ({"correlation": 0.0}, "'correlation'"),
-        ({"correlation": [1.0, 1.0, 1.0]}, "'correlation'"),
-        ({"names": ["one"]}, "'names'"),
-    ],
-)
-def test_bad_input(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        stack_arrays(**make_arrays() | {"kernel_size": 5} | change)
-
-
-def test_kernels_may_be_normalized(caplog: pytest.LogCaptureFixture) -> None:
-    arrays = make_arrays(k=11)
-    arrays["psf"] = np.roll(arrays["psf"] * 80.0, 1, axis=1)
-    stack, _, _ = stack_arrays(**arrays, kernel_size=11, normalize_psf=True)
-    assert stack.kernels.sum(axis=(3, 4)) == pytest.approx(1.0)
-    assert "exposure 0: the PSF is 1.0 pixels off the middle" in caplog.text
-
-
 def test_configuration() -> None:
     arrays = make_arrays(shape=(30, 30))
     with pytest.raises(InputError, match="no field 'restorer.epochs'"):
         restore(**arrays, config={"restorer.epochs": 3})
     with pytest.raises(InputError, match="no field 'restore.passes'"):
         restore(**arrays, config={"restore.passes": 3})
-    with pytest.raises(pexConfig.FieldValidationError, match="passes"):
-        restore(**arrays, config={"restorer.passes": 0})
+    with pytest.raises(pexConfig.FieldValidationError, match="tileSize"):
+        restore(**arrays, config={"restorer.tileSize": 0})
     with pytest.raises(InputError, match="smaller than a PSF kernel, 35x35"):
-        restore(**arrays, config={"buildStack.kernelSize": 35})
+        restore(**arrays, kernel_size=35)
+    with pytest.raises(InputError, match="no method 'sgp': choose one of astroClearNet, imageMM"):
+        restore(**arrays, method="sgp")
+    with pytest.raises(InputError, match="not both"):
+        restore(**arrays, method="imageMM", config=RestoreStackConfig())
+
+
+def test_methods_by_name() -> None:
+    """To the bit what the configuration of that name gives."""
+    arrays = make_arrays(shape=(40, 40))
+    fields = {"restorer.maxSteps": 3, "restorer.computeDevice": "cpu", "characterize.numRealizations": 2}
+    by_name = restore(**arrays, method="imageMM", config=fields)
+    np.testing.assert_array_equal(by_name.image, restore(**arrays, config=image_mm(3)).image)
+    assert list(by_name.history["step"]) == [1, 2, 3]
+    published = restore(
+        **arrays, method="publishedNet", config={"restorer.maxEpochs": 1, "restorer.computeDevice": "cpu"}
+    )
+    assert len(published.history) == 1 and published.image.shape == (40, 40)
+
+
+def test_plot() -> None:
+    arrays = make_arrays(n=3, shape=(60, 50))
+    restored = restore(**arrays, unit="adu", config=image_mm(2, superResolution=2))
+    # All have the same seeing: any one of them, without its background.
+    differences = [np.ptp(restored.exposure - image) for image in arrays["image"]]
+    assert min(differences) < 0.5
+    figure = restored.plot("A field")
+    assert figure.get_suptitle() == "A field"
+    shown = [axes.images[0].get_array() for axes in figure.axes[:4]]
+    assert all(image.shape == (60, 50) for image in shown)
+    np.testing.assert_allclose(shown[2].sum(), np.nansum(restored.image), rtol=1e-5)
+    assert any("adu per pixel" in axes.get_xlabel() for axes in figure.axes)
+
+
+def test_messages_have_the_unit(caplog: pytest.LogCaptureFixture) -> None:
+    arrays = make_arrays(shape=(64, 64))
+    with caplog.at_level(logging.INFO, logger="lsst"):
+        restore(**arrays, unit="adu", config=image_mm(2))
+    assert "noise of 1 adu" in caplog.text and "nJy" not in caplog.text

@@ -77,6 +77,7 @@ def mean_widths(kernels: np.ndarray) -> np.ndarray:
     return np.array([fwhm(k[k.any(axis=(-2, -1))].mean(axis=0)) for k in kernels])
 
 
+@pytest.mark.slow
 def test_kernels(repo: Path) -> None:
     with Butler.from_config(str(repo)) as butler:
         true, fitted = (
@@ -101,6 +102,7 @@ def test_kernels(repo: Path) -> None:
     assert np.nanmedian(sizes) == pytest.approx(np.median(fitted) / 2.355, rel=0.15)
 
 
+@pytest.mark.slow
 def test_stars_are_as_sharp(repo: Path) -> None:
     """Restored blindly, stars are as wide as with the right kernels."""
     with Butler.from_config(str(repo)) as butler:
@@ -117,6 +119,7 @@ def test_stars_are_as_sharp(repo: Path) -> None:
     assert blind < 0.75 * coadd
 
 
+@pytest.mark.slow
 def test_psf_models_are_not_read(repo: Path) -> None:
     """Exposures whose PSF model cannot be evaluated are used all the same."""
 

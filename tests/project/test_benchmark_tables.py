@@ -3,13 +3,90 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The tables of the benchmarks of seeds and bands, from results that are
-made up.
+"""Command lines, jobs and tables of the benchmarks, from results that are made
+up.
 """
 
-import numpy as np
+import argparse
+import logging
+import os
+from pathlib import Path
 
-from benchmarks import bands, seeds
+import numpy as np
+import pytest
+
+from benchmarks import bands, scale, seeds
+from benchmarks.command import Command, add_fields, add_jobs
+from benchmarks.jobs import Job, run_jobs
+from benchmarks.tables import block
+
+
+def test_block() -> None:
+    lines = block(
+        "title", ("a", "long header"), {"row": [1.25, float("nan")], "a longer name" * 3: [2.0, "x"]}, ".1f"
+    )
+    assert lines[0] == "title" and lines[-1] == ""
+    assert lines[1].split() == ["a", "long", "header"]
+    assert lines[2].split() == ["row", "1.2", "-"]
+    assert lines[3].endswith("x") and lines[3].startswith("a longer name" * 3 + " ")
+    # Columns are aligned, however long the names of rows and columns are.
+    assert len({len(line) for line in lines[1:-1]}) == 1
+
+
+def report() -> tuple[int, str]:
+    """Print, and say in which process and with how many threads."""
+    print("printed by a job", flush=True)
+    logging.getLogger("benchmark").warning("a warning of a job")
+    return os.getpid(), os.environ["OMP_NUM_THREADS"]
+
+
+def test_jobs_are_alone_and_quiet(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    jobs: list[Job] = [(name, report, ()) for name in ("a", "b")]
+    with pytest.MonkeyPatch.context() as patch:
+        # Set by the jobs' environment; restored here.
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_CPP_MIN_LOG_LEVEL"):
+            patch.setenv(name, "7")
+        done = run_jobs(jobs, 2, tmp_path / "log", threads=3)
+    processes = {done[name][0] for name in ("a", "b")}
+    assert len(processes) == 2 and os.getpid() not in processes
+    assert {done[name][1] for name in ("a", "b")} == {"3"}
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert "2 of 2: " in printed.err and "printed by a job" not in printed.err
+    assert (tmp_path / "log").read_text() == "printed by a job\n" * 2
+    # The main process still logs.
+    assert logging.getLogger("benchmark").isEnabledFor(logging.WARNING)
+
+
+def test_common_options(capsys: pytest.CaptureFixture) -> None:
+    seen = []
+
+    def add_options(parser: argparse.ArgumentParser) -> None:
+        add_fields(parser, seeds=(1, 2), size=64, visits=3)
+        add_jobs(parser)
+
+    command = Command(
+        name="example",
+        description="First paragraph.\n\nSecond.",
+        add_options=add_options,
+        run=lambda options, folder: seen.append((options.seeds, folder.is_dir())),
+    )
+    options = command.parse(["--seeds", "5", "--workers", "4"])
+    assert (options.seeds, options.size, options.visits, options.workers) == ([5], 64, 3, 4)
+    command.main([])
+    assert seen == [([1, 2], True)]
+    assert capsys.readouterr().out == "0.0 minutes in all\n"
+    with pytest.raises(SystemExit):
+        command.parse(["--help"])
+    shown = capsys.readouterr().out
+    assert "python -m benchmarks.example" in shown and "First paragraph." in shown and "Second" not in shown
+
+
+@pytest.mark.parametrize(("option", "value"), [("--size", "1000"), ("--visits", "4")])
+def test_scale_refuses(option: str, value: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        scale.COMMAND.parse([option, value])
+    assert "must be" in capsys.readouterr().err
 
 
 def test_table_of_seeds() -> None:

@@ -8,9 +8,9 @@
 The commands of the pages in `EXECUTED` that use the repositories these pages
 make are run in this order, with options appended that make images and trainings
 small.  Other ``pipetask run`` commands on these repositories get their quantum
-graph built; ``bps submit`` is run by test_campaign.py.  What needs other data,
-another installation or much time is parsed by the real program's parser, and the
-pipelines and configurations it names are loaded and validated.
+graph built; ``bps submit`` is run by test_campaign.py.  Commands that need
+other data, another installation or much time are parsed by the parser of the
+program, and their pipelines and configurations are loaded and validated.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ RUN = [
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Command, Result]]:
-    """What became of every command of `RUN`; the working directory is the one
+    """The results of all commands of `RUN`; the working directory is the one
     they were run in.
     """
     folder = tmp_path_factory.mktemp("session")
@@ -197,7 +197,7 @@ def check(command: Command) -> None:
         case ["python", "-m", name, *arguments]:
             module = importlib.import_module(name)
             if arguments:
-                module.parse(arguments)
+                module.COMMAND.parse(arguments)
         case ["setup", "-r", ".", "drp_restore"]:
             assert (TOP / "ups/drp_restore.table").exists()
         case ["scons"]:
@@ -241,7 +241,7 @@ def run_with(*words: str) -> tuple[str, ...]:
     ],
 )
 def test_mistakes_are_found(words: tuple[str, ...], error: type[Exception]) -> None:
-    """What is checked above would be noticed if it were wrong."""
+    """The checks above fail for wrong commands."""
     with pytest.raises(error):
         check(Command(page="page", words=words, inline=False))
 
@@ -256,10 +256,11 @@ def test_quick_start_is_the_demo() -> None:
 
 
 @pytest.mark.parametrize("command", RUN, ids=str)
+@pytest.mark.slow
 def test_command_runs(command: Command, session: dict[Command, Result]) -> None:
     result = session[command]
     if "--skip-existing" in command.words:
-        # As the page says of a run that is complete.
+        # As documented for a run that is complete.
         assert result.exit_code == 1
         assert "QuantumGraph was empty" in result.output
     else:
@@ -268,6 +269,7 @@ def test_command_runs(command: Command, session: dict[Command, Result]) -> None:
         assert "restored_coadd_measurable" in result.output
 
 
+@pytest.mark.slow
 def test_commands_leave_what_pages_say(session: dict[Command, Result]) -> None:
     ran = [" ".join(command.words[:2]) for command in session]
     assert ran.count("pipetask run") == 4
@@ -280,8 +282,9 @@ def test_commands_leave_what_pages_say(session: dict[Command, Result]) -> None:
 @pytest.mark.parametrize(
     "page", [page for page in pages() if blocks(page, "python")], ids=lambda page: page.name
 )
+@pytest.mark.slow
 def test_python_runs(page: Path, session: dict[Command, Result]) -> None:
-    """Blocks of Python read what the commands wrote."""
+    """Blocks of Python read the output of the commands."""
     for block in blocks(page, "python"):
         exec(compile(block, page.name, "exec"), {})
 
@@ -297,6 +300,7 @@ def test_python_runs(page: Path, session: dict[Command, Result]) -> None:
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_graph_is_built(
     command: Command, session: dict[Command, Result], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,6 +5,7 @@
 
 """The documentation is built, as ``make docs`` does it, and complete."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from doc_pages import TOP
+from doc_pages import FOLDER, TOP, inline_code, pages
 
 import lsst.drp.restore
 
@@ -29,6 +30,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "html"
 
 
+@pytest.mark.slow
 def test_docs_build(site: Path) -> None:
     (module,) = yaml.safe_load((TOP / "doc/manifest.yaml").read_text())["modules"]
     assert module == "lsst.drp.restore"
@@ -37,6 +39,7 @@ def test_docs_build(site: Path) -> None:
         assert f'href="{name}.html"' in index
 
 
+@pytest.mark.slow
 def test_docs_have_the_whole_api(site: Path) -> None:
     """All modules have a page, with all that they offer on it."""
     pages = site / "lsst.drp.restore/api"
@@ -50,6 +53,42 @@ def test_docs_have_the_whole_api(site: Path) -> None:
     text = (pages / "lsst.drp.restore.restoration.consistency.html").read_text()
     assert 'id="lsst.drp.restore.restoration.consistency.ConsistencyConfig.priorScale"' in text
     assert "Standard deviation of the prior" in text
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    package = Path(lsst.drp.restore.__file__).parent
+    for code in inline_code(page):
+        if re.fullmatch(r"[\w/.-]+\.(py|ipynb|npz)", code):
+            assert (package / code).is_file() or (TOP / code).is_file(), f"{page.name} names {code}"
+
+
+def test_every_room_is_described() -> None:
+    """The README and the page on the API list the rooms."""
+    readme, api = (TOP / "README.md").read_text(), (FOLDER / "api.rst").read_text()
+    rooms = [path.parent.name for path in Path(lsst.drp.restore.__file__).parent.glob("*/__init__.py")]
+    assert "stack" in rooms
+    for room in rooms:
+        assert f"`.../{room}/`" in readme
+        assert f"\n``{room}``\n" in api
+
+
+def row(table: str, header: str, name: str) -> dict[str, float]:
+    """Look up a row of the first table of a report with such a header."""
+    lines = table.splitlines()
+    (first, *_) = (k for k, line in enumerate(lines) if header in line)
+    (values,) = (line for line in lines[first:][: lines[first:].index("")] if line.startswith(f"{name} "))
+    columns = re.split(r"\s{2,}", lines[first].strip())
+    return dict(zip(columns, map(float, values.removeprefix(name).split()), strict=True))
+
+
+def test_readme_has_the_numbers_of_the_benchmark() -> None:
+    """Numbers that the README cannot include are those of the report."""
+    readme, report = (TOP / "README.md").read_text(), (FOLDER / "quality.txt").read_text()
+    ours, theirs = (row(report, "PSNR@2.5", name)["PSNR@2.5"] for name in ("restored_coadd", "ImageMM"))
+    assert f"({ours:.1f} and {theirs:.1f} dB at a common resolution)" in readme
+    assert f"{ours - theirs:.0f} dB closer to the truth than ImageMM" in readme
+    assert f"stars have {row(report, '/coadd', 'restored_coadd')['/coadd']:.2f} of the FWHM" in readme
 
 
 def test_pictures_are_small() -> None:

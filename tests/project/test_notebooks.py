@@ -71,7 +71,7 @@ def execute(
 
 
 def outputs(notebook: nbformat.NotebookNode, kind: str) -> list[str]:
-    """Return the outputs of one MIME type, or what was printed (``stdout``)."""
+    """Return the outputs of one MIME type, or of ``stdout``."""
     found = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     if kind == "stdout":
         return [output.text for output in found if output.get("name") == kind]
@@ -94,6 +94,7 @@ def test_committed_without_outputs(path: Path) -> None:
     assert sum(cell.metadata.get("tags") == ["parameters"] for cell in notebook.cells) == 1
 
 
+@pytest.mark.slow
 def test_restored_coadds(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRP_RESTORE_REPO", str(repo))
     notebook = execute("restored_coadds.ipynb", tmp_path, monkeypatch, n_cutouts=2)
@@ -113,6 +114,7 @@ def test_restored_coadds(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "u/test/restored" in outputs(notebook, "text/html")[0]
 
 
+@pytest.mark.slow
 def test_restore_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = execute(
         "restore_arrays.ipynb",

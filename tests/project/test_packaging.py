@@ -5,18 +5,22 @@
 
 """The package as it is found, built and installed."""
 
+import ast
 import dataclasses
 import email
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
+import lsst.drp.restore
 from lsst.daf.butler import Butler
 from lsst.pipe.base import Pipeline
 from lsst.resources import ResourcePath
@@ -99,18 +103,95 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environm
     return environment
 
 
+def loaded(code: str) -> set[str]:
+    """Return the modules that a new process has loaded after some code."""
+    code += "; import sys; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return set(result.stdout.split())
+
+
 def test_import_is_light() -> None:
     """Importing the package and its commands loads nothing heavy: every call
-    of butler and every process of pipetask pays for that.
+    of ``butler`` and every process of ``pipetask`` pays for it.
     """
-    code = (
-        "import sys, lsst.drp.restore, lsst.drp.restore.cli\n"
-        "lsst.drp.restore.cli.get_cli_subcommands()\n"
-        "heavy = {'tensorflow', 'keras', 'matplotlib.pyplot', 'galsim', 'piff'}\n"
-        "print(sorted(heavy.intersection(sys.modules)))"
+    alone = loaded("import lsst.drp.restore")
+    assert not {name for name in alone if re.match(r"(lsst\.(?!drp)|numpy|astropy|scipy|matplotlib)", name)}
+    # Modules of the package come with the first of their names.
+    assert {name for name in alone if name.startswith("lsst.drp.restore.")} == set()
+    commands = loaded("import lsst.drp.restore.cli; lsst.drp.restore.cli.get_cli_subcommands()")
+    assert not commands & {"tensorflow", "keras", "lsst.images", "matplotlib.pyplot", "galsim", "piff"}
+
+
+def test_exports() -> None:
+    """Names that the package exports are those of its stub, which type
+    checkers and editors read; each can be imported and has its description.
+    """
+    (assignment,) = (
+        node
+        for node in ast.walk(ast.parse(Path(lsst.drp.restore.__file__).with_suffix(".pyi").read_text()))
+        if isinstance(node, ast.Assign)
     )
-    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert result.stdout.strip() == "[]"
+    assert dir(lsst.drp.restore) == sorted(lsst.drp.restore.__all__) == ast.literal_eval(assignment.value)
+    for name in lsst.drp.restore.__all__:
+        exported = getattr(lsst.drp.restore, name)
+        if callable(exported):
+            assert exported.__name__ == name
+            assert exported.__doc__
+    assert callable(lsst.drp.restore.reference_coadd), "the function, not the module of the same name"
+    with pytest.raises(AttributeError, match="RestoreCoad"):
+        lsst.drp.restore.RestoreCoad  # noqa: B018
+
+
+def imported(folder: str) -> dict[str, str]:
+    """Find the packages of others that a folder's modules import: for each,
+    a module that does.
+    """
+    found: dict[str, str] = {}
+    for path in sorted((TOP / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            found |= dict.fromkeys(names, str(path.relative_to(TOP)))
+    own = {path.stem for path in (TOP / "tests").rglob("*.py")} | {"benchmarks", *sys.stdlib_module_names}
+    return {
+        name: path
+        for name, path in found.items()
+        if name.split(".")[0] not in own and not name.startswith("lsst.drp.restore")
+    }
+
+
+# Another backend of Keras, and modules that only the full Science Pipelines
+# have: used where they are there.
+OPTIONAL = {"jax", "torch", "lsst.afw", "lsst.geom", "lsst.skymap"}
+# Distributions whose import has another name.
+DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "starlink": "starlink-pyast", "yaml": "pyyaml"}
+DISTRIBUTIONS |= {"starred": "starred-astro"}
+
+
+@pytest.mark.parametrize(
+    ("folder", "extras"), [("python", ["bps"]), ("benchmarks", ["benchmarks"]), ("tests", ["bps", "test"])]
+)
+def test_imports_are_declared(folder: str, extras: list[str]) -> None:
+    """Every package that is imported is a dependency of its own, whatever else
+    brings it along.
+    """
+    project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
+    requirements = [*project["dependencies"]]
+    for extra in extras:
+        requirements += project["optional-dependencies"][extra]
+    declared = {re.split(r"[\[>]", requirement)[0] for requirement in requirements}
+    for name, path in imported(folder).items():
+        if not any(f"{name}.".startswith(f"{module}.") for module in OPTIONAL):
+            top = name.split(".")[0]
+            candidates = {DISTRIBUTIONS.get(top, top.replace("_", "-"))}
+            if top == "lsst":
+                # lsst.pipe.base.connections is in lsst-pipe-base.
+                parts = name.split(".")
+                candidates = {"-".join(parts[:length]) for length in range(2, len(parts) + 1)}
+            assert candidates & declared, f"{path} imports {name}, which pyproject.toml does not declare"
 
 
 def test_same_files_two_ways(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,17 +226,17 @@ def test_wheel_content(wheel: Path) -> None:
         for path in source.rglob("*.py")
         if path.name != "version.py" and "config" not in path.relative_to(source).parts
     }
-    expected |= {
-        str(package / path.name) for suffix in ("html", "npz") for path in source.glob(f"*.{suffix}")
-    }
-    assert str(package / "sky_network.npz") in expected
+    for pattern in ("*.html", "*.npz", "*.pyi", "py.typed"):
+        found = [str(package / path.relative_to(source)) for path in source.rglob(pattern)]
+        assert found, pattern
+        expected.update(found)
     for directory, pattern in (("pipelines", "*.yaml"), ("config", "*.py"), ("bps", "*.yaml")):
         expected |= {str(package / path.relative_to(TOP)) for path in (TOP / directory).rglob(pattern)}
-    assert files - {str(package / "version.py")} == expected | {str(package / "py.typed")}
+    assert files - {str(package / "version.py")} == expected
 
 
 def test_wheel_metadata(wheel: Path) -> None:
-    """What pip and an index show of the package is complete."""
+    """The metadata that pip and an index show are complete."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = email.message_from_bytes(archive.read(name))
@@ -169,12 +250,13 @@ def test_wheel_metadata(wheel: Path) -> None:
     assert metadata.get_payload(decode=True).strip() == (TOP / "README.md").read_bytes().strip()
     assert "Typing :: Typed" in metadata.get_all("Classifier", [])
     extras = set(metadata.get_all("Provides-Extra", []))
-    assert extras >= {"benchmarks", "docs", "gpu", "simulation", "test"}
+    assert extras >= {"benchmarks", "bps", "docs", "gpu", "test"}
     # Every dependency has a lowest and a highest version.
     for requirement in metadata.get_all("Requires-Dist", []):
         assert ">=" in requirement and "<" in requirement or "setuptools" in requirement, requirement
 
 
+@pytest.mark.slow
 def test_wheel_runs_outside_of_checkout(installed: Environment) -> None:
     """The installed wheel finds its own modules, pipeline and commands."""
     where = installed.run("-c", "import lsst.drp.restore as package; print(package.__file__)")
@@ -192,6 +274,7 @@ def test_wheel_runs_outside_of_checkout(installed: Environment) -> None:
         assert command in commands
 
 
+@pytest.mark.slow
 def test_wheel_restores_a_patch(installed: Environment) -> None:
     """The installed wheel goes all the way from an empty directory to a
     restored coadd.

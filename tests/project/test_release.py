@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What a release needs: license headers, changes, a citation."""
+"""Requirements of a release: license headers, changes, a citation."""
 
 import re
 import subprocess

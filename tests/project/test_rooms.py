@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What each room of the package may import, read from its source."""
+"""The imports of each room of the package, read from its source."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def room_of(module: str) -> str:
 
 
 def imports(module: str) -> Iterator[str]:
-    """Find what a module imports, anywhere in its source, by absolute name."""
+    """Find the imports of a module, anywhere in its source, by absolute name."""
     path = PACKAGE.joinpath(*module.split("."))
     package = [*NAME.split("."), *path.relative_to(PACKAGE).parts[:-1]]
     for node in ast.walk(ast.parse(path.with_suffix(".py").read_text())):
@@ -104,6 +104,14 @@ def test_rooms_keep_their_contracts(module: str) -> None:
         target = name.removeprefix(f"{NAME}.")
         if target in MODULES and target not in ("errors", "__init__") and room_of(target) != room:
             assert within(target, ALLOWED[room]), f"{module} imports {target}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_exported_names_are_a_tuple(module: str) -> None:
+    """Not a string: a name in parentheses without a comma is no tuple."""
+    for node in ast.parse(PACKAGE.joinpath(*module.split(".")).with_suffix(".py").read_text()).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            assert node.targets[0].id != "__all__" or isinstance(ast.literal_eval(node.value), tuple)
 
 
 def test_every_room_has_a_contract() -> None:

@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Tests of tracts that are registered without lsst.skymap."""
+"""Tracts registered without lsst.skymap."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ import pytest
 from astropy.coordinates import SkyCoord
 from astropy.time import Time
 from astropy.wcs import WCS
-from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsst.daf.butler import Butler, CollectionType
-from lsst.daf.butler.cli.butler import cli
 from lsst.drp.restore.repository.register import register_instrument, register_visit
 from lsst.drp.restore.repository.register_tract import register_tract
 from lsst.drp.restore.warping.patch_geometry import PatchGeometry
@@ -38,15 +36,6 @@ GRID: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def butler(tmp_path):
-    """Return a client of an empty repository."""
-    root = str(tmp_path / "repo")
-    Butler.makeRepo(root)
-    with Butler.from_config(root, writeable=True) as butler:
-        yield butler
-
-
 def read(butler: Butler, patch: int, *, tract: int = 0, collections: str = "skymaps") -> PatchGeometry:
     """Read a patch of the tract."""
     return PatchGeometry.from_tract(
@@ -55,11 +44,11 @@ def read(butler: Butler, patch: int, *, tract: int = 0, collections: str = "skym
 
 
 def vector(sky: SkyCoord) -> UnitVector3d:
-    """Return a position as sphgeom has it."""
+    """Convert a position to a unit vector."""
     return UnitVector3d(LonLat.fromDegrees(sky.ra.deg, sky.dec.deg))
 
 
-def test_patches_of_the_grid(butler):
+def test_patches_of_the_grid(butler: Butler) -> None:
     register_tract(butler, "s", **GRID)
     patches = [read(butler, patch) for patch in range(6)]
     assert [p.patch.id for p in patches] == list(range(6))
@@ -76,12 +65,12 @@ def test_patches_of_the_grid(butler):
     # The inner boxes fill the tract without its border, and do not overlap.
     assert (inner[50:-50, 50:-50] == 1).all()
     assert inner.sum() == 600 * 900
-    # Patches beside each other share what twice the border is wide.
+    # Adjacent patches overlap by twice the border.
     assert patches[0].outer_bbox.intersection(patches[1].outer_bbox) == Box.factory[0:400, 300:400]
     assert patches[1].outer_bbox.intersection(patches[4].outer_bbox) == Box.factory[300:400, 300:700]
 
 
-def test_projection_is_gnomonic(butler):
+def test_projection_is_gnomonic(butler: Butler) -> None:
     register_tract(butler, "s", **GRID)
     geometry = read(butler, 4)
     assert geometry.sky_projection == read(butler, 0).sky_projection  # one pixel grid for all
@@ -98,7 +87,7 @@ def test_projection_is_gnomonic(butler):
     assert geometry.pixel_scale == pytest.approx(0.25, rel=1e-6)
 
 
-def test_records_and_regions(butler):
+def test_records_and_regions(butler: Butler) -> None:
     register_tract(butler, "s", **GRID)
     (skymap,) = butler.query_dimension_records("skymap", skymap="s")
     assert (skymap.tract_max, skymap.patch_nx_max, skymap.patch_ny_max) == (1, 3, 2)
@@ -117,7 +106,7 @@ def test_records_and_regions(butler):
             assert not record.region.contains(vector(sky))
 
 
-def test_visits_are_joined_with_patches(butler):
+def test_visits_are_joined_with_patches(butler: Butler) -> None:
     register_tract(butler, "s", **GRID)
     register_instrument(butler, "Cam", {0: "S0", 1: "S1"}, {"r": "r"})
     geometry = read(butler, 0)
@@ -141,7 +130,7 @@ def test_visits_are_joined_with_patches(butler):
     assert found == {(0, 2), (1, 0), (1, 1), (1, 3), (1, 4)}
 
 
-def test_registering_again(butler):
+def test_registering_again(butler: Butler) -> None:
     first = register_tract(butler, "s", **GRID)
     assert register_tract(butler, "s", **GRID) == first
     refs = butler.query_datasets("tract_geometry", collections="skymaps")
@@ -159,7 +148,7 @@ def test_registering_again(butler):
 @pytest.mark.parametrize(
     "change", [{"ra": 318.2}, {"cell_size": 40}, {"n_patches": (2, 2)}, {"tract": 1}, {"pixel_scale": 0.2}]
 )
-def test_name_with_another_geometry(butler, change):
+def test_name_with_another_geometry(butler: Butler, change: dict[str, Any]) -> None:
     register_tract(butler, "s", **GRID)
     with pytest.raises(ValueError, match="A skymap 's' with another geometry is registered"):
         register_tract(butler, "s", **GRID | change)
@@ -181,13 +170,13 @@ def test_name_with_another_geometry(butler, change):
         ({"n_patches": (0, 1)}, r"number of patches \(0, 1\)"),
     ],
 )
-def test_refused(butler, change, message):
+def test_refused(butler: Butler, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         register_tract(butler, "s", **GRID | change)
     assert not butler.query_dimension_records("skymap", explain=False)
 
 
-def test_refused_collection(butler):
+def test_refused_collection(butler: Butler) -> None:
     butler.collections.register("chain", CollectionType.CHAINED)
     with pytest.raises(ValueError, match="'chain' is a CHAINED collection"):
         register_tract(butler, "s", **GRID, collection="chain")
@@ -202,7 +191,7 @@ def test_refused_collection(butler):
     nx=st.integers(1, 4),
     ny=st.integers(1, 4),
 )
-def test_any_place_on_the_sky(ra, dec, size, border, nx, ny):
+def test_any_place_on_the_sky(ra: float, dec: float, size: int, border: int, nx: int, ny: int) -> None:
     geometry = {
         "skymap": "s",
         "tract": 0,
@@ -232,19 +221,3 @@ def test_any_place_on_the_sky(ra, dec, size, border, nx, ny):
         back = grid.sky_projection.sky_to_pixel(center)
         assert abs(back.x - grid.outer_bbox.x.center) < 1e-6
         assert abs(back.y - grid.outer_bbox.y.center) < 1e-6
-
-
-def test_command(butler, tmp_path):
-    repo = str(tmp_path / "repo")
-    command = ["register-tract", repo, "s", "--ra", "318.1", "--dec", "-66", "--pixel-scale", "0.25"]
-    command += ["--patch-size", "300", "--patch-border", "50", "--patches", "3", "2", "--tract", "4"]
-    runner = CliRunner()
-    result = runner.invoke(cli, [*command, "--cell-size", "50", "--collection", "grids"])
-    assert result.exit_code == 0, result.output
-    assert "tract 4 with 3x2 patches of 400x400 pixels" in result.output
-    geometry = read(butler, 5, tract=4, collections="grids")
-    assert (geometry.tract, geometry.patch.id) == (4, 5)
-    assert geometry.outer_bbox == Box.factory[300:700, 600:1000]
-    result = runner.invoke(cli, [*command, "--cell-size", "60"])
-    assert result.exit_code == 1
-    assert "Error: Cells of 60 pixels do not tile" in result.output

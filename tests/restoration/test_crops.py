@@ -73,7 +73,7 @@ def test_crops_with_few_good_pixels_are_drawn_again() -> None:
     stack, _, _ = star_field(n=2, shape=(64, 128), bad_fraction=0.0)
     pixels = np.zeros(stack.image.shape, dtype=bool)
     pixels[:, :, :64] = True
-    stack.reject(pixels)
+    stack = stack.without(pixels)
     sampler = CropSampler(
         NetworkInput(stack, FILL[:64], margin=5),
         crop_shape=(24, 24),

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from stacks import star_field
 
+from lsst.drp.restore import RestoreCoaddConfig, RestoreCoaddConnections
 from lsst.drp.restore.restoration.astro_clear_net import AstroClearNetConfig, AstroClearNetTask
 from lsst.drp.restore.restoration.backend import prepare_backend
-from lsst.drp.restore.restoration.measurable import MeasurableTask
+from lsst.drp.restore.restoration.measurable import MeasurableTask, matched_stack
 from lsst.drp.restore.restoration.network_weights import describe_weights, read_weights, write_weights
 from lsst.drp.restore.restoration.restoration import Restoration, StartingPoint
+from lsst.drp.restore.restoration.seeds import Seeds
 from lsst.drp.restore.restoration.target_psf import TARGET_FWHM, convolution_kernels
-from lsst.drp.restore.restore_coadd import RestoreCoaddConfig, RestoreCoaddConnections
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.drp.restore.stack.reference_coadd import reference_coadd
 from lsst.utils.logging import getLogger
@@ -26,7 +27,7 @@ from lsst.utils.logging import getLogger
 
 @pytest.fixture(scope="module", autouse=True)
 def backend() -> None:
-    prepare_backend("cpu", 1, seed=0)
+    prepare_backend("cpu", 1)
 
 
 def field(n: int = 6, *, seed: int = 1) -> ExposureStack:
@@ -40,20 +41,25 @@ def members(stack: ExposureStack, part: slice) -> ExposureStack:
     )
 
 
-def restore(stack: ExposureStack, **fields: Any) -> Restoration:
+def restore(stack: ExposureStack, seed: int = 42, **fields: Any) -> Restoration:
     from lsst.drp.restore.restoration.first_estimate import first_estimate
 
     config = AstroClearNetConfig()
-    config.update(passes=1, computeDevice="cpu")
+    config.computeDevice = "cpu"
     config.consistency.gradients = 0
     config.update(**fields)
     config.validate()
     reference = reference_coadd(stack)
     latent = first_estimate(stack)
+    white = MeasurableTask().run(stack, reference, latent, seeds=Seeds(42))
     start = StartingPoint(
-        latent=latent, measurable=MeasurableTask().run(stack, reference, latent), target_fwhm=TARGET_FWHM
+        latent=latent,
+        matched=matched_stack(stack, white),
+        weights=reference.weights,
+        target_fwhm=TARGET_FWHM,
     )
-    return AstroClearNetTask(config=config).run(stack, reference, start=start)
+    backend = prepare_backend("cpu", 1)
+    return AstroClearNetTask(config=config).run(stack, start, backend=backend, seeds=Seeds(seed))
 
 
 def spoiled_weights() -> list[np.ndarray]:
@@ -64,20 +70,21 @@ def spoiled_weights() -> list[np.ndarray]:
 
 
 def test_exposures_that_were_not_seen_are_predicted_better(tmp_path: Path) -> None:
-    from lsst.drp.restore.restoration.forward_model import ForwardModel
+    from lsst.drp.restore.restoration.likelihood import Likelihood
 
     stack = field(8)
     seen, others = members(stack, slice(0, 6)), members(stack, slice(6, 8))
-    decoder = ForwardModel(dataclasses.replace(others, kernels=convolution_kernels(others.kernels)))
+    others = dataclasses.replace(others, kernels=convolution_kernels(others.kernels))
+    likelihood = Likelihood(others, 2.0)
     path = tmp_path / "spoiled.npz"
     write_weights(path, spoiled_weights(), "spoiled")
     before, after = (
-        decoder.huber_loss(
-            restore(seen, weightsFile=str(path), fineTuneSteps=steps, fineTuneRate=1e-3).latent, 2.0
+        likelihood.huber_loss(
+            restore(seen, weightsFile=str(path), fineTuneSteps=steps, fineTuneRate=1e-3).latent
         )
         for steps in (0, 24)
     )
-    good = decoder.huber_loss(restore(seen).latent, 2.0)
+    good = likelihood.huber_loss(restore(seen).latent)
     assert good < before
     assert after < 0.5 * (before + good)
 

@@ -12,7 +12,7 @@ from stacks import star_field
 
 from lsst.drp.restore.restoration.backend import prepare_backend
 
-prepare_backend("cpu", 2, 0)
+prepare_backend("cpu", 2)
 
 from lsst.drp.restore.restoration.crops import CropSampler, NetworkInput  # noqa: E402
 from lsst.drp.restore.restoration.network import (  # noqa: E402

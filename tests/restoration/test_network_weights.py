@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import lsst.drp.restore
 from lsst.drp.restore.restoration import network_weights
 from lsst.drp.restore.restoration.network_weights import describe_weights, read_weights, write_weights
 
-FILE = Path(lsst.drp.restore.__file__).parent / "sky_network.npz"
+FILE = Path(network_weights.__file__).parent / "sky_network.npz"
 
 
 def test_shipped_weights_are_those_of_the_network() -> None:

@@ -14,78 +14,48 @@ from scipy.ndimage import gaussian_filter
 from stacks import star_field
 
 from lsst.drp.restore.restoration.forward_model import ForwardModel
+from lsst.drp.restore.restoration.likelihood import Likelihood, second_derivative
 from lsst.drp.restore.restoration.majorize_minimize import majorize_minimize
 from lsst.drp.restore.restoration.surrogate import Surrogate
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 
 
 def objective(stack: ExposureStack, latent: np.ndarray, penalty: np.ndarray) -> float:
-    loss = ForwardModel(stack).huber_loss(latent, 2.0) * np.count_nonzero(stack.good)
+    loss = Likelihood(stack, 2.0).huber_loss(latent) * np.count_nonzero(stack.good)
     return loss + float(np.sum(penalty * latent, dtype=np.float64))
 
 
 def minimize(stack: ExposureStack, start: np.ndarray, steps: int, penalty: np.ndarray) -> np.ndarray:
     latent = start.copy()
     Surrogate(stack).minimize(
-        ForwardModel(stack),
+        Likelihood(stack, 2.0),
         latent,
         np.ones(start.shape, bool),
         steps=steps,
         steps_per_gradient=10,
-        delta=2.0,
         max_factor=4.0,
         penalty=penalty,
     )
     return latent
 
 
-def test_gradient_is_that_of_the_loss() -> None:
-    stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4, bad_fraction=0.05)
-    decoder = ForwardModel(stack)
-    rng = np.random.default_rng(3)
-    latent = rng.uniform(0, 3, size=(88, 88)).astype(np.float32)
-    direction = rng.normal(size=latent.shape).astype(np.float32)
-    gradient, weight = decoder.gradient(latent, 1.5)
-    step = 0.1
-    ahead, behind = (decoder.huber_loss(latent + sign * step * direction, 1.5) for sign in (1, -1))
-    derivative = np.vdot(gradient, direction.astype(np.float64)) / stack.good.sum()
-    assert (ahead - behind) / (2 * step) == pytest.approx(derivative, rel=0.01)
-
-    with np.errstate(invalid="ignore", divide="ignore"):
-        size = np.abs(stack.image - decoder.forward(latent)) / np.sqrt(stack.variance)
-        expected = (np.minimum(1.0, 1.5 / size) / stack.variance).sum(axis=0)
-    np.testing.assert_allclose(weight[0], expected, rtol=1e-4)
-    observed, predicted, _ = decoder.back_project(latent, 1.5)
-    np.testing.assert_allclose(gradient, predicted - observed, atol=1e-3 * np.abs(gradient).max())
-
-
-def test_second_derivative_is_forward_weight_adjoint() -> None:
-    stack, latent, _ = star_field(n=3, shape=(64, 96), cell_shape=(32, 48), bad_fraction=0.1)
-    decoder = ForwardModel(stack)
-    weight = 1 / stack.variance
-    expected = decoder.adjoint(weight * decoder.forward(latent))
-    np.testing.assert_allclose(
-        decoder.second_derivative(weight, latent), expected, atol=1e-5 * expected.max()
-    )
-
-
 def test_one_exposure_stands_for_itself() -> None:
     stack, truth, _ = star_field(n=1, shape=(64, 64), bad_fraction=0.1)
-    decoder, surrogate = ForwardModel(stack), Surrogate(stack)
-    exact = decoder.second_derivative(1 / stack.variance, truth)
+    surrogate = Surrogate(stack)
+    exact = second_derivative(ForwardModel(stack), 1 / stack.variance, truth)
     weight = (1 / stack.variance).sum(axis=0, keepdims=True)
-    kernels = surrogate._decoder._kernels  # symmetric PSFs: their square root's square is the PSF itself
-    np.testing.assert_allclose(kernels[:, :, 0], stack.kernels[0], atol=3e-3 * stack.kernels.max())
-    approximate = surrogate._decoder.second_derivative(weight, truth)
+    # Symmetric PSFs: their square root's square is the PSF itself.
+    np.testing.assert_allclose(surrogate.kernels, stack.kernels, atol=3e-3 * stack.kernels.max())
+    approximate = second_derivative(surrogate.model, weight, truth)
     np.testing.assert_allclose(approximate, exact, atol=0.02 * exact.max())
 
 
 @pytest.mark.parametrize("bad_fraction", [0.0, 0.2])
 def test_it_stands_for_exposures_of_different_seeing(bad_fraction: float) -> None:
     stack, truth, _ = star_field(n=6, shape=(96, 96), bad_fraction=bad_fraction)
-    exact = ForwardModel(stack).second_derivative(1 / stack.variance, truth)
+    exact = second_derivative(ForwardModel(stack), 1 / stack.variance, truth)
     weight = (1 / stack.variance).sum(axis=0, keepdims=True)
-    approximate = Surrogate(stack)._decoder.second_derivative(weight, truth)
+    approximate = second_derivative(Surrogate(stack).model, weight, truth)
     bright = exact > 0.05 * exact.max()
     np.testing.assert_allclose(approximate[bright] / exact[bright], 1.0, atol=0.25 if bad_fraction else 0.05)
     assert np.median(approximate[bright] / exact[bright]) == pytest.approx(1.0, abs=0.02)
@@ -108,13 +78,13 @@ def test_coverage_and_noise_are_those_of_the_exposures() -> None:
 def test_steps_lead_to_the_minimum() -> None:
     """An optimizer that knows nothing of surrogates finds nothing better."""
     stack, truth, _ = star_field(n=6, shape=(64, 64), n_stars=4, flux=(300.0, 3000.0), bad_fraction=0.05)
-    decoder = ForwardModel(stack)
+    likelihood = Likelihood(stack, 2.0)
     penalty = np.sqrt(Surrogate(stack).gradient_variance())
     start = np.full_like(truth, 1.0)
 
     def function(x: np.ndarray) -> tuple[float, np.ndarray]:
         latent = x.reshape(start.shape).astype(np.float32)
-        slope = decoder.gradient(latent, 2.0)[0] + penalty
+        slope = likelihood.gradient(latent)[0] + penalty
         return objective(stack, latent, penalty), slope.ravel().astype(np.float64)
 
     best = scipy.optimize.minimize(
@@ -139,7 +109,7 @@ def test_steps_are_as_good_as_a_hundred_plain_ones(delta_flux: float) -> None:
     none = np.zeros_like(start)
     plain = start.copy()
     everywhere = np.ones(start.shape, bool)
-    for _ in majorize_minimize(ForwardModel(stack), plain, everywhere, steps=100, delta=2.0, max_factor=4.0):
+    for _ in majorize_minimize(Likelihood(stack, 2.0), plain, everywhere, steps=100, max_factor=4.0):
         pass
     assert objective(stack, minimize(stack, start, 30, none), none) < objective(stack, plain, none)
 

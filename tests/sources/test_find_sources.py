@@ -3,92 +3,28 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Sources of images whose truth is known, drawn with GalSim."""
+"""Sources of images whose truth is known."""
 
 from __future__ import annotations
 
 import dataclasses
 
-import galsim
 import numpy as np
 import pytest
 import scipy.ndimage
+from source_fields import FWHM, SHAPE, SIGMA, make_images, star_grid
 
-from lsst.drp.restore.sources import psf_photometry
-from lsst.drp.restore.sources.find_sources import FindSourcesConfig, FindSourcesTask, SourceImage, find_peaks
-from lsst.drp.restore.sources.psf_photometry import CellPsf, fit_sources
-
-SHAPE = (180, 240)
-CELL = (60, 60)
-FWHM = 3.6
-PSF = galsim.Moffat(beta=3.5, fwhm=FWHM).shear(g1=0.04, g2=0.02)
-# That of a restored coadd.
-SHARP_PSF = galsim.Gaussian(sigma=0.8)
-# Of the flux of a star in noise of 1 per pixel.
-PIXELS = PSF.drawImage(nx=61, ny=61, scale=1.0, method="no_pixel").array
-SIGMA = 1.0 / np.sqrt(np.sum(PIXELS**2))
+from lsst.drp.restore.sources.find_sources import FindSourcesConfig, FindSourcesTask, FoundSources
+from lsst.drp.restore.sources.source_image import SourceImage
 
 
-def draw(
-    stars: np.ndarray, psf: galsim.GSObject, shape: tuple[int, int] = SHAPE, galaxy: float = 0.0
-) -> np.ndarray:
-    """Draw sources x, y, flux; all as exponential galaxies of a half-light
-    radius if one is given.
-    """
-    image = galsim.ImageD(shape[1], shape[0], xmin=0, ymin=0, scale=1.0)
-    for x, y, flux in stars:
-        source = psf * flux
-        if galaxy:
-            source = galsim.Convolve(galsim.Exponential(half_light_radius=galaxy), source)
-        size = 101
-        stamp = source.drawImage(
-            nx=size, ny=size, scale=1.0, center=galsim.PositionD(x, y), method="no_pixel", dtype=float
-        )
-        overlap = stamp.bounds & image.bounds
-        if overlap.isDefined():
-            image[overlap] += stamp[overlap]
-    return image.array
-
-
-def make_images(
-    stars: np.ndarray, *, seed: int = 1, sigma: float = 1.0, galaxy: float = 0.0
-) -> tuple[SourceImage, SourceImage]:
-    """Return a sharp image and one to measure on."""
-    rng = np.random.default_rng(seed)
-    cells = (SHAPE[0] // CELL[0], SHAPE[1] // CELL[1])
-    images = []
-    for psf, noise in ((SHARP_PSF, 0.0), (PSF, sigma)):
-        kernel = psf.drawImage(nx=25, ny=25, scale=1.0, method="no_pixel").array
-        pixels = draw(stars, psf, galaxy=galaxy) + noise * rng.standard_normal(SHAPE)
-        images.append(
-            SourceImage(
-                image=pixels.astype(np.float32),
-                variance=np.full(SHAPE, max(noise, 0.1) ** 2, np.float32),
-                kernels=np.broadcast_to(kernel.astype(np.float32), (*cells, 25, 25)),
-                cell_shape=CELL,
-            )
-        )
-    return images[0], images[1]
-
-
-def star_grid(significance: tuple[float, float], *, seed: int = 3, spacing: int = 30) -> np.ndarray:
-    """Return stars x, y, flux at any fraction of a pixel, apart from each
-    other.
-    """
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[spacing // 2 : SHAPE[0] : spacing, spacing // 2 : SHAPE[1] : spacing]
-    places = np.stack([x.ravel(), y.ravel()], axis=1) + rng.uniform(-3, 3, (x.size, 2))
-    flux = SIGMA * np.exp(rng.uniform(*np.log(significance), x.size))
-    return np.column_stack([places, flux])
-
-
-def find(sharp: SourceImage | None, measured: SourceImage, **settings: float):
+def find(sharp: SourceImage | None, measured: SourceImage, **settings: float) -> FoundSources:
     config = FindSourcesConfig()
     config.update(**settings)
     return FindSourcesTask(config=config).run(sharp, measured)
 
 
-def nearest(stars: np.ndarray, found) -> tuple[np.ndarray, np.ndarray]:
+def nearest(stars: np.ndarray, found: FoundSources) -> tuple[np.ndarray, np.ndarray]:
     """Return the index of the source nearest to each star and its distance."""
     distance = np.hypot(
         stars[:, [0]] - found.photometry.x[np.newaxis], stars[:, [1]] - found.photometry.y[np.newaxis]
@@ -142,7 +78,7 @@ def test_complete_and_without_false_sources() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_noise_has_no_sources_however_sharp_it_looks(seed: int) -> None:
     sharp, measured = make_images(np.empty((0, 3)), seed=seed)
-    # What a non-negative restoration makes of noise.
+    # A non-negative restoration of noise.
     rng = np.random.default_rng(seed)
     spikes = np.where(rng.uniform(size=SHAPE) < 0.02, rng.exponential(3 * SIGMA, SHAPE), 0.0)
     assert len(find(dataclasses.replace(sharp, image=spikes.astype(np.float32)), measured)) == 0
@@ -202,44 +138,13 @@ def test_artifacts_around_bright_stars_are_no_sources() -> None:
     height = 10 * SIGMA * np.max(sharp.kernels) * (1 + np.cos(3 * np.arctan2(y, x)))
     ring = np.where(abs(np.hypot(x, y) - 8) < 1.5, height, 0)
     sharp = dataclasses.replace(sharp, image=(sharp.image + ring).astype(np.float32))
-    # What shows there on the measured image, too, as the PSF is not exact.
+    # On the measured image, too, as the PSF is not exact.
     wings = 0.3 * scipy.ndimage.gaussian_filter(ring, 1.3)
     measured = dataclasses.replace(measured, image=(measured.image + wings).astype(np.float32))
     found = find(sharp, measured)
     assert len(found) == len(stars)
     assert nearest(stars, found)[1].max() < 0.2
     assert len(find(sharp, measured, minFraction=0.0)) > len(stars)
-
-
-def test_peaks_are_those_of_a_search_at_all_levels() -> None:
-    rng = np.random.default_rng(7)
-    image = scipy.ndimage.gaussian_filter(rng.standard_normal((40, 50)), 1.5)
-    image += 0.5 - image.min()
-    sigma = rng.uniform(0.02, 0.08, image.shape)
-    inside = scipy.ndimage.binary_dilation(rng.uniform(size=image.shape) < 0.02, iterations=4)
-    row, column = find_peaks(image, sigma, inside, min_height=10.0, min_dip=1.5)
-    expected = []
-    for y, x in zip(*np.nonzero(inside), strict=True):
-        level = image[y, x] - 1.5 * sigma[y, x]
-        # Nothing higher can be reached without going below that.
-        labels, _ = scipy.ndimage.label(inside & (image >= level), structure=np.ones((3, 3)))
-        if image[y, x] == image[labels == labels[y, x]].max() and image[y, x] > 10 * sigma[y, x]:
-            expected.append((y, x))
-    assert 5 < len(expected) < 60
-    assert sorted(zip(row.tolist(), column.tolist(), strict=True)) == expected
-
-
-def test_plateau_is_one_peak() -> None:
-    image = np.zeros((20, 30))
-    image[5:9, 4:12] = 3.0
-    image[5:9, 13:20] = 3.0
-    row, column = find_peaks(image, np.ones_like(image), image >= 0, min_height=1.0, min_dip=1.0)
-    assert len(row) == 2
-    assert sorted(image[row, column]) == [3.0, 3.0]
-    image[8, 12] = 2.5
-    assert len(find_peaks(image, np.ones_like(image), image >= 0, min_height=1.0, min_dip=1.0)[0]) == 1
-    nothing = find_peaks(image, np.ones_like(image), image < 0, min_height=1.0, min_dip=1.0)
-    assert nothing[0].shape == nothing[1].shape == (0,)
 
 
 def test_source_that_only_the_measured_image_shows() -> None:
@@ -260,7 +165,7 @@ def test_galaxies_have_aperture_fluxes_and_shapes() -> None:
     assert len(found) == len(galaxies)
     assert distance.max() < 0.2
     aperture = found.aperture_flux[index] / galaxies[:, 2]
-    # A tenth of their light is outside, or in the ring around the aperture.
+    # A tenth of the flux is outside, or in the ring around the aperture.
     assert 0.85 < np.median(aperture) < 1.0
     assert (found.photometry.flux[index] < 0.8 * galaxies[:, 2]).all()
     assert (found.moments[index, :2] > 1.3 * found.psf_moments[index, :2]).all()
@@ -275,7 +180,7 @@ def test_missing_pixels() -> None:
     image, variance = measured.image.copy(), measured.variance.copy()
     x, y = np.rint(saturated[:2]).astype(int)
     image[y - 3 : y + 5, x - 4 : x + 4] = np.nan
-    # What a restoration makes of a core that it has not seen.
+    # The restoration of a core without data.
     ring = sharp.image.copy()
     ring[y - 1 : y + 2, x - 1 : x + 2] = 0.0
     sharp = dataclasses.replace(sharp, image=ring)
@@ -291,7 +196,7 @@ def test_missing_pixels() -> None:
     # The wings tell how bright the saturated star is.
     assert photometry.flux[index[9]] == pytest.approx(saturated[2], rel=0.02)
     assert photometry.flux_err[index[9]] > 2 * SIGMA
-    # The hole costs flux of the fit nothing but certainty.
+    # A hole makes the fitted flux less certain, but not biased.
     k = index[20]
     assert abs(photometry.flux[k] - cut[2]) < 4 * photometry.flux_err[k]
     assert photometry.flux_err[k] > 1.02 * SIGMA
@@ -311,70 +216,6 @@ def test_nothing_to_find_sources_in(what: str) -> None:
     assert len(found) == 0
     assert found.moments.shape == (0, 3)
     assert np.isnan(found.fwhm)
-
-
-def test_fluxes_are_those_of_least_squares() -> None:
-    """At fixed positions the solution, and its scatter, are those of one
-    system of equations for all of the image.
-    """
-    shape, variance = (40, 60), np.ones((40, 60))
-    variance[:, 30:] = 4.0
-    stars = np.array([[14.3, 18.8, 200.0], [17.4, 20.1, 120.0], [45.0, 15.4, 300.0], [41.7, 17.9, 90.0]])
-    kernel = PSF.drawImage(nx=25, ny=25, scale=1.0, method="no_pixel").array
-    psf = CellPsf(kernel[np.newaxis, np.newaxis], shape)
-    templates = [draw(np.array([[x, y, 1.0]]), PSF, shape) for x, y, _ in stars]
-    clean = draw(stars, PSF, shape)
-    rng = np.random.default_rng(5)
-    fluxes, errors = [], []
-    for _ in range(150):
-        image = clean + np.sqrt(variance) * rng.standard_normal(shape)
-        result, _ = fit_sources(
-            image, variance, psf, stars[:, 0], stars[:, 1], link_radius=6.0, position_scatter=0.0
-        )
-        fluxes.append(result.flux)
-        errors.append(result.flux_err)
-    # The two pairs do not overlap: each with the background of its own pixels.
-    for pair in (slice(0, 2), slice(2, 4)):
-        rows, columns = np.indices(shape)
-        used = np.zeros(shape, bool)
-        for x, y, _ in stars[pair]:
-            used |= (abs(rows - round(y)) <= 10) & (abs(columns - round(x)) <= 10)
-        design = np.stack([*(t[used] for t in templates[pair]), np.ones(used.sum())], axis=1)
-        others = sum(t * f for t, f in zip(templates, stars[:, 2], strict=True))
-        others = others - sum(t * f for t, f in zip(templates[pair], stars[pair, 2], strict=True))
-        expected = np.linalg.lstsq(design, (image - others)[used], rcond=None)[0][:2]
-        # Not exact: the other pair was fitted, too.
-        np.testing.assert_allclose(fluxes[-1][pair], expected, atol=0.3)
-    scatter = np.std(fluxes, axis=0)
-    np.testing.assert_allclose(np.mean(errors, axis=0), scatter, rtol=0.16)
-    np.testing.assert_allclose(np.mean(fluxes, axis=0), stars[:, 2], atol=4 * scatter.max() / np.sqrt(150))
-
-
-def test_parts_of_large_groups_converge_to_the_same_solution(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(2)
-    stars = np.column_stack([rng.uniform(20, 60, 30), rng.uniform(20, 60, 30), rng.uniform(200, 900, 30)])
-    image = draw(stars, PSF, (80, 80)) + rng.standard_normal((80, 80))
-    kernel = PSF.drawImage(nx=25, ny=25, scale=1.0, method="no_pixel").array
-    psf = CellPsf(kernel[np.newaxis, np.newaxis], (80, 80))
-    arguments = (image, np.ones((80, 80)), psf, stars[:, 0], stars[:, 1])
-    whole, _ = fit_sources(*arguments, link_radius=9.0, position_scatter=0.0)
-    monkeypatch.setattr(psf_photometry, "_MAX_GROUP", 8)
-    parts, _ = fit_sources(*arguments, link_radius=9.0, position_scatter=0.0)
-    assert parts.n_fit.max() <= 8 < whole.n_fit.max()
-    # Most of a difference is that of the backgrounds.
-    assert np.median(np.abs(parts.flux - whole.flux) / whole.flux_err) < 0.5
-
-
-def test_psf_between_pixels_and_its_derivatives() -> None:
-    kernel = PSF.drawImage(nx=25, ny=25, scale=1.0, method="no_pixel").array
-    psf = CellPsf(kernel[np.newaxis, np.newaxis], (60, 60))
-    x, y, step = 20.38, 31.71, 1e-4
-    stamp = psf.stamps(np.array([x]), np.array([y]))[0]
-    expected = draw(np.array([[x, y, 1.0]]), PSF, (60, 60))[32 - 12 : 32 + 13, 20 - 12 : 20 + 13]
-    np.testing.assert_allclose(stamp[0], expected, atol=2e-5)
-    for axis, (dx, dy) in enumerate(((step, 0.0), (0.0, step))):
-        up, down = (psf.stamps(np.array([x + s * dx]), np.array([y + s * dy]))[0, 0] for s in (1, -1))
-        np.testing.assert_allclose(stamp[1 + axis], (up - down) / (2 * step), atol=1e-6)
 
 
 def test_results_repeat() -> None:

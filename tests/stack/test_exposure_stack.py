@@ -23,15 +23,25 @@ def test_properties() -> None:
     assert (covered == 1).all()
 
 
-def test_reject_takes_pixels_out() -> None:
+def test_without_pixels() -> None:
     stack, _, _ = star_field(n=2, shape=(64, 64), bad_fraction=0.0)
     pixels = np.zeros(stack.image.shape, dtype=bool)
     pixels[1, 3, 4] = True
-    stack.reject(pixels)
-    assert not stack.good[1, 3, 4]
-    assert stack.image[1, 3, 4] == 0.0
-    assert np.isinf(stack.variance[1, 3, 4])
-    assert stack.good.sum() == stack.good.size - 1
+    fewer = stack.without(pixels)
+    np.testing.assert_array_equal(fewer.good, ~pixels)
+    assert stack.good.all()
+    assert fewer.image is stack.image and fewer.variance is stack.variance
+    # Without any weight, however they are read.
+    for image, variance in (
+        (fewer.masked_image()[1, 3, 4], fewer.masked_variance()[1, 3, 4]),
+        (fewer.masked_image(slice(3, 9), slice(4, 9))[1, 0, 0], fewer.masked_variance(slice(3, 9))[1, 0, 4]),
+    ):
+        assert image == 0.0 and np.isposinf(variance)
+    (_, _, _, _), (t, image, variance, good) = fewer.planes()
+    assert (t, image[3, 4], good[3, 4]) == (1, 0.0, False) and np.isposinf(variance[3, 4])
+    np.testing.assert_array_equal(image[good], stack.image[1][good])
+    np.testing.assert_array_equal(variance[good], stack.variance[1][good])
+    assert not fewer.noise_variance()[1, 3, 4]
 
 
 def test_noise_variance_is_that_of_fluxes() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from stacks import star_field
 
-from lsst.drp.restore.restore_coadd import RestoreCoaddConfig, RestoreCoaddTask
+from lsst.drp.restore import RestoreStackConfig, RestoreStackTask
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.drp.restore.stack.memory_map import empty_like, release, scratch_array
 
@@ -81,7 +81,7 @@ def on_disk(stack: ExposureStack) -> ExposureStack:
 
 
 def test_streamed_restoration_is_the_same_to_the_bit() -> None:
-    config = RestoreCoaddConfig()
+    config = RestoreStackConfig()
     config.characterize.numRealizations = 2
     stacks = []
     for _ in range(2):
@@ -91,16 +91,16 @@ def test_streamed_restoration_is_the_same_to_the_bit() -> None:
         stacks.append(stack)
     results = []
     for stack in (stacks[0], on_disk(stacks[1])):
-        results.append(RestoreCoaddTask(config=config).restore(stack))
+        results.append(RestoreStackTask(config=config).restore(stack))
     one, other = results
     assert one.reference.clipped.any()
     for a, b in (
         (one.restoration.latent, other.restoration.latent),
         (one.measurable.image, other.measurable.image),
         (one.measurable.variance, other.measurable.variance),
-        (one.character.variance, other.character.variance),
-        (one.character.kernels, other.character.kernels),
-        (one.character.inconsistent, other.character.inconsistent),
+        (one.characterization.variance, other.characterization.variance),
+        (one.characterization.kernels, other.characterization.kernels),
+        (one.characterization.inconsistent, other.characterization.inconsistent),
         (one.reference.clipped, other.reference.clipped),
     ):
         np.testing.assert_array_equal(a, b)

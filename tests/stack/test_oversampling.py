@@ -9,19 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import erf
+from stacks import pixel_gaussian
 
 from lsst.drp.restore.restoration.target_psf import target_kernel
-from lsst.drp.restore.restore_coadd import RestoreCoaddConfig, RestoreCoaddTask
+from lsst.drp.restore.restore_coadd import RestoreStackConfig, RestoreStackTask
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
-from lsst.drp.restore.stack.oversampling import bin_pixels, kernel_phases, split_pixels
-
-
-def pixel_gaussian(sigma: float, y: float, x: float, size: int = 25) -> np.ndarray:
-    """Return a Gaussian averaged over pixels, off the middle by y and x."""
-    edges = np.arange(size + 1) - size / 2
-    along = [np.diff(erf((edges - offset) / sigma / np.sqrt(2))) / 2 for offset in (y, x)]
-    return np.outer(*along)
+from lsst.drp.restore.stack.oversampling import bin_pixels, split_pixels
 
 
 def make_stack(
@@ -48,17 +41,6 @@ def make_stack(
         cell_shape=(32, 32),
         names=tuple(f"visit {t}" for t in range(n)),
     )
-
-
-@pytest.mark.parametrize("factor", [1, 2, 3])
-def test_kernels_of_the_parts_of_a_pixel(factor: int) -> None:
-    kernel = pixel_gaussian(1.4, 0, 0).astype(np.float32)
-    offsets = (np.arange(factor) - (factor - 1) / 2) / factor
-    expected = np.stack([pixel_gaussian(1.4, y, x) for y in offsets for x in offsets])
-    phases = kernel_phases(np.broadcast_to(kernel, (2, 3, 25, 25)), factor)
-    assert phases.shape == (2, 3, factor**2, 25, 25) and phases.dtype == np.float32
-    np.testing.assert_allclose(phases[1, 2], expected, atol=1e-3 * kernel.max())
-    np.testing.assert_allclose(phases.sum(axis=(-2, -1)), kernel.sum(), rtol=1e-3)
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5))
@@ -157,12 +139,12 @@ def test_network_makes_small_pixels() -> None:
     stars = np.array([(y, x, 2000.0) for y in (16.2, 48.4) for x in (15.7, 48.1)])
     stars[:, :2] += rng.uniform(-0.5, 0.5, (4, 2))
     stack = dataclasses.replace(make_stack(stars, size=64), oversampling=2)
-    config = RestoreCoaddConfig()
+    config = RestoreStackConfig()
     config.characterize.numRealizations = 2
-    result = RestoreCoaddTask(config=config).restore(stack, n_threads=1)
+    result = RestoreStackTask(config=config).restore(stack, n_threads=1)
     assert result.restoration.image.shape == (128, 128)
-    assert result.character.variance.shape == (128, 128)
-    assert result.character.inconsistent.shape == (64, 64)
+    assert result.characterization.variance.shape == (128, 128)
+    assert result.characterization.inconsistent.shape == (64, 64)
     assert result.measurable.image.shape == (64, 64)
     for y, x, flux in stars:
         box = [slice(round(c - 7), round(c + 8)) for c in (y, x)]
@@ -173,4 +155,4 @@ def test_network_makes_small_pixels() -> None:
         place = [(part.start + at + 0.5) / 2 - 0.5 for part, at in zip(fine, peak, strict=True)]
         assert np.hypot(place[0] - y, place[1] - x) < 0.75
     # The PSF, too, is one of small pixels.
-    np.testing.assert_allclose(result.character.kernels[1, 1], target_kernel(), rtol=1e-6)
+    np.testing.assert_allclose(result.characterization.kernels[1, 1], target_kernel(), rtol=1e-6)

@@ -210,7 +210,7 @@ def test_constrained_pixels_are_those_in_reach_of_data() -> None:
     stack = make_noise_stack()
     empty = np.zeros(stack.image.shape, bool)
     empty[:, :6] = True
-    stack.reject(empty)
+    stack = stack.without(empty)
     reference = reference_coadd(stack, clip_sigma=NO_CLIPPING)
     constrained = constrained_pixels(stack, reference)
     height, width = stack.shape

@@ -9,13 +9,26 @@ SciPy.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from scipy.signal import fftconvolve
+from scipy.special import erf
 
-from lsst.drp.restore.restoration.restoration import Restoration, make_history
+from lsst.drp.restore.restoration.backend import prepare_backend
+from lsst.drp.restore.restoration.restoration import (
+    FittedRestorer,
+    Guide,
+    Restoration,
+    Restorer,
+    StartingPoint,
+    make_history,
+)
+from lsst.drp.restore.restoration.seeds import Seeds
+from lsst.drp.restore.restoration.target_psf import TARGET_FWHM
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
+from lsst.drp.restore.stack.reference_coadd import reference_coadd
 
 
 def moffat_kernel(fwhm: float, *, size: int = 25, beta: float = 3.5, ellipticity: float = 0.0) -> np.ndarray:
@@ -25,6 +38,27 @@ def moffat_kernel(fwhm: float, *, size: int = 25, beta: float = 3.5, ellipticity
     alpha = fwhm / 2 / np.sqrt(2 ** (1 / beta) - 1)
     kernel = (1 + radius2 / alpha**2) ** -beta
     return (kernel / kernel.sum()).astype(np.float32)
+
+
+def pixel_gaussian(sigma: float, y: float, x: float, size: int = 25) -> np.ndarray:
+    """Return a Gaussian averaged over pixels, off the middle by y and x."""
+    edges = np.arange(size + 1) - size / 2
+    along = [np.diff(erf((edges - offset) / sigma / np.sqrt(2))) / 2 for offset in (y, x)]
+    return np.outer(*along)
+
+
+def centroids(kernels: np.ndarray) -> np.ndarray:
+    """Return the centroids of kernels ``(..., k, k)`` from their middle
+    pixels, y and x, shape ``(2, ...)``.
+    """
+    axis = np.arange(kernels.shape[-1]) - kernels.shape[-1] // 2
+    total = kernels.sum(axis=(-2, -1))
+    return np.stack(
+        [
+            (kernels * axis[:, np.newaxis]).sum(axis=(-2, -1)) / total,
+            (kernels * axis).sum(axis=(-2, -1)) / total,
+        ]
+    )
 
 
 def star_field(
@@ -100,6 +134,17 @@ def star_field(
     return stack, latent, stars
 
 
+def make_arrays(n: int = 2, shape: tuple[int, int] = (30, 40), k: int = 5) -> dict[str, Any]:
+    """Return arguments that `restore` and `stack_arrays` accept."""
+    rng = np.random.default_rng(3)
+    return {
+        "image": rng.normal(size=(n, *shape)),
+        "variance": np.ones((n, *shape)),
+        "mask": np.zeros((n, *shape), bool),
+        "psf": np.stack([moffat_kernel(2.0, size=k)] * n),
+    }
+
+
 def make_restoration(stack: ExposureStack, latent: np.ndarray, **fields: Any) -> Restoration:
     """Return a latent image as a restorer does: an image of points that
     depends on nothing, unless the fields say otherwise.
@@ -115,8 +160,39 @@ def make_restoration(stack: ExposureStack, latent: np.ndarray, **fields: Any) ->
         "loss": 0.8,
         "device": "CPU",
         "seconds": 1.0,
-        "repeat": lambda _: latent,
+        "fitted": Function(lambda _: latent),
         "model": stack,
         "kernels": stack.kernels,
     }
     return Restoration(**(values | fields))
+
+
+class Function(FittedRestorer):
+    """A restorer that is a function of the exposures."""
+
+    def __init__(self, function: Callable[[ExposureStack], np.ndarray]) -> None:
+        self._function = function
+
+    def restore(self, exposures: ExposureStack) -> np.ndarray:
+        return self._function(exposures)
+
+
+def run_restorer(
+    task: Restorer,
+    stack: ExposureStack,
+    *,
+    weights: np.ndarray | None = None,
+    guides: Sequence[Guide] = (),
+    n_threads: int = 1,
+    seed: int = 42,
+) -> Restoration:
+    """Run a restorer that needs no first estimate, on the CPU."""
+    start = StartingPoint(
+        latent=np.zeros(stack.latent_shape, np.float32),
+        matched=stack,
+        weights=reference_coadd(stack).weights if weights is None else weights,
+        target_fwhm=TARGET_FWHM,
+        guides=guides,
+    )
+    backend = prepare_backend(task.config.computeDevice, n_threads)
+    return task.run(stack, start, backend=backend, seeds=Seeds(seed))

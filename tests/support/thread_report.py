@@ -3,45 +3,37 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The restoration, and a report of the threads that its quantum has used."""
+"""The restoration, and a report of the threads that its quantum may use."""
 
 import multiprocessing
 import os
-import threading
-import time
-from pathlib import Path
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, ClassVar
+from unittest import mock
 
 from threadpoolctl import threadpool_info
 
 from lsst.drp.restore import RestoreCoaddTask
 
 
-class ThreadWatch(threading.Thread):
-    """Notes the CPU time of the process's threads, of those that end as well."""
+@contextmanager
+def executors_of(package: str) -> Iterator[list[int | None]]:
+    """Return a context that collects the sizes of all thread pools that a
+    package's modules make, `None` for as many threads as there are cores.
+    """
+    sizes: list[int | None] = []
+    make = ThreadPoolExecutor.__init__
 
-    def __init__(self) -> None:
-        super().__init__(name="watch", daemon=True)
-        self.seconds: dict[str, float] = {}
-        self._done = threading.Event()
+    def watched(self: ThreadPoolExecutor, max_workers: int | None = None, *args: Any, **kwargs: Any) -> None:
+        if sys._getframe(1).f_globals["__name__"].startswith(package):
+            sizes.append(max_workers)
+        make(self, max_workers, *args, **kwargs)
 
-    def run(self) -> None:
-        while not self._done.wait(0.05):
-            self.look()
-
-    def look(self) -> None:
-        for task in Path("/proc/self/task").iterdir():
-            try:
-                fields = (task / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            self.seconds[task.name] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def stop(self) -> None:
-        self._done.set()
-        self.join()
-        self.look()
-        self.seconds.pop(str(self.native_id), None)
+    with mock.patch.object(ThreadPoolExecutor, "__init__", watched):
+        yield sizes
 
 
 class ThreadReportTask(RestoreCoaddTask):
@@ -50,18 +42,13 @@ class ThreadReportTask(RestoreCoaddTask):
     _DefaultName: ClassVar[str] = "restoreCoadd"
 
     def runQuantum(self, butlerQC: Any, inputRefs: Any, outputRefs: Any) -> None:
-        watch = ThreadWatch()
-        watch.start()
-        wall, cpu = time.perf_counter(), time.process_time()
-        super().runQuantum(butlerQC, inputRefs, outputRefs)
-        watch.stop()
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        with executors_of("lsst.drp.restore") as sizes:
+            super().runQuantum(butlerQC, inputRefs, outputRefs)
         import tensorflow as tf
 
         self.metadata["process"] = os.getpid()
         self.metadata["start_method"] = multiprocessing.get_start_method()
-        self.metadata["cpu_per_wall"] = cpu / wall
-        self.metadata["thread_seconds"] = sorted(watch.seconds.values())
+        self.metadata["executors"] = [-1 if size is None else size for size in sizes]
         self.metadata["intra_op"] = tf.config.threading.get_intra_op_parallelism_threads()
         self.metadata["inter_op"] = tf.config.threading.get_inter_op_parallelism_threads()
         self.metadata["pools"] = [pool["num_threads"] for pool in threadpool_info()]

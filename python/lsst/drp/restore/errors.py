@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Exceptions whose messages name the problem and the remedy."""
+"""Exceptions, whose messages have the remedy, and tools to describe others."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RestorationError(pipeBase.AlgorithmError):
     Parameters
     ----------
     message : `str`
-        What is wrong, with which dataset, and the remedy.
+        The problem, the dataset, and the remedy.
     **metadata
         Scalars for the task's metadata.
     """
@@ -61,7 +61,7 @@ class DamagedInputError(Exception):
     """One input is damaged, and the patch may be restored without it: its
     file cannot be decoded, or its PSF model fails.
 
-    The message says what is wrong, without the name of the input.
+    The message has the problem, without the name of the input.
     """
 
 
@@ -83,7 +83,7 @@ def describe_error(err: BaseException) -> str:
 
 
 def find_cause(err: BaseException) -> BaseException:
-    """Return the root cause of an error.
+    """Return the error that an error was raised from, or from which that was.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def find_cause(err: BaseException) -> BaseException:
 
 
 def find_environment_error(err: BaseException) -> BaseException | None:
-    """Find an error of the machine, not of the data, among the causes of an
+    """Return the error of the machine, not of the data, that is behind an
     error.
 
     Parameters
@@ -112,8 +112,8 @@ def find_environment_error(err: BaseException) -> BaseException | None:
     Returns
     -------
     cause : `BaseException` or `None`
-        The first error of the operating system or the network, or of missing
-        memory or software, among the error, its cause or context, and so on;
+        The error, or the one it was raised from or while handling, that is of
+        the operating system or the network, or lack of memory or software;
         `None` if there is none.
     """
     link: BaseException | None = err

@@ -27,15 +27,14 @@ import lsst.pipe.base.connectionTypes as cT
 from lsst.daf.butler import DatasetRef
 from lsst.images import MaskedImage
 
+from .outputs.datasets import describe_patch
+from .outputs.restored_stack import RestoredStack
 from .restoration.restoration import Guide
-from .restore_coadd import (
-    RestoreCoaddConfig,
-    RestoreCoaddConnections,
-    RestoreCoaddTask,
-    all_or_nothing,
-)
+from .restore_coadd import RestoreCoaddConfig, RestoreCoaddTask
+from .restore_coadd_connections import RestoreCoaddConnections
 from .stack.depth import point_depth
 from .stack.exposure_stack import ExposureStack
+from .transactions import all_or_nothing
 from .warping.patch_geometry import PatchGeometry
 from .warping.stack_input import StackedInputs
 
@@ -93,7 +92,7 @@ class RestoreMultibandCoaddConfig(RestoreCoaddConfig, pipelineConnections=Restor
         doc="Bands to restore; empty for all that the patch has visit images of.", default=[]
     )
     shareStructure = pexConfig.Field[bool](
-        doc="Guide the restoration of a band by the restored images of the bands that are deeper. False "
+        doc="Constrain the restoration of a band by the restored images of deeper bands. False "
         "restores band by band.",
         default=True,
     )
@@ -105,13 +104,13 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
     Notes
     -----
     The deepest band is restored as `RestoreCoaddTask` does it.  Every other
-    band is restored with the images of the bands that are deeper as guides:
+    band is constrained by the restored images of deeper bands:
     `share_structure` for the default, input channels for `PublishedNetTask`.
     All exposures of all bands are in memory, or in temporary files, at the
     same time.
 
-    What `CharacterizeTask` states of a band takes the deeper bands' images for
-    given: their noise is not part of the variance.
+    The variance of a band does not include the noise of the deeper bands'
+    images.
     """
 
     ConfigClass = RestoreMultibandCoaddConfig
@@ -181,7 +180,7 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
         Returns
         -------
         outputs : `dict` [`str`, `lsst.pipe.base.Struct`]
-            What `RestoreCoaddTask.run` returns, by band; without the bands
+            Output datasets as of `RestoreCoaddTask.run`, by band; without the bands
             that have too few visit images.
 
         Raises
@@ -211,31 +210,35 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
                 reasons.append(str(err))
         if not inputs:
             raise pipeBase.NoWorkFound(" ".join(reasons) or f"Patch {geometry.patch.id} has no visit images.")
-        results = self.restore_bands({band: one.stack for band, one in inputs.items()}, n_threads=num_cores)
+        results = self.restore_bands(
+            {band: one.stack for band, one in inputs.items()},
+            n_threads=num_cores,
+            patch=describe_patch(geometry, ""),
+        )
         return {
-            band: self._pack(result, inputs[band], geometry, band, (coadds or {}).get(band))
+            band: self.make_outputs(result, inputs[band], geometry, band, (coadds or {}).get(band))
             for band, result in results.items()
         }
 
     def restore_bands(
-        self, stacks: Mapping[str, ExposureStack], *, n_threads: int = 1
-    ) -> dict[str, pipeBase.Struct]:
+        self, stacks: Mapping[str, ExposureStack], *, n_threads: int = 1, patch: str = ""
+    ) -> dict[str, RestoredStack]:
         """Restore stacks of exposures of the same patch: the part of
         `run_bands` that knows only arrays.
 
         Parameters
         ----------
         stacks : `~collections.abc.Mapping` [`str`, `ExposureStack`]
-            The exposures by band, on the same pixels.  Changed in place, see
-            `RestoreCoaddTask.restore`.
+            The exposures by band, on the same pixels.
         n_threads : `int`, optional
             CPU threads to use.
+        patch : `str`, optional
+            Data ID of the patch: random numbers differ between patches.
 
         Returns
         -------
-        results : `dict` [`str`, `lsst.pipe.base.Struct`]
-            What `RestoreCoaddTask.restore` returns, by band, the deepest band
-            first.
+        results : `dict` [`str`, `RestoredStack`]
+            The restored exposures by band, the deepest band first.
 
         Raises
         ------
@@ -243,24 +246,25 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
             Raised if the configuration is wrong, or a training fails.
         """
         depths = {band: point_depth(stack) for band, stack in stacks.items()}
-        results: dict[str, pipeBase.Struct] = {}
+        results: dict[str, RestoredStack] = {}
         guides: list[Guide] = []
         for band in sorted(depths, key=lambda band: -depths[band]):
             seen = tuple(guides) if self.config.shareStructure else ()
             self.log.info(
-                "Band %s: %d exposures, 5 sigma for a point source at %.4g nJy%s.",
+                "Band %s: %d exposures, 5 sigma for a point source at %.4g %s%s.",
                 band,
                 stacks[band].n_exposures,
                 5.0 / np.sqrt(depths[band]) if depths[band] else np.inf,
+                stacks[band].unit,
                 "" if not seen else f", with the structure seen in {', '.join(results)}",
             )
-            results[band] = self.restore(stacks[band], n_threads=n_threads, guides=seen)
+            results[band] = self.restore(stacks[band], n_threads=n_threads, guides=seen, patch=patch + band)
             restoration = results[band].restoration
             guides.append(
                 Guide(
                     latent=restoration.latent,
                     error=restoration.error,
-                    noise=stacks[band].median_sigma,
+                    noise=results[band].stack.median_sigma,
                 )
             )
         return results

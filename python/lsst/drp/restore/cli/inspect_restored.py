@@ -16,19 +16,17 @@ import click
 from lsst.daf.butler.cli.opt import repo_argument
 from lsst.daf.butler.cli.utils import ButlerCommand
 
-# Lines that the terminal gets unless --limit says otherwise.
+# Patches listed on the terminal without --limit.
 _PRINTED = 25
 
 
-@click.command(
-    "inspect-restored", cls=ButlerCommand, short_help="List restored patches, worst first, and show them."
-)
+@click.command("inspect-restored", cls=ButlerCommand, short_help="List restored patches, worst first.")
 @repo_argument(required=True)
 @click.argument("collections", nargs=-1)
 @click.option(
-    "--where", default="", help="Only some of the patches, as in: \"skymap='s' AND tract=0 AND patch<10\"."
+    "--where", default="", help="Select patches, for example \"skymap='s' AND tract=0 AND patch<10\"."
 )
-@click.option("--band", "bands", multiple=True, help="Only this band; may be given several times.")
+@click.option("--band", "bands", multiple=True, help="Select a band; may be given several times.")
 @click.option(
     "--sort",
     "by",
@@ -41,23 +39,23 @@ _PRINTED = 25
 @click.option(
     "--limit",
     type=click.IntRange(min=0),
-    help=f"Only so many patches, in the files too.  [default: all, and {_PRINTED} on the terminal]",
+    help=f"Maximum number of patches, also in the files.  [default: all, and {_PRINTED} on the terminal]",
 )
 @click.option(
     "--html",
     type=click.Path(dir_okay=False),
-    help="Write a page for a browser; its pictures go to a folder beside it.",
+    help="Write an HTML page; its pictures go to a folder next to it.",
 )
 @click.option(
     "--thumbnails/--no-thumbnails",
     default=True,
     show_default=True,
-    help="Pictures of the patches on the page.",
+    help="Show pictures of the patches on the page.",
 )
 @click.option(
     "--output",
     type=click.Path(dir_okay=False),
-    help="Write a table with all numbers: a .csv, .ecsv or .fits file.",
+    help="Write a table with all columns: a .csv, .ecsv or .fits file.",
 )
 def inspect_restored(
     repo: str,
@@ -71,30 +69,25 @@ def inspect_restored(
     thumbnails: bool,
     output: str | None,
 ) -> None:
-    """List the restored patches in COLLECTIONS, worst first, with what is
-    suspicious about them.
+    """List the restored patches in COLLECTIONS, worst first, with reasons.
 
-    Reads restored_coadd_metrics and what is needed for the pictures. Several
+    Reads restored_coadd_metrics and, for the pictures, the images. Several
     collections are searched in their order; without any, all runs of the
     repository are listed.
 
     Worst first means: patches whose restoration failed, then those with most
-    problems of the image (it did not converge, the exposures contradict it,
-    its loss is unlike that of the other patches of its band, ...), then those
-    with most remarks on the data (pixels without data, few exposures, ...),
-    and patches with as many of both by their loss.
+    problems of the image (it did not converge, it is inconsistent with the
+    exposures, its loss is an outlier among the patches of its band, ...), then
+    those with most remarks on the data (pixels without data, few exposures,
+    ...), then those with the highest loss.
     """
     from lsst.daf.butler import Butler, ButlerUserError
 
-    from ..repository.campaign.inspect import (
-        COLUMNS,
-        FORMATS,
-        find_patches,
-        format_patches,
-        sort_patches,
-        write_table,
-    )
+    from ..repository.campaign.columns import COLUMNS
+    from ..repository.campaign.find import find_patches
     from ..repository.campaign.page import write_page
+    from ..repository.campaign.patches import sort_patches
+    from ..repository.campaign.table import FORMATS, format_patches, write_table
 
     if by not in ("warnings", "patch", *COLUMNS):
         raise click.ClickException(f"--sort {by!r} is none of warnings, patch, {', '.join(COLUMNS)}.")

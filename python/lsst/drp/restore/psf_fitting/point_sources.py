@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = ("PointSources", "find_point_sources", "point_image", "shift_matrix", "stellar")
+__all__ = ("PointSources", "find_point_sources", "stellar")
 
 import dataclasses
 
@@ -39,9 +39,6 @@ _CLEAR_RADIUS = 4.0
 # mean of saturated stars is as broad as the exposures that show their cores.
 _MIN_GOOD = 0.5
 _GOOD_RADII = (1.5, _CLEAR_RADIUS)
-
-# Lobes of the windowed sinc that puts a point between pixels.
-_LOBES = 5
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -182,69 +179,3 @@ def stellar(width: np.ndarray) -> np.ndarray:
     most = int(count.max())
     common = count >= max(_LOCUS_SHARE * most, min(2, most))
     return np.asarray(within[np.flatnonzero(common)[np.argmin(width[common])]])
-
-
-def shift_matrix(offset: np.ndarray, size: int) -> np.ndarray:
-    """Return the matrices that move images along one axis by fractions of a
-    pixel.
-
-    Parameters
-    ----------
-    offset : `numpy.ndarray`
-        Shifts towards larger indices, pixels, any shape.
-    size : `int`
-        Length of the axis.
-
-    Returns
-    -------
-    matrices : `numpy.ndarray`
-        Shape ``offset.shape + (size, size)``: an image's rows are moved by
-        multiplication from the left.  Interpolation is by a sinc in a sinc
-        window of 5 lobes; what is outside of the image is zero.
-    """
-    offset = np.asarray(offset, np.float64)[..., np.newaxis]
-    # The weight of input pixel j in output pixel i depends on i - j only.
-    weight = _lanczos(np.arange(1 - size, size) - offset) / _lanczos_sum(offset)
-    index = np.arange(size)
-    return weight[..., index[:, np.newaxis] - index + size - 1]
-
-
-def point_image(y: np.ndarray, x: np.ndarray, flux: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Draw points that are between pixels: what, convolved with a PSF kernel,
-    is the image of stars.
-
-    Parameters
-    ----------
-    y, x : `numpy.ndarray`
-        Positions, pixels of the image, shape ``(s,)``.
-    flux : `numpy.ndarray`
-        Fluxes, shape ``(s,)``.
-    shape : `tuple` [`int`, `int`]
-        Height and width of the image.
-
-    Returns
-    -------
-    image : `numpy.ndarray`
-        `numpy.float32`, of that shape.  A point reaches 5 pixels far and has
-        the negative lobes of band-limited interpolation.
-    """
-    image = np.zeros(shape, np.float64)
-    reach = np.arange(-_LOBES, _LOBES + 1)
-    for row, column, total in zip(y, x, flux, strict=True):
-        rows, columns = round(float(row)) + reach, round(float(column)) + reach
-        in_y = _lanczos(rows - row) / _lanczos_sum(np.asarray(row))
-        in_x = _lanczos(columns - column) / _lanczos_sum(np.asarray(column))
-        inside_y, inside_x = (rows >= 0) & (rows < shape[0]), (columns >= 0) & (columns < shape[1])
-        stamp = total * np.outer(in_y[inside_y], in_x[inside_x])
-        image[np.ix_(rows[inside_y], columns[inside_x])] += stamp
-    return image.astype(np.float32)
-
-
-def _lanczos(distance: np.ndarray) -> np.ndarray:
-    return np.where(np.abs(distance) < _LOBES, np.sinc(distance) * np.sinc(distance / _LOBES), 0.0)
-
-
-def _lanczos_sum(offset: np.ndarray) -> np.ndarray:
-    """Return the sum of the interpolation weights, nearly 1."""
-    fraction = np.asarray(offset, np.float64)[..., np.newaxis] % 1.0
-    return _lanczos(np.arange(-_LOBES, _LOBES + 2) - fraction).sum(axis=-1)

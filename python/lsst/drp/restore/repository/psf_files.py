@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Reads the PSF of an exposure from the files of other software."""
+"""PSFs of exposures, read from files of other software."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ("read_psf",)
 import itertools
 import math
 from pathlib import Path
-from typing import Any
 
 import astropy.io.fits
 import numpy as np
+from astropy.stats import gaussian_sigma_to_fwhm
 
 from lsst.images import Box
 from lsst.images.psfs import GaussianPointSpreadFunction, PiffWrapper, PointSpreadFunction
@@ -24,41 +24,47 @@ from .exposure_files import ExposureFileError, read_fits_image, split_extension
 from .make_visit_image import kernel_psf, polynomial_terms
 from .manifest import ManifestRow
 
-# Width of the smallest kernel that is accepted, and of the smallest stamp that
-# is drawn, pixels: that of the decoder's kernels.
+# Minimum width of kernels and of stamps, pixels: the width of the PSF kernels in
+# a restoration.
 _MIN_SIZE = 25
 
-# Width of the stamps that are drawn of a Piff PSF, pixels.
+# Width of the stamps of a Piff PSF, pixels.
 _PIFF_SIZE = 51
 
-# Standard deviations to the edge of a Gaussian's stamp.
+# Distance from the center to the edge of a Gaussian's stamp, standard
+# deviations.
 _GAUSSIAN_EXTENT = 5.0
 
-# Full width at half maximum of a Gaussian over its standard deviation.
-_FWHM_PER_SIGMA = math.sqrt(8.0 * math.log(2.0))
+# Header of a PSFEx file without position dependence as that of a polynomial of
+# order 0, which GalSim requires.
+_PSFEX_CONSTANT = {"POLNAXIS": 2, "POLNGRP": 1, "POLDEG1": 0} | {
+    f"{key}{axis}": value
+    for axis, name in enumerate(("X_IMAGE", "Y_IMAGE"), start=1)
+    for key, value in {"POLGRP": 1, "POLNAME": name, "POLZERO": 0.0, "POLSCAL": 1.0}.items()
+}
 
-# Highest order of the polynomial that stands for a Piff PSF; the error,
-# relative to the peak, that is good enough for a lower order, and the largest
-# that is accepted.
+# Highest order of the polynomial that approximates a Piff PSF; maximum error,
+# relative to the peak, at which a lower order is chosen, and at which the
+# highest order is accepted.
 _MAX_ORDER = 4
 _GOOD_ERROR = 1e-5
 _MAX_ERROR = 1e-3
 
 
 def read_psf(row: ManifestRow, folder: Path, bbox: Box, scale: float) -> PointSpreadFunction:
-    """Read the PSF of one row of a manifest, as something that a visit image
-    can be stored with.
+    """Read the PSF of one row of a manifest, as a model that a visit image can
+    be stored with.
 
     Parameters
     ----------
     row : `ManifestRow`
-        Names the PSF.
+        Row with the kind and the file, or FWHM, of the PSF.
     folder : `~pathlib.Path`
-        What its file is relative to.
+        Folder that the file name is relative to.
     bbox : `lsst.images.Box`
         Pixels of the image.
     scale : `float`
-        Size of a pixel, arcsec.
+        Pixel scale of the image, arcsec.
 
     Returns
     -------
@@ -68,7 +74,7 @@ def read_psf(row: ManifestRow, folder: Path, bbox: Box, scale: float) -> PointSp
     Raises
     ------
     ExposureFileError
-        Raised if the file cannot be read, or is no PSF.
+        Raised if the file cannot be read or is not a PSF model.
     """
     name = str(row.psf)
     if not name or (isinstance(row.psf, float) and not row.psf > 0.0):
@@ -92,7 +98,7 @@ def read_psf(row: ManifestRow, folder: Path, bbox: Box, scale: float) -> PointSp
 
 
 def _check(psf: PointSpreadFunction, name: str, bbox: Box) -> None:
-    """Refuse a PSF that cannot be drawn at the center and in the corners."""
+    """Raise if a PSF cannot be drawn at the center and in the corners."""
     for y, x in [
         (bbox.y.center, bbox.x.center),
         *itertools.product((bbox.y.min, bbox.y.max), (bbox.x.min, bbox.x.max)),
@@ -102,12 +108,12 @@ def _check(psf: PointSpreadFunction, name: str, bbox: Box) -> None:
         except Exception as error:  # GalSim's and Piff's errors are of many types
             raise ExposureFileError(f"{name}: cannot be drawn at ({x}, {y}): {error}") from error
         if not np.isfinite(kernel).all() or not kernel.max() > -kernel.min():
-            raise ExposureFileError(f"{name}: what it draws at ({x}, {y}) is not a PSF")
+            raise ExposureFileError(f"{name}: the kernel at ({x}, {y}) is not that of a PSF")
 
 
 def _gaussian(fwhm: float, bbox: Box) -> GaussianPointSpreadFunction:
     """Return a round Gaussian of a FWHM in pixels."""
-    sigma = fwhm / _FWHM_PER_SIGMA
+    sigma = float(fwhm / gaussian_sigma_to_fwhm)
     size = max(_MIN_SIZE, 2 * math.ceil(_GAUSSIAN_EXTENT * sigma) + 1)
     return GaussianPointSpreadFunction(sigma, bounds=bbox, stamp_size=size)
 
@@ -131,45 +137,39 @@ def _kernel(folder: Path, name: str, bbox: Box) -> PiffWrapper:
 def _psfex(folder: Path, name: str, bbox: Box) -> PiffWrapper:
     """Return the PSF of a PSFEx file: a polynomial in the position of kernels
     on PSFEx's own grid, which Piff interpolates as PSFEx does.
+
+    GalSim reads the file.  Its kernels at a position are not used: a visit
+    image can be stored with a Piff model only.
     """
+    import galsim.des
+
     path, extension = split_extension(folder, name)
     if not path.is_file():
         raise ExposureFileError(f"{name}: no such file")
     try:
         with astropy.io.fits.open(path, memmap=False) as hdus:
             hdu = hdus[1 if extension is None else extension]
-            header: Any = hdu.header
-            kernels = np.array(hdu.data["PSF_MASK"][0], dtype=np.float64)
-            step = float(header["PSF_SAMP"])
-            n_axes = int(header["POLNAXIS"])
-            names = [str(header[f"POLNAME{axis + 1}"]) for axis in range(n_axes)]
-            zeros = [float(header[f"POLZERO{axis + 1}"]) for axis in range(n_axes)]
-            scales = [float(header[f"POLSCAL{axis + 1}"]) for axis in range(n_axes)]
-            groups = [int(header[f"POLGRP{axis + 1}"]) for axis in range(n_axes)]
-            order = int(header["POLDEG1"]) if n_axes else 0
+            if hdu.header["POLNAXIS"] == 0:
+                hdu.header.update(_PSFEX_CONSTANT)
+            model = galsim.des.DES_PSFEx(hdu)
     except (OSError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise ExposureFileError(f"{name}: not a PSFEx model: {error}") from error
-    is_position = [
-        text.startswith(axis) and text.endswith("IMAGE") for text, axis in zip(names, "XY", strict=False)
-    ]
-    if n_axes not in (0, 2) or not all(is_position) or len(set(groups)) > 1:
-        raise ExposureFileError(f"{name}: the PSF must depend on the position in the image, not on {names}")
-    if kernels.ndim == 2:
-        kernels = kernels[np.newaxis]
+        raise ExposureFileError(
+            f"{name}: not a PSFEx model of a PSF that varies only with the position in the image (made with "
+            "PSFVAR_KEYS X_IMAGE,Y_IMAGE)"
+        ) from error
     # PSFEx counts the powers of x fastest.
+    order = model.fit_order
     powers = [(i, j) for j in range(order + 1) for i in range(order + 1 - j)]
-    if len(powers) != len(kernels):
-        raise ExposureFileError(f"{name}: {len(kernels)} kernels for a polynomial of order {order}")
-    kernels = kernels[[powers.index(term) for term in polynomial_terms(order)]]
-    size = math.ceil(kernels.shape[-1] * step) | 1
+    kernels = model.basis[[powers.index(term) for term in polynomial_terms(order)]]
+    size = math.ceil(kernels.shape[-1] * model.sample_scale) | 1
     try:
         return kernel_psf(
             kernels,
             bbox,
-            step=step,
+            step=model.sample_scale,
             # The first pixel is (1, 1) there.
-            origin=(zeros[0] - 1.0, zeros[1] - 1.0) if n_axes else (0.0, 0.0),
-            scale=(scales[0], scales[1]) if n_axes else (1.0, 1.0),
+            origin=(model.x_zero - 1.0, model.y_zero - 1.0),
+            scale=(model.x_scale, model.y_scale),
             interpolant="Lanczos(3)",
             stamp_size=max(size, _MIN_SIZE),
         )
@@ -178,11 +178,11 @@ def _psfex(folder: Path, name: str, bbox: Box) -> PiffWrapper:
 
 
 def _piff(folder: Path, name: str, bbox: Box, detector: int) -> PiffWrapper:
-    """Return a polynomial of pixel kernels that is the same as the model of a
+    """Return a polynomial of pixel kernels that approximates the model of a
     Piff file.
 
-    A visit image can be stored with neither the WCS that a Piff model usually
-    has nor a model that was read from a file.
+    A visit image can be stored neither with the celestial WCS of most Piff
+    models nor with a model that was read from a file.
     """
     import piff
 

@@ -3,18 +3,17 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""How exposures from outside the Science Pipelines get into a repository."""
+"""Dimension records, datasets and collections of exposures from outside the
+Science Pipelines.
+"""
 
 from __future__ import annotations
 
 __all__ = (
     "define_input_collection",
-    "kernel_psf",
-    "make_visit_image",
     "put_visit_image",
     "register_instrument",
     "register_visit",
-    "sky_region",
     "visit_timespan",
 )
 
@@ -28,8 +27,6 @@ from lsst.images import VisitImage
 from lsst.sphgeom import ConvexPolygon
 
 from ..instrument import ExternalInstrument
-from ..warping.projections import sky_region
-from .make_visit_image import kernel_psf, make_visit_image
 
 
 def register_instrument(
@@ -37,9 +34,8 @@ def register_instrument(
 ) -> None:
     """Register an instrument with its detectors and filters.
 
-    What is registered already is left as it is, also if it belongs to another
-    instrument class: exposures can be added to an instrument that an obs
-    package has registered.
+    Existing records are not changed, even if they name another instrument
+    class: exposures can be added to an instrument of an obs package.
 
     Parameters
     ----------
@@ -97,10 +93,10 @@ def register_visit(
     name: str | None = None,
     target_name: str = "",
 ) -> None:
-    """Register a visit and where its detectors pointed.
+    """Register a visit with the regions of its detectors.
 
-    Regions that are registered already grow to contain the new ones, so that
-    more detectors of a visit, or another astrometric solution, can follow.
+    Existing regions grow to contain the new ones, so that more detectors of a
+    visit, or another astrometric solution, can be added later.
 
     Parameters
     ----------
@@ -143,7 +139,7 @@ def register_visit(
                     f"Visit {visit} of {instrument!r} is registered with {record['physical_filter']!r} at "
                     f"{record['timespan']}, not with {physical_filter!r} at {timespan}."
                 )
-            # More detectors of the same visit make it cover more of the sky.
+            # The region also contains the detectors that were added earlier.
             vertices.extend(record["region"].getVertices())
         else:
             registry.syncDimensionData("day_obs", {"instrument": instrument, "id": night})
@@ -181,7 +177,7 @@ def register_visit(
 
 
 def visit_timespan(begin: Time, exposure_time: float) -> Timespan:
-    """Return the time of a visit as its dimension record has it.
+    """Return the time span of a visit, as in its dimension record.
 
     Parameters
     ----------
@@ -193,7 +189,7 @@ def visit_timespan(begin: Time, exposure_time: float) -> Timespan:
     Returns
     -------
     timespan : `lsst.daf.butler.Timespan`
-        From the start to the end of the exposure.
+        Start to end of the exposure.
     """
     return Timespan(begin, begin + exposure_time * u.s)
 
@@ -217,15 +213,14 @@ def observing_night(begin: Time) -> int:
 def put_visit_image(
     butler: Butler, image: VisitImage, run: str, *, dataset_type: str = "visit_image"
 ) -> DatasetRef:
-    """Write a visit image; its instrument, visit and detector must be
-    registered.
+    """Write a visit image whose instrument, visit and detector are registered.
 
     Parameters
     ----------
     butler : `lsst.daf.butler.Butler`
         Writeable client of the repository.
     image : `lsst.images.VisitImage`
-        The image; its data ID is that of its sky projection's frame.
+        The image; the frame of its sky projection has the data ID.
     run : `str`
         RUN collection to write to, registered if it does not exist.
     dataset_type : `str`, optional
@@ -253,15 +248,15 @@ def put_visit_image(
 
 
 def define_input_collection(butler: Butler, chain: str, children: Iterable[str]) -> None:
-    """Define the one collection that a pipeline reads its inputs from.
+    """Define a collection with all inputs of a pipeline.
 
     Parameters
     ----------
     butler : `lsst.daf.butler.Butler`
         Writeable client of the repository.
     chain : `str`
-        Name of the CHAINED collection.  If it exists, the children are added
-        to those that it has.
+        Name of the CHAINED collection.  If it exists, the children are
+        appended.
     children : `~collections.abc.Iterable` [`str`]
         Collections to search, for example the RUN of the exposures and the
         collection of the tract's geometry.

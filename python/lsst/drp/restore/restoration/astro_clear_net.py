@@ -19,31 +19,31 @@ import numpy as np
 import scipy.ndimage
 
 import lsst.pex.config as pexConfig
-import lsst.pipe.base as pipeBase
 
 from ..stack.exposure_stack import ExposureStack
-from ..stack.reference_coadd import ReferenceCoadd
-from .backend import COMPUTE_DEVICES, prepare_backend
-from .consistency import ConsistencyTask
-from .measurable import matched_stack
+from .backend import Backend
+from .consistency import HUBER_DELTA, ConsistencyTask
+from .network_input import PASSES
 from .network_weights import describe_weights, read_weights
-from .restoration import Restoration, StartingPoint, make_history
+from .restoration import (
+    FittedRestorer,
+    Guide,
+    Restoration,
+    Restorer,
+    RestorerConfig,
+    StartingPoint,
+    make_history,
+)
+from .seeds import Seeds
 from .target_psf import FWHM_PER_SIGMA, TARGET_FWHM, convolution_kernels
 
 if TYPE_CHECKING:
     from .trained_network import TrainedNetwork
 
 
-class AstroClearNetConfig(pexConfig.Config):
+class AstroClearNetConfig(RestorerConfig):
     """Configuration of `AstroClearNetTask`."""
 
-    passes = pexConfig.RangeField(
-        dtype=int,
-        doc="Passes of the network; between two of them it is shown what the exposures have beyond its "
-        "image. It is trained with the default.",
-        default=2,
-        min=1,
-    )
     consistency: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
         target=ConsistencyTask, doc="Brings the network's image back to the exposures."
     )
@@ -74,16 +74,6 @@ class AstroClearNetConfig(pexConfig.Config):
         min=0.0,
         inclusiveMin=False,
     )
-    seed = pexConfig.RangeField(
-        dtype=int,
-        doc="Seed of the halves of the exposures and of the crops that these steps are taken on.",
-        default=42,
-        min=0,
-        max=2**31 - 1,
-    )
-    computeDevice = pexConfig.ChoiceField[str](
-        doc="Where to compute.", default="auto", allowed=dict(COMPUTE_DEVICES), optional=False
-    )
 
     @property
     def fits_weights(self) -> bool:
@@ -91,16 +81,128 @@ class AstroClearNetConfig(pexConfig.Config):
         return self.fineTuneSteps > 0
 
 
-class AstroClearNetTask(pipeBase.Task):
+class FittedNetwork(FittedRestorer):
+    """The network, the kernels and the guides of a patch.
+
+    Parameters
+    ----------
+    network : `TrainedNetwork`
+        The network.
+    consistency : `ConsistencyTask`
+        Corrects its image.
+    tile_size : `int`
+        Height and width of the network's tiles, pixels.
+    matched : `ExposureStack`
+        The white-noise coadd of the patch.
+    target_fwhm : `float`
+        FWHM of the PSF that the image gets, latent pixels.
+    guides : `tuple` [`Guide`, ...]
+        Restored images of deeper bands.
+    n_threads : `int`
+        CPU threads to use.
+    """
+
+    def __init__(
+        self,
+        network: TrainedNetwork,
+        consistency: ConsistencyTask,
+        *,
+        tile_size: int,
+        matched: ExposureStack,
+        target_fwhm: float,
+        guides: tuple[Guide, ...],
+        n_threads: int,
+    ) -> None:
+        self._network = network
+        self._consistency = consistency
+        self._tile_size = tile_size
+        self._matched = matched
+        # The network has one resolution; coarser ones are made from it.
+        self._blur = np.sqrt(max(target_fwhm**2 - TARGET_FWHM**2, 0.0)) / FWHM_PER_SIGMA
+        # Colors of a smoother guide would not be those of the network's image.
+        self._guides = () if self._blur else guides
+        self._n_threads = n_threads
+
+    def restore(self, exposures: ExposureStack) -> np.ndarray:
+        """Restore a white-noise coadd.
+
+        Parameters
+        ----------
+        exposures : `ExposureStack`
+            The white-noise coadd of the patch with other pixels.
+
+        Returns
+        -------
+        latent : `numpy.ndarray`
+            The latent image at the target resolution, nJy.
+        """
+        from .first_estimate import first_estimate
+
+        coadd = dataclasses.replace(self._matched, image=exposures.image)
+        predicted, error = self.predict(coadd, first_estimate(coadd, n_threads=self._n_threads))
+        return self.correct(at_network_resolution(coadd), predicted, error)
+
+    def predict(self, coadd: ExposureStack, latent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Run the network.
+
+        Parameters
+        ----------
+        coadd : `ExposureStack`
+            White-noise coadd.
+        latent : `numpy.ndarray`
+            First estimate, nJy.
+
+        Returns
+        -------
+        predicted, error : `numpy.ndarray`
+            Its image at `TARGET_FWHM`, and the standard deviation of the error
+            of this image, nJy.
+        """
+        from .shared_structure import share_structure
+
+        predicted, error = self._network.apply(
+            coadd,
+            _smooth(latent, TARGET_FWHM / FWHM_PER_SIGMA),
+            tile_size=self._tile_size,
+            n_threads=self._n_threads,
+        )
+        if self._guides:
+            model = at_network_resolution(coadd)
+            predicted, error = share_structure(
+                predicted, error, model, self._guides, n_threads=self._n_threads
+            )
+        return predicted, error
+
+    def correct(self, model: ExposureStack, predicted: np.ndarray, error: np.ndarray) -> np.ndarray:
+        """Bring the network's image back to the exposures, and to the target
+        resolution.
+
+        Parameters
+        ----------
+        model : `ExposureStack`
+            Exposures, with kernels from `TARGET_FWHM` to their PSFs.
+        predicted, error : `numpy.ndarray`
+            From `predict`.
+
+        Returns
+        -------
+        latent : `numpy.ndarray`
+            The latent image, nJy.
+        """
+        latent = self._consistency.run(model, predicted, error, n_threads=self._n_threads)
+        return _smooth(latent, self._blur)
+
+
+class AstroClearNetTask(Restorer):
     """Restore a stack of exposures with a trained network.
 
     Notes
     -----
-    The network sees the white-noise coadd of all exposures, which is all that
-    they say together (B. Zackay and E. O. Ofek 2017), whatever their number:
-    what it has beyond the first estimate, at the target resolution and as the
-    PSF sees it.  Its output is an image and the error of this image, with which
-    the exposures correct it (`ConsistencyTask`).
+    The input of the network is the white-noise coadd of the exposures, a
+    sufficient statistic of all of them (B. Zackay and E. O. Ofek 2017),
+    whatever their number: its residual from the first estimate, at the target
+    resolution and at the coadd's own.  Its output is an image and the error of
+    this image, with which the exposures correct it (`ConsistencyTask`).
     """
 
     ConfigClass = AstroClearNetConfig
@@ -113,26 +215,21 @@ class AstroClearNetTask(pipeBase.Task):
         self.makeSubtask("consistency")
 
     def run(
-        self,
-        stack: ExposureStack,
-        reference: ReferenceCoadd,
-        *,
-        start: StartingPoint,
-        n_threads: int = 1,
+        self, stack: ExposureStack, start: StartingPoint, *, backend: Backend, seeds: Seeds
     ) -> Restoration:
-        """Restore the patch.
+        """Restore a patch; see `Restorer.run`.
 
         Parameters
         ----------
         stack : `ExposureStack`
             The exposures.
-        reference : `ReferenceCoadd`
-            Coadd of the same exposures; not used.
         start : `StartingPoint`
             First estimate and white-noise coadd; the target's FWHM is at least
             `TARGET_FWHM`.
-        n_threads : `int`, optional
-            CPU threads to use.
+        backend : `Backend`
+            Device and threads.
+        seeds : `Seeds`
+            Seeds of the fine-tuning.
 
         Returns
         -------
@@ -141,55 +238,37 @@ class AstroClearNetTask(pipeBase.Task):
 
         Raises
         ------
-        RestorationError
-            Raised if a GPU is asked for and there is none.
         DivergedError
             Raised if fine-tuning diverges.
         """
         began = time.perf_counter()
-        device = prepare_backend(self.config.computeDevice, n_threads, seed=0)
-        from .first_estimate import first_estimate
-        from .forward_model import ForwardModel
-        from .shared_structure import share_structure
+        from .likelihood import Likelihood
         from .trained_network import load_network
 
-        tuned = self._fine_tune(stack)
-        network = load_network(self.config.weightsFile) if tuned is None else tuned
-        # The network has one resolution; coarser ones are made from it.
-        fwhm = TARGET_FWHM / stack.oversampling
-        kernels = convolution_kernels(stack.kernels, fwhm)
-        sharp = dataclasses.replace(stack, kernels=kernels)
-        matched = matched_stack(stack, start.measurable)
-        final_fwhm = start.target_fwhm / stack.oversampling
-        blur = np.sqrt(max(start.target_fwhm**2 - TARGET_FWHM**2, 0.0)) / FWHM_PER_SIGMA
+        tuned = self._fine_tune(stack, seeds)
+        fitted = FittedNetwork(
+            load_network(self.config.weightsFile) if tuned is None else tuned,
+            self.consistency,
+            tile_size=self.config.tileSize,
+            matched=start.matched,
+            target_fwhm=start.target_fwhm,
+            guides=tuple(start.guides),
+            n_threads=backend.n_threads,
+        )
+        sharp = at_network_resolution(stack)
+        predicted, error = fitted.predict(start.matched, start.latent)
+        latent = fitted.correct(sharp, predicted, error)
 
-        def modeled(coadd: ExposureStack, fwhm: float = fwhm) -> ExposureStack:
-            return dataclasses.replace(coadd, kernels=convolution_kernels(coadd.kernels, fwhm))
-
-        def restore(exposures: ExposureStack, coadd: ExposureStack, latent: np.ndarray) -> tuple:
-            begin = _smooth(latent, TARGET_FWHM / FWHM_PER_SIGMA)
-            image, error = network.apply(coadd, begin, self.config.passes, self.config.tileSize)
-            # A smoother guide would blur.
-            if start.guides and not blur:
-                image, error = share_structure(image, error, modeled(coadd), start.guides)
-            return image, error, _smooth(self.consistency.run(exposures, image, error), blur)
-
-        def repeat(other: ExposureStack) -> np.ndarray:
-            coadd = dataclasses.replace(matched, image=other.image)
-            return restore(modeled(coadd), coadd, first_estimate(coadd))[2]
-
-        predicted, error, latent = restore(sharp, matched, start.latent)
-        final = convolution_kernels(stack.kernels, final_fwhm) if blur else kernels
-        decoder, coarse = ForwardModel(sharp), ForwardModel(dataclasses.replace(stack, kernels=final))
-        delta = self.consistency.config.huberDelta
-        rows = [
-            (step, loss, np.nan, np.nan, time.perf_counter() - began)
-            for step, loss in (
-                (0, ForwardModel(stack).huber_loss(start.latent, delta)),
-                (self.config.passes, decoder.huber_loss(predicted, delta)),
-                (self.config.passes + self.consistency.config.gradients, coarse.huber_loss(latent, delta)),
-            )
-        ]
+        final = sharp if start.target_fwhm <= TARGET_FWHM else at_resolution(stack, start.target_fwhm)
+        gradients = self.consistency.config.gradients
+        rows = []
+        for step, model, image in (
+            (0, stack, start.latent),
+            (PASSES, sharp, predicted),
+            (PASSES + gradients, final, latent),
+        ):
+            loss = Likelihood(model, HUBER_DELTA, n_threads=backend.n_threads).huber_loss(image)
+            rows.append((step, loss, np.nan, np.nan, time.perf_counter() - began))
         self.log.info(
             "Loss per good pixel: %.5f of the first estimate, %.5f of the network, %.5f after consistency.",
             *(row[1] for row in rows),
@@ -202,11 +281,11 @@ class AstroClearNetTask(pipeBase.Task):
             weights={} if tuned is None else tuned.weights,
             steps=rows[-1][0],
             loss=rows[-1][1],
-            device=device,
+            device=backend.device,
             seconds=time.perf_counter() - began,
-            repeat=repeat,
-            model=modeled(matched, final_fwhm),
-            kernels=final,
+            fitted=fitted,
+            model=at_resolution(start.matched, start.target_fwhm),
+            kernels=final.kernels,
             target_fwhm=start.target_fwhm,
             error=error,
             network={
@@ -215,7 +294,7 @@ class AstroClearNetTask(pipeBase.Task):
             },
         )
 
-    def _fine_tune(self, stack: ExposureStack) -> TrainedNetwork | None:
+    def _fine_tune(self, stack: ExposureStack, seeds: Seeds) -> TrainedNetwork | None:
         """Train the weights further on the patch, if this is asked for and
         possible.
         """
@@ -234,10 +313,9 @@ class AstroClearNetTask(pipeBase.Task):
         network, history = fine_tune(
             [stack],
             read_weights(self.config.weightsFile),
-            passes=self.config.passes,
             steps=self.config.fineTuneSteps,
             rate=self.config.fineTuneRate,
-            seed=self.config.seed,
+            seed=seeds.number("fine-tuning"),
             log=self.log,
         )
         self.log.info(
@@ -246,6 +324,42 @@ class AstroClearNetTask(pipeBase.Task):
             *(history["loss"][0], history["loss"][-1], self.config.fineTuneSteps, history["seconds"][-1]),
         )
         return network
+
+
+def at_resolution(stack: ExposureStack, fwhm: float) -> ExposureStack:
+    """Replace the kernels of exposures by those from an image with a Gaussian
+    PSF.
+
+    Parameters
+    ----------
+    stack : `ExposureStack`
+        The exposures.
+    fwhm : `float`
+        FWHM of the Gaussian, latent pixels.
+
+    Returns
+    -------
+    model : `ExposureStack`
+        The same pixels with other kernels (`convolution_kernels`).
+    """
+    return dataclasses.replace(stack, kernels=convolution_kernels(stack.kernels, fwhm / stack.oversampling))
+
+
+def at_network_resolution(stack: ExposureStack) -> ExposureStack:
+    """Replace the kernels of exposures by those from the network's image; see
+    `at_resolution`.
+
+    Parameters
+    ----------
+    stack : `ExposureStack`
+        The exposures.
+
+    Returns
+    -------
+    model : `ExposureStack`
+        The same pixels with other kernels.
+    """
+    return at_resolution(stack, TARGET_FWHM)
 
 
 def _smooth(image: np.ndarray, sigma: float) -> np.ndarray:

@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
-__all__ = ("COMPUTE_DEVICES", "describe_backend", "num_threads", "prepare_backend")
+__all__ = ("COMPUTE_DEVICES", "Backend", "describe_backend", "prepare_backend")
 
+import dataclasses
 import logging
 import os
 from typing import Any
@@ -20,25 +21,30 @@ _LOG = logging.getLogger(__name__)
 
 COMPUTE_DEVICES = {
     "auto": "A GPU where there is one, else the CPU. A process has its GPU for itself: where other processes "
-    "of the same user have all of them, it waits until one ends.",
+    "of the same user have all of them, it waits until one ends, an hour at most.",
     "gpu": "The same, but fail where there is no GPU.",
     "cpu": "The CPU.",
 }
 """Values of the config field ``computeDevice`` and what they mean (`dict`)."""
 
 
-# What `prepare_backend` was told last.
-_num_threads = 1
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Backend:
+    """Device and threads of Keras' backend.
 
-
-def num_threads() -> int:
-    """Return the CPU threads to use (`int`), as `prepare_backend` was told
-    last.
+    Parameters
+    ----------
+    device : `str`
+        ``CPU``, or the GPU's name.
+    n_threads : `int`
+        CPU threads to use.
     """
-    return _num_threads
+
+    device: str
+    n_threads: int
 
 
-def prepare_backend(device: str, n_threads: int, seed: int) -> str:
+def prepare_backend(device: str, n_threads: int) -> Backend:
     """Choose the device and make the results reproducible.
 
     Keras and its backend are imported here, not before: it takes seconds.
@@ -50,21 +56,17 @@ def prepare_backend(device: str, n_threads: int, seed: int) -> str:
     n_threads : `int`
         CPU threads to use.  A process that has computed with TensorFlow
         before keeps the number it had then.
-    seed : `int`
-        Seed of Keras' own random numbers.
 
     Returns
     -------
-    name : `str`
-        ``CPU``, or the GPU's name.
+    backend : `Backend`
+        The device and the threads.
 
     Raises
     ------
     RestorationError
         Raised if ``device`` is ``gpu`` and there is none.
     """
-    global _num_threads
-    _num_threads = n_threads
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     # TensorFlow's start-up messages go to stderr past the logging system.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -74,8 +76,7 @@ def prepare_backend(device: str, n_threads: int, seed: int) -> str:
         name = _prepare_tensorflow(device, n_threads)
     else:
         name = _prepare_jax(device)
-    keras.utils.set_random_seed(seed)
-    return name
+    return Backend(device=name, n_threads=n_threads)
 
 
 def _prepare_tensorflow(device: str, n_threads: int) -> str:
@@ -131,7 +132,7 @@ def _no_gpu(backend: str) -> str:
 
 
 def describe_backend() -> dict[str, Any]:
-    """Describe what this process computes with, as far as Keras knows.
+    """Describe the backend of Keras.
 
     Returns
     -------
@@ -143,8 +144,7 @@ def describe_backend() -> dict[str, Any]:
         ``float_type``
             Type of the numbers the network computes with.
         ``deterministic``
-            Whether the backend has been told to give the same result each
-            time.
+            Whether the backend gives the same result each time.
         ``threads_within_operations``, ``threads_between_operations``
             CPU threads of TensorFlow; 0 if it chooses.  Sums of several
             threads are rounded differently from those of one.

@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What a restored image is worth: its variance, its PSF, and where not to
+"""Uncertainty, PSF and quality mask of a restored image: its variance, and where not to
 trust it, measured by restoring noise and point sources that are known.
 """
 
@@ -16,7 +16,6 @@ import time
 from typing import ClassVar
 
 import numpy as np
-import scipy.fft
 import scipy.ndimage
 import scipy.spatial
 import scipy.stats
@@ -26,9 +25,10 @@ import lsst.pipe.base as pipeBase
 
 from ..stack import memory_map
 from ..stack.exposure_stack import ExposureStack
-from .measurable import Measurable
+from ..stack.subpixel import point_stamp, shift
 from .residuals import matched_residual, scale_residuals
 from .restoration import Restoration
+from .seeds import Seeds
 from .target_psf import target_kernel
 
 # Pixels by which regions with a significant signal are grown: the light of a
@@ -36,20 +36,31 @@ from .target_psf import target_kernel
 _GROWTH = 3
 
 # Smallest standard deviation that is stated, in units of the median sigma of
-# the exposures: weights must be finite even where the image is always dark.
+# the exposures: weights must be finite even where the image is always zero.
 _SMALLEST_SIGMA = 1e-3
 
 # Fraction of the weight of the smoothing kernel that must be on good pixels
-# for an exposure to have a say in whether the exposures agree.
+# for an exposure to count in the test of consistency.
 _MIN_WEIGHT = 0.2
 
 # Smallest depth at which point sources are injected, as a fraction of the
 # median.
 _MIN_DEPTH = 0.1
 
-# Taps on each side of the Lanczos kernel that places a point source between
-# pixels.
-_POINT_TAPS = 5
+# Signal-to-noise ratio of a point source in all exposures together below which light in an image of points
+# counts as noise: it is not part of the sky that is restored with new noise.
+_MIN_SIGNAL = 4.0
+
+# Widths (sigma, pixels) of the Gaussians over which the variance is averaged: relative to the brightness on
+# sources, and in empty sky.
+_SOURCE_SCALE = 1.5
+_SKY_SCALE = 10.0
+
+# Signal-to-noise ratio of the injected point sources; height and width in pixels of the blocks that each get
+# one (twice a kernel's size keeps them apart); and how many are averaged for the PSF of a cell.
+_INJECTION_SIGNAL = 50.0
+_INJECTION_SPACING = 50
+_INJECTIONS_PER_CELL = 9
 
 
 # Ratios of a pixel to its stated error between which errors are calibrated
@@ -86,7 +97,7 @@ class Characterization:
         errors of PSF models and of registration.
     pedestal : `float`
         Mean level of the latent image in empty sky due to noise alone, nJy
-        per pixel: what non-negativity adds.
+        per pixel: the bias of non-negativity.
     residuals : `numpy.ndarray`
         Largest residual of the white-noise coadd by starlet scale, in units of
         its standard deviation there, shape ``(5,)``.
@@ -115,49 +126,7 @@ class CharacterizeConfig(pexConfig.Config):
         min=2,
     )
     numNoiseRealizations = pexConfig.RangeField(
-        dtype=int, doc="How many images of the noise to keep beside the image.", default=1, min=0
-    )
-    minSignal = pexConfig.RangeField(
-        dtype=float,
-        doc="Signal-to-noise ratio of a point source in all exposures together below which light in the "
-        "restored image counts as noise: it is not part of the sky that is restored with new noise.",
-        default=4.0,
-        min=0.0,
-    )
-    sourceScale = pexConfig.RangeField(
-        dtype=float,
-        doc="Width (sigma, pixels) of the Gaussian over which the variance relative to the brightness is "
-        "averaged on sources.",
-        default=1.5,
-        min=0.0,
-    )
-    skyScale = pexConfig.RangeField(
-        dtype=float,
-        doc="Width (sigma, pixels) of the Gaussian over which the variance is averaged in empty sky.",
-        default=10.0,
-        min=0.0,
-        inclusiveMin=False,
-    )
-    injectionSignal = pexConfig.RangeField(
-        dtype=float,
-        doc="Signal-to-noise ratio, in all exposures together, of the point sources that are injected to "
-        "measure the PSF.",
-        default=50.0,
-        min=0.0,
-        inclusiveMin=False,
-    )
-    injectionSpacing = pexConfig.RangeField(
-        dtype=int,
-        doc="Height and width in pixels of the blocks that each get an injected source: twice a kernel's "
-        "size keeps them apart.",
-        default=50,
-        min=8,
-    )
-    injectionsPerCell = pexConfig.RangeField(
-        dtype=int,
-        doc="How many injected sources to average for the PSF of a cell: the ones closest to its center.",
-        default=9,
-        min=1,
+        dtype=int, doc="Noise realizations that are stored with the image.", default=1, min=0
     )
     residualLimit = pexConfig.RangeField(
         dtype=float,
@@ -168,14 +137,11 @@ class CharacterizeConfig(pexConfig.Config):
     )
     inconsistentProbability = pexConfig.RangeField(
         dtype=float,
-        doc="Probability that noise alone makes a pixel inconsistent.",
+        doc="Probability that noise alone makes a pixel inconsistent by the scatter of the exposures.",
         default=1e-6,
         min=0.0,
         max=1.0,
         inclusiveMin=False,
-    )
-    seed = pexConfig.RangeField(
-        dtype=int, doc="Seed of the noise and of the injected positions.", default=42, min=0, max=2**31 - 1
     )
 
     def validate(self) -> None:
@@ -198,8 +164,8 @@ class CharacterizeTask(pipeBase.Task):
 
     Notes
     -----
-    All of it is measured with ``Restoration.repeat``: the restorer as it was
-    fitted, on other pixels.  What a new fit would change is not included.
+    All of it is measured with ``Restoration.fitted``: the restorer as it was
+    fitted, on other pixels.  The scatter of the fit itself is not included.
 
     **Variance.**  A parametric bootstrap: the restored image is taken for the
     true sky, exposures of it (or, for the trained network, their white-noise
@@ -209,15 +175,15 @@ class CharacterizeTask(pipeBase.Task):
     Where a network states an error for each pixel, the mean squared errors of
     the draws say by which factor it is wrong: around each pixel on sources,
     and in empty sky as a function of the pixel's ratio of signal to stated
-    error.  They contain what the restoration loses of faint sources, as well
-    as the noise.  The result is averaged over the PSF.
+    error.  They contain the lost flux of faint sources as well as the
+    noise.  The result is averaged over the PSF.
 
-    Of an image of points, only what is significant (``minSignal``) is taken for
+    Of an image of points, only light that is significant is taken for
     the sky: its own noise must not be part of it, or empty sky would have it
     twice.  The scatter of a few draws is itself noisy.  It is averaged over a
     wide Gaussian in empty sky, where the image is zero nearly everywhere and
     bright in few pixels, different ones with other noise: the stated variance
-    is the mean over neighboring pixels of what such pixels do, and it is not
+    is the mean over neighboring pixels of their scatter, and it is not
     the width of a Gaussian distribution.  On sources the variance changes
     within two pixels, so that it is its ratio to the brightness that is
     averaged, over a narrow Gaussian.
@@ -240,8 +206,8 @@ class CharacterizeTask(pipeBase.Task):
     **Consistency.**  The residual of each exposure in units of its noise,
     smoothed as wide as its PSF, is squared and summed over the exposures: chi
     squared with as many degrees of freedom as there are exposures.  Besides
-    what varies, the surroundings of the brightest stars show up, which neither
-    PSF models nor the restored image describe to within so little noise.
+    variable sources, the surroundings of the brightest stars are flagged, where
+    errors of the PSF models exceed the noise.
     The residual of all exposures together, their white-noise coadd minus the
     restored image, is compared with its noise at the scales of a starlet
     transform (`scale_residuals`): no residual is above ``residualLimit`` but
@@ -252,8 +218,17 @@ class CharacterizeTask(pipeBase.Task):
     _DefaultName: ClassVar[str] = "characterize"
     config: CharacterizeConfig
 
-    def run(self, stack: ExposureStack, restoration: Restoration, measurable: Measurable) -> Characterization:
-        """Measure what a restored image is worth.
+    def run(
+        self,
+        stack: ExposureStack,
+        restoration: Restoration,
+        matched: ExposureStack,
+        *,
+        seeds: Seeds,
+        n_threads: int = 1,
+    ) -> Characterization:
+        """Measure the uncertainty, the PSF and the flagged pixels of a restored
+        image.
 
         Parameters
         ----------
@@ -262,34 +237,39 @@ class CharacterizeTask(pipeBase.Task):
             array of the size of their pixels is needed.
         restoration : `Restoration`
             The restored image.
-        measurable : `Measurable`
-            White-noise coadd of the exposures.
+        matched : `ExposureStack`
+            White-noise coadd of the exposures (`matched_stack`).
+        seeds : `Seeds`
+            Seeds of the noise and of the injected positions.
+        n_threads : `int`, optional
+            CPU threads to use.
 
         Returns
         -------
-        character : `Characterization`
+        characterization : `Characterization`
             Its variance, noise, PSF and flagged pixels.
         """
         start = time.perf_counter()
-        signal, depth = _point_signal(stack)
+        signal, depth = _point_signal(stack, n_threads)
         significant = scipy.ndimage.binary_dilation(
-            signal > self.config.minSignal, iterations=_GROWTH * stack.oversampling
+            signal > _MIN_SIGNAL, iterations=_GROWTH * stack.oversampling
         )
         # One buffer serves all of the exposures that are made up here.
         pixels = memory_map.empty_like(stack.image)
-        inconsistent = self._inconsistent(stack, restoration, pixels)
-        scales = scale_residuals(matched_residual(stack, restoration, measurable))
+        inconsistent = self._inconsistent(stack, restoration, pixels, n_threads)
+        scales = scale_residuals(matched_residual(matched, restoration, n_threads=n_threads))
         inconsistent |= (np.abs(scales) > self.config.residualLimit).any(axis=0)
         if restoration.target_fwhm:
             has_kernel = stack.has_kernel.any(axis=0)[..., np.newaxis, np.newaxis]
             psf = target_kernel(restoration.target_fwhm, stack.kernel_size)
             kernels = np.where(has_kernel, psf, np.float32(0.0))
         else:
-            kernels = self._psf(stack, restoration, depth, pixels)
-        variance, realizations, pedestal = self._noise(stack, restoration, significant)
+            kernels = self._psf(stack, restoration, depth, pixels, seeds, n_threads)
+        variance, realizations, pedestal = self._noise(stack, restoration, significant, seeds, n_threads)
         self.log.info(
-            "Pedestal %.3g nJy, PSF with %.3f of the flux, %d inconsistent pixels; it took %.1f s.",
+            "Pedestal %.3g %s, PSF with %.3f of the flux, %d inconsistent pixels; it took %.1f s.",
             pedestal,
+            stack.unit,
             np.median(kernels.sum(axis=(2, 3))),
             np.count_nonzero(inconsistent),
             time.perf_counter() - start,
@@ -305,7 +285,12 @@ class CharacterizeTask(pipeBase.Task):
         )
 
     def _noise(
-        self, stack: ExposureStack, restoration: Restoration, significant: np.ndarray
+        self,
+        stack: ExposureStack,
+        restoration: Restoration,
+        significant: np.ndarray,
+        seeds: Seeds,
+        n_threads: int,
     ) -> tuple[np.ndarray, list[np.ndarray], float]:
         """Return the variance, the noise realizations and the pedestal."""
         from .forward_model import ForwardModel
@@ -318,17 +303,17 @@ class CharacterizeTask(pipeBase.Task):
         model = restoration.model
         pixels = memory_map.empty_like(model.image)
         other = dataclasses.replace(model, image=pixels)
-        decoder = ForwardModel(other)
+        forward_model = ForwardModel(other, n_threads=n_threads)
         mean = np.zeros(sky[patch].shape, np.float64)
         squares = np.zeros(sky[patch].shape, np.float64)
         kept = []
         for index in range(number):
-            rng = np.random.default_rng((self.config.seed, index))
-            for rows, columns, predicted in decoder.predictions(sky):
+            rng = seeds.generator("characterize", index)
+            for rows, columns, predicted in forward_model.predictions(sky):
                 sigma = np.sqrt(model.noise_variance(rows, columns))
                 noisy = predicted + sigma * rng.standard_normal(sigma.shape, dtype=np.float32)
                 pixels[:, rows, columns] = np.where(model.good[:, rows, columns], noisy, 0.0)
-            latent = restoration.repeat(other)[patch]
+            latent = restoration.fitted.restore(other)[patch]
             # Differences to the first guess, so that no digits are lost.
             difference = latent - sky[patch]
             mean += difference
@@ -365,7 +350,7 @@ class CharacterizeTask(pipeBase.Task):
         were found.
         """
         stated = error.astype(np.float64) ** 2
-        scale = self.config.sourceScale * stack.oversampling
+        scale = _SOURCE_SCALE * stack.oversampling
         variance = stated * _smooth(squares, scale) / _smooth(stated, scale)
         np.copyto(variance, _calibrated_variance(error, squares, sky, empty), where=empty)
         # Errors are correlated over the PSF.  Where a source's wings are as good as zero, so would be their
@@ -377,8 +362,8 @@ class CharacterizeTask(pipeBase.Task):
     ) -> np.ndarray:
         """Average the scatter of an image of points over its neighborhood."""
         on_sources, in_sky = (
-            self.config.sourceScale * stack.oversampling,
-            self.config.skyScale * stack.oversampling,
+            _SOURCE_SCALE * stack.oversampling,
+            _SKY_SCALE * stack.oversampling,
         )
         # The variance follows the brightness, to which it is a smooth ratio.
         variance = brightness * _smooth(scatter, on_sources)
@@ -389,7 +374,13 @@ class CharacterizeTask(pipeBase.Task):
         return variance
 
     def _psf(
-        self, stack: ExposureStack, restoration: Restoration, depth: np.ndarray, pixels: np.ndarray
+        self,
+        stack: ExposureStack,
+        restoration: Restoration,
+        depth: np.ndarray,
+        pixels: np.ndarray,
+        seeds: Seeds,
+        n_threads: int,
     ) -> np.ndarray:
         """Return the response to point sources by cell, ``(cells_y, cells_x,
         k, k)``.
@@ -400,26 +391,26 @@ class CharacterizeTask(pipeBase.Task):
         places = self._places(stack, restoration, depth)
         if not len(places):
             return kernels
-        rng = np.random.default_rng((self.config.seed, 0, 0))
+        rng = seeds.generator("injected sources")
         offsets = rng.uniform(-0.5, 0.5, size=places.shape)
         pad, size = stack.padding * stack.oversampling, stack.kernel_size
-        fluxes = self.config.injectionSignal / np.sqrt(depth[places[:, 0] + pad, places[:, 1] + pad])
+        fluxes = _INJECTION_SIGNAL / np.sqrt(depth[places[:, 0] + pad, places[:, 1] + pad])
         # From the places on the patch to the first pixels of their stamps.
         corners = places + pad - size // 2
         points = np.zeros_like(restoration.latent)
         for (y, x), offset, flux in zip(corners, offsets, fluxes, strict=True):
-            points[y : y + size, x : x + size] += flux * _point(offset, size)
+            points[y : y + size, x : x + size] += flux * point_stamp(offset, size)
         other = dataclasses.replace(stack, image=pixels)
         # It gives back the memory of the pixels that are written.
-        for rows, columns, predicted in ForwardModel(other).predictions(points):
+        for rows, columns, predicted in ForwardModel(other, n_threads=n_threads).predictions(points):
             pixels[:, rows, columns] = np.where(
                 stack.good[:, rows, columns], stack.image[:, rows, columns] + predicted, 0.0
             )
-        response = restoration.repeat(other) - restoration.latent
+        response = restoration.fitted.restore(other) - restoration.latent
         stamps = np.array([response[y : y + size, x : x + size] for y, x in corners])
-        stamps = _shift(stamps / fluxes[:, np.newaxis, np.newaxis], -offsets)
+        stamps = shift(stamps / fluxes[:, np.newaxis, np.newaxis], -offsets)
 
-        number = min(self.config.injectionsPerCell, len(places))
+        number = min(_INJECTIONS_PER_CELL, len(places))
         tree = scipy.spatial.KDTree(places)
         has_kernel = stack.has_kernel.any(axis=0)
         for i, j, rows, columns in stack.cells():
@@ -433,7 +424,7 @@ class CharacterizeTask(pipeBase.Task):
         """Choose the latent pixels, y and x, that get an injected source: the
         quietest place of each block, away from the block's edges.
         """
-        spacing, patch = self.config.injectionSpacing * stack.oversampling, stack.latent_patch
+        spacing, patch = _INJECTION_SPACING * stack.oversampling, stack.latent_patch
         light = _smooth(restoration.latent, stack.padding * stack.oversampling / 2)[patch]
         light[depth[patch] < _MIN_DEPTH * _typical(depth, stack)] = np.inf
         places = []
@@ -450,13 +441,15 @@ class CharacterizeTask(pipeBase.Task):
                 places.append((rows.start + spacing // 4 + y, columns.start + spacing // 4 + x))
         return np.array(places, dtype=int).reshape(-1, 2)
 
-    def _inconsistent(self, stack: ExposureStack, restoration: Restoration, pixels: np.ndarray) -> np.ndarray:
+    def _inconsistent(
+        self, stack: ExposureStack, restoration: Restoration, pixels: np.ndarray, n_threads: int
+    ) -> np.ndarray:
         """Return where the exposures contradict the image."""
         from .forward_model import ForwardModel
 
         other = dataclasses.replace(stack, image=pixels)
-        decoder = ForwardModel(other, kernels=restoration.kernels)
-        for rows, columns, predicted in decoder.predictions(restoration.latent):
+        forward_model = ForwardModel(other, kernels=restoration.kernels, n_threads=n_threads)
+        for rows, columns, predicted in forward_model.predictions(restoration.latent):
             variance = stack.noise_variance(rows, columns)
             residual = stack.image[:, rows, columns] - predicted
             pixels[:, rows, columns] = np.divide(
@@ -525,7 +518,7 @@ def _smooth(image: np.ndarray, sigma: float) -> np.ndarray:
     return scipy.ndimage.gaussian_filter(image, sigma, mode="constant")
 
 
-def _point_signal(stack: ExposureStack) -> tuple[np.ndarray, np.ndarray]:
+def _point_signal(stack: ExposureStack, n_threads: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the signal-to-noise ratio of a point source at each latent pixel
     in all exposures together, and the inverse variance of its flux, nJy**-2.
     """
@@ -539,8 +532,9 @@ def _point_signal(stack: ExposureStack) -> tuple[np.ndarray, np.ndarray]:
         return inverse(rows, columns) * stack.image[:, rows, columns]
 
     # Rounding errors of the Fourier transforms can be negative.
-    depth = np.maximum(ForwardModel(stack, squared=True).adjoint(inverse), 0.0)
-    flux = ForwardModel(stack).adjoint(weighted)
+    squares = ForwardModel(stack, squared=True, n_threads=n_threads)
+    depth = np.maximum(squares.adjoint(inverse), 0.0)
+    flux = ForwardModel(stack, n_threads=n_threads).adjoint(weighted)
     deep = depth > 1e-3 * _typical(depth, stack)
     return np.divide(flux, np.sqrt(depth), out=np.zeros_like(flux), where=deep), depth
 
@@ -548,33 +542,3 @@ def _point_signal(stack: ExposureStack) -> tuple[np.ndarray, np.ndarray]:
 def _typical(depth: np.ndarray, stack: ExposureStack) -> float:
     """Return the median depth of the pixels that an exposure sees."""
     return float(np.median(depth[stack.latent_patch][stack.latent_seen]))
-
-
-def _point(offset: np.ndarray, size: int) -> np.ndarray:
-    """Return a point source of flux 1, off the middle of the stamp by a
-    fraction of a pixel in y and x, as a Lanczos kernel: after the convolution
-    with a PSF that is well sampled nobody can tell.
-    """
-    distance = np.arange(size) - size // 2 - np.asarray(offset)[:, np.newaxis]
-    taps = np.sinc(distance) * np.sinc(distance / _POINT_TAPS) * (np.abs(distance) < _POINT_TAPS)
-    taps /= taps.sum(axis=1, keepdims=True)
-    return np.outer(taps[0], taps[1])
-
-
-def _shift(stamps: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Shift stamps ``(n, k, k)`` by fractions of a pixel in y and x, ``(n,
-    2)``, by the Fourier shift theorem.
-    """
-    size = stamps.shape[-1]
-    # Nothing may come in again from the other side.
-    grid = scipy.fft.next_fast_len(size + size // 2, real=True)
-    phase = np.exp(
-        -2j
-        * np.pi
-        * (
-            offsets[:, 0, np.newaxis, np.newaxis] * scipy.fft.fftfreq(grid)[:, np.newaxis]
-            + offsets[:, 1, np.newaxis, np.newaxis] * scipy.fft.rfftfreq(grid)
-        )
-    )
-    shifted = scipy.fft.irfft2(scipy.fft.rfft2(stamps, s=(grid, grid)) * phase, s=(grid, grid))
-    return shifted[:, :size, :size]

@@ -9,7 +9,7 @@ word.
 
 from __future__ import annotations
 
-__all__ = ("ConsistencyConfig", "ConsistencyTask")
+__all__ = ("HUBER_DELTA", "ConsistencyConfig", "ConsistencyTask")
 
 import numpy as np
 
@@ -18,42 +18,33 @@ import lsst.pipe.base as pipeBase
 
 from ..stack.exposure_stack import ExposureStack
 
+# Iterations on a single-exposure surrogate between two gradients: with more of them, the surrogate's own
+# error is fitted.
+_ITERATIONS = 12
+
+# Correction in units of the prior's standard deviation beyond which the prior is linear: where the network is
+# wrong by more than it states, the exposures win.
+_PRIOR_DELTA = 2.0
+
+HUBER_DELTA = 2.0
+"""Residual in units of sigma beyond which the loss is linear (`float`)."""
+
 
 class ConsistencyConfig(pexConfig.Config):
     """Configuration of `ConsistencyTask`."""
 
     gradients = pexConfig.RangeField(
         dtype=int,
-        doc="Times that the gradient of all exposures is computed; 0 leaves the network's image as it is.",
+        doc="Exact gradients of all exposures; 0 leaves the network's image as it is. More of them bring it "
+        "closer to the exposures and take longer.",
         default=3,
         min=0,
-    )
-    iterations = pexConfig.RangeField(
-        dtype=int,
-        doc="Iterations on a single-exposure surrogate between two of these gradients.",
-        default=12,
-        min=1,
     )
     priorScale = pexConfig.RangeField(
         dtype=float,
         doc="Standard deviation of the prior in units of the error that the network states. Larger values "
         "trust the exposures more: more noise, less bias.",
         default=0.4,
-        min=0.0,
-        inclusiveMin=False,
-    )
-    priorDelta = pexConfig.RangeField(
-        dtype=float,
-        doc="Correction in units of that standard deviation beyond which the prior is linear: where the "
-        "network is wrong by more than it says, the exposures win.",
-        default=2.0,
-        min=0.0,
-        inclusiveMin=False,
-    )
-    huberDelta = pexConfig.RangeField(
-        dtype=float,
-        doc="Residual in units of sigma beyond which the loss is linear.",
-        default=2.0,
         min=0.0,
         inclusiveMin=False,
     )
@@ -78,7 +69,9 @@ class ConsistencyTask(pipeBase.Task):
     _DefaultName = "consistency"
     config: ConsistencyConfig
 
-    def run(self, stack: ExposureStack, predicted: np.ndarray, error: np.ndarray) -> np.ndarray:
+    def run(
+        self, stack: ExposureStack, predicted: np.ndarray, error: np.ndarray, *, n_threads: int = 1
+    ) -> np.ndarray:
         """Correct an image.
 
         Parameters
@@ -91,6 +84,8 @@ class ConsistencyTask(pipeBase.Task):
             image.
         error : `numpy.ndarray`
             Standard deviation ``s`` of its error, nJy, positive, same shape.
+        n_threads : `int`, optional
+            CPU threads to use.
 
         Returns
         -------
@@ -103,21 +98,20 @@ class ConsistencyTask(pipeBase.Task):
         exposure with the same second derivative (`Surrogate`), by FISTA (Beck
         and Teboulle 2009) with a diagonal majorizer as the step size.
         """
-        from .forward_model import ForwardModel
+        from .likelihood import Likelihood
         from .surrogate import Surrogate
 
         if not self.config.gradients:
             return predicted
-        decoder, surrogate = ForwardModel(stack), Surrogate(stack, signed=True)
+        likelihood = Likelihood(stack, HUBER_DELTA, n_threads=n_threads)
+        surrogate = Surrogate(stack, signed=True, n_threads=n_threads)
         sigma = np.float32(self.config.priorScale) * error
         latent = predicted
         for _ in range(self.config.gradients):
-            gradient, weight = decoder.gradient(latent, self.config.huberDelta)
+            gradient, weight = likelihood.gradient(latent)
             # Weights of the robust prior at the image so far, as those of the exposures.
             size = np.abs(latent - predicted) / sigma
-            precision = np.minimum(1.0, self.config.priorDelta / np.maximum(size, 1e-6)) / sigma**2
+            precision = np.minimum(1.0, _PRIOR_DELTA / np.maximum(size, 1e-6)) / sigma**2
             gradient += precision * (latent - predicted)
-            latent = surrogate.minimize_quadratic(
-                latent, gradient, weight, precision, iterations=self.config.iterations
-            )
+            latent = surrogate.minimize_quadratic(latent, gradient, weight, precision, iterations=_ITERATIONS)
         return latent

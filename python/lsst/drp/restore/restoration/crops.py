@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..stack.exposure_stack import ExposureStack
-from ..stack.oversampling import kernel_phases
+from ..stack.subpixel import kernel_phases
 
 # Draws after which a crop with too few good pixels is taken all the same.
 _MAX_DRAWS = 100
@@ -284,8 +284,8 @@ class CropSampler:
         field, stack = self._field, self._field.stack
         image, variance, good, kernels = [], [], [], []
         for crop in crops:
-            image.append(stack.image[crop.pixels])
-            variance.append(stack.variance[crop.pixels])
+            image.append(stack.masked_image(*crop.pixels[1:]))
+            variance.append(stack.masked_variance(*crop.pixels[1:]))
             if self._whole_field:
                 good.append(stack.good[crop.pixels])
                 kernels.append(np.moveaxis(stack.kernels, 0, 2))

@@ -3,11 +3,11 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What is done about trainings whose loss becomes infinite or NaN."""
+"""Trainings whose loss becomes infinite or NaN."""
 
 from __future__ import annotations
 
-__all__ = ("describe_extreme", "require_finite", "retry_diverged")
+__all__ = ("RETRY_FACTOR", "describe_extreme", "require_finite", "retry_diverged")
 
 from collections.abc import Callable
 
@@ -19,37 +19,44 @@ from ..errors import DivergedError
 from ..stack.exposure_stack import ExposureStack
 from .restoration import Restoration
 
+RETRY_FACTOR = 0.25
+"""Factor on the learning rate with which a training that diverged is repeated:
+small enough to matter, and large enough for the epochs that there are.
+"""
 
-def retry_diverged[T](train: Callable[[float], T], factor: float, log: LsstLogAdapter) -> tuple[T, int]:
+
+def retry_diverged[T](
+    train: Callable[[float], T], log: LsstLogAdapter, factor: float = RETRY_FACTOR
+) -> tuple[T, int]:
     """Repeat a training once if it diverges, with a smaller learning rate.
 
     Parameters
     ----------
     train : `~collections.abc.Callable`
         Takes a factor on the learning rate, and trains from fresh weights.
-    factor : `float`
-        The factor for the second time; 0 if there is to be none.
     log : `lsst.utils.logging.LsstLogAdapter`
-        Where a warning goes.
+        Logger of a warning.
+    factor : `float`, optional
+        The factor for the second time; 0 for no second time.
 
     Returns
     -------
     result : `T`
-        What ``train`` returned.
+        Result of ``train``.
     n_retries : `int`
-        How often it diverged before: 0 or 1.
+        Number of trainings that diverged before: 0 or 1.
 
     Raises
     ------
     DivergedError
-        Raised if it diverges, for the last time.
+        Raised if the last training diverges.
     """
     try:
         return train(1.0), 0
     except DivergedError as err:
         if not factor:
             raise
-        log.warning("%s Once more, from fresh weights and with %g of the learning rate.", err, factor)
+        log.warning("%s Retrying from fresh weights with %g of the learning rate.", err, factor)
     return train(factor), 1
 
 
@@ -97,4 +104,4 @@ def describe_extreme(stack: ExposureStack) -> str:
     """
     extremes = [np.abs(image).max(initial=0.0, where=good) for _, image, _, good in stack.planes()]
     k = int(np.argmax(extremes))
-    return f"the most extreme good pixel has {extremes[k]:.3g} nJy, on {stack.names[k]}"
+    return f"the most extreme good pixel has {extremes[k]:.3g} {stack.unit}, on {stack.names[k]}"

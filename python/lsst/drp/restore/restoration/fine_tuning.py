@@ -27,12 +27,13 @@ from lsst.utils.logging import LsstLogAdapter
 from ..errors import DivergedError, RestorationError
 from ..stack.exposure_stack import ExposureStack
 from ..stack.reference_coadd import reference_coadd
+from .convolution import Blur
 from .first_estimate import first_estimate
 from .fitting import Batch, History, fit
-from .forward_model import Blur
 from .measurable import MeasurableConfig, MeasurableTask, matched_stack
 from .network import MaskedHuber
-from .network_input import NO_DATA_NOISE, frame, turned
+from .network_input import NO_DATA_NOISE, PASSES, frame, turned
+from .seeds import Seeds
 from .sky_network import ALIGNMENT, Unrolled, build_network
 from .target_psf import FWHM_PER_SIGMA, TARGET_FWHM, convolution_kernels, deconvolution_kernels
 from .trained_network import TrainedNetwork, noise_map
@@ -52,8 +53,8 @@ _REGION = 512
 _CROP = 128
 _BATCH = 4
 
-# Pixels beyond a crop's frame that do not count: the network knows little of
-# the sky in the frame, and the PSF brings it there.
+# Pixels beyond a crop's frame that do not count: the network has little
+# information on the sky in the frame, and the PSF brings it there.
 _EDGE = 8
 
 # Residual in units of sigma beyond which the loss is linear.
@@ -70,12 +71,13 @@ _EPOCH = 25
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Split:
-    """What some of the exposures tell the network, and what the others have.
+    """Input of the network from some of the exposures, and its target from the
+    others.
 
     Parameters
     ----------
     planes : `numpy.ndarray`
-        What the network sees of the first ones, as in `Unrolled`, in units of
+        Input planes of the network from the first ones, as in `Unrolled`, in units of
         their sky's noise, `numpy.float32`, shape ``(4, height + k - 1, width +
         k - 1)``.
     coadd : `numpy.ndarray`
@@ -134,7 +136,7 @@ def fine_tune(
     stacks: Sequence[ExposureStack],
     weights: Sequence[np.ndarray],
     *,
-    passes: int,
+    passes: int = PASSES,
     steps: int,
     rate: float,
     seed: int,
@@ -150,7 +152,7 @@ def fine_tune(
         their pixels, whatever their ``oversampling``.
     weights : `~collections.abc.Sequence` [`numpy.ndarray`]
         The network's weights, for example those of `read_weights`.
-    passes : `int`
+    passes : `int`, optional
         Passes of the network.
     steps : `int`
         Steps of the optimizer.
@@ -179,10 +181,10 @@ def fine_tune(
     Notes
     -----
     The loss is that of equation 4, with the network's image ``x_A`` of one half
-    of the exposures and the white-noise coadd ``M_B`` of the other half, which
-    says what they say together: ``sum H((M_B - h_B * x_A) / sigma_B)``, with
+    of the exposures and the white-noise coadd ``M_B`` of the other half, a
+    sufficient statistic of them: ``sum H((M_B - h_B * x_A) / sigma_B)``, with
     the kernel ``h_B`` from the target resolution to the coadd's PSF.  The noise
-    of one half is independent of that of the other, so that what predicts best
+    of one half is independent of that of the other, so that the best prediction
     is the sky as far as the PSFs pass it, not the noise (Noise2Noise, J.
     Lehtinen et al. 2018).  Crops have one PSF, that of the cell in their
     middle.
@@ -275,7 +277,7 @@ class _Crops:
 
 
 class _Prediction(keras.layers.Layer):
-    """What the image of one half says of the coadd of the other half, in units
+    """Predicts the coadd of one half from the image of the other half, in units
     of its noise.
     """
 
@@ -305,7 +307,7 @@ class _HoldError(keras.layers.Layer):
 def _build_trainer(
     network: keras.Model, given: keras.Model, size: int, kernel_size: int, passes: int
 ) -> keras.Model:
-    """Join the network and what it is to predict to a model that can be
+    """Join the network and the forward model of its target to a model that can be
     fitted.
     """
     inside = size - kernel_size + 1
@@ -346,14 +348,14 @@ def _part(stack: ExposureStack, members: np.ndarray, cells: Sequence[slice]) -> 
 
 def _coadd(stack: ExposureStack) -> tuple[ExposureStack, np.ndarray]:
     """Make the white-noise coadd and the first estimate of exposures, as
-    `RestoreCoaddTask` does.
+    `RestoreStackTask` does.
     """
     reference = reference_coadd(stack)
-    stack.reject(reference.clipped)
+    stack = stack.without(reference.clipped)
     latent = first_estimate(stack)
     config = MeasurableConfig()
     config.numNoiseRealizations = 0
-    measurable = MeasurableTask(config=config).run(stack, reference, latent, target_fwhm=0.0)
+    measurable = MeasurableTask(config=config).run(stack, reference, latent, target_fwhm=0.0, seeds=Seeds(0))
     return matched_stack(stack, measurable), latent
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from ..stack.exposure_stack import ExposureStack
 from ..stack.reference_coadd import naive_mean
 from ..stack.saturated_stars import find_saturated_stars
-from .forward_model import ForwardModel
+from .likelihood import Likelihood
 from .network_input import MAX_FACTOR, PENALTY, STEPS, starting_image
 from .surrogate import Surrogate
 
@@ -33,7 +33,9 @@ _HUBER_DELTA = 2.0
 _MIN_COVERAGE = 0.01
 
 
-def first_estimate(stack: ExposureStack, *, steps: int = STEPS, penalty: float = PENALTY) -> np.ndarray:
+def first_estimate(
+    stack: ExposureStack, *, steps: int = STEPS, penalty: float = PENALTY, n_threads: int = 1
+) -> np.ndarray:
     """Restore a stack of exposures in a few steps, without a network.
 
     Parameters
@@ -45,6 +47,8 @@ def first_estimate(stack: ExposureStack, *, steps: int = STEPS, penalty: float =
         structure takes longer.
     penalty : `float`, optional
         L1 penalty, see `network_input.PENALTY`.
+    n_threads : `int`, optional
+        CPU threads to use.
 
     Returns
     -------
@@ -59,7 +63,7 @@ def first_estimate(stack: ExposureStack, *, steps: int = STEPS, penalty: float =
     them.  On their own they are collections of points: with pixels as the
     resolution and an L1 penalty, smooth galaxies become grainy.
     """
-    surrogate = Surrogate(stack)
+    surrogate = Surrogate(stack, n_threads=n_threads)
     movable = surrogate.coverage() > _MIN_COVERAGE
     latent = starting_image(
         stack.latent_shape,
@@ -72,12 +76,11 @@ def first_estimate(stack: ExposureStack, *, steps: int = STEPS, penalty: float =
     )
     latent[~movable] = 0.0
     surrogate.minimize(
-        ForwardModel(stack),
+        Likelihood(stack, _HUBER_DELTA, n_threads=n_threads),
         latent,
         movable,
         steps=steps * stack.oversampling,
         steps_per_gradient=_STEPS_PER_GRADIENT,
-        delta=_HUBER_DELTA,
         max_factor=MAX_FACTOR,
         penalty=np.float32(penalty) * np.sqrt(surrogate.gradient_variance()),
     )

@@ -13,55 +13,45 @@ __all__ = ("ImageMMConfig", "ImageMMTask")
 
 import time
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 import lsst.pex.config as pexConfig
-import lsst.pipe.base as pipeBase
 
 from ..stack.exposure_stack import ExposureStack
-from ..stack.reference_coadd import ReferenceCoadd
-from .backend import COMPUTE_DEVICES, prepare_backend
-from .restoration import Restoration, StartingPoint, make_history
+from .backend import Backend
+from .restoration import FittedRestorer, Restoration, Restorer, RestorerConfig, StartingPoint, make_history
+from .seeds import Seeds
 
-# Steps over which the fall of the loss tells whether there is more to come.
+if TYPE_CHECKING:
+    from .likelihood import Likelihood
+
+# Steps over which the decrease of the loss is a measure of convergence.
 _CONVERGENCE_STEPS = 10
 
+# Residual in units of sigma beyond which the loss is linear.
+_HUBER_DELTA = 2.0
 
-class ImageMMConfig(pexConfig.Config):
+# Largest factor, kappa (and its inverse the smallest), by which a step changes a pixel.
+_MAX_FACTOR = 4.0
+
+# Pixels of the latent image that the exposures see with less than this fraction of the median weight stay
+# zero: nothing constrains their value, and it can grow without limit.
+_MIN_COVERAGE = 0.01
+
+# Seconds between two progress messages.
+_PROGRESS_INTERVAL = 5.0
+
+
+class ImageMMConfig(RestorerConfig):
     """Configuration of `ImageMMTask`."""
-
-    fits_weights: ClassVar[bool] = False
-    """Whether the restorer fits weights to each patch."""
 
     maxSteps = pexConfig.RangeField(
         dtype=int,
         doc="Steps to take.",
         default=100,
         min=1,
-    )
-    huberDelta = pexConfig.RangeField(
-        dtype=float,
-        doc="Residual in units of sigma beyond which the loss is linear.",
-        default=2.0,
-        min=0.0,
-        inclusiveMin=False,
-    )
-    maxFactor = pexConfig.RangeField(
-        dtype=float,
-        doc="Largest factor (and its inverse the smallest) by which a step changes a pixel: kappa.",
-        default=4.0,
-        min=1.0,
-        inclusiveMin=False,
-    )
-    minCoverage = pexConfig.RangeField(
-        dtype=float,
-        doc="Pixels of the latent image that the exposures see with less than this fraction of the median "
-        "weight (where there are data) stay dark: nothing holds their value, and it can grow without limit.",
-        default=0.01,
-        min=0.0,
-        max=1.0,
     )
     minImprovement = pexConfig.RangeField(
         dtype=float,
@@ -70,15 +60,9 @@ class ImageMMConfig(pexConfig.Config):
         default=1e-2,
         min=0.0,
     )
-    computeDevice = pexConfig.ChoiceField[str](
-        doc="Where to compute.", default="auto", allowed=dict(COMPUTE_DEVICES), optional=False
-    )
-    progressInterval = pexConfig.RangeField(
-        dtype=float, doc="Seconds between two progress messages.", default=5.0, min=0.0
-    )
 
 
-class ImageMMTask(pipeBase.Task):
+class ImageMMTask(Restorer):
     """Restore a stack of exposures by multiplicative majorize-minimize steps.
 
     Notes
@@ -92,74 +76,45 @@ class ImageMMTask(pipeBase.Task):
     config: ImageMMConfig
 
     def run(
-        self,
-        stack: ExposureStack,
-        reference: ReferenceCoadd,
-        *,
-        start: StartingPoint | None = None,
-        n_threads: int = 1,
+        self, stack: ExposureStack, start: StartingPoint, *, backend: Backend, seeds: Seeds
     ) -> Restoration:
-        """Restore the patch.
+        """Restore a patch; see `Restorer.run`.
 
         Parameters
         ----------
         stack : `ExposureStack`
             The exposures.
-        reference : `ReferenceCoadd`
-            Coadd of the same exposures; not used.
-        start : `StartingPoint`, optional
+        start : `StartingPoint`
+            Not used: the steps start from a constant image.
+        backend : `Backend`
+            Device and threads.
+        seeds : `Seeds`
             Not used.
-        n_threads : `int`, optional
-            CPU threads to use.
 
         Returns
         -------
         restoration : `Restoration`
-            The latent image and how it was found; without weights.
-
-        Raises
-        ------
-        RestorationError
-            Raised if a GPU is asked for and there is none.
+            The latent image, one of points, and how it was found; without
+            weights.
         """
         began = time.perf_counter()
-        device = prepare_backend(self.config.computeDevice, n_threads, seed=0)
-        from .forward_model import ForwardModel
-        from .majorize_minimize import coverage, majorize_minimize
+        from .likelihood import Likelihood
 
-        decoder = ForwardModel(stack)
-        covered = coverage(stack, decoder) > self.config.minCoverage
-        first = np.where(covered, stack.median_sigma / stack.oversampling**2, 0.0).astype(np.float32)
-
-        def take_steps(decoder: ForwardModel, latent: np.ndarray) -> Iterator[float]:
-            return majorize_minimize(
-                decoder,
-                latent,
-                covered,
-                steps=self.config.maxSteps,
-                delta=self.config.huberDelta,
-                max_factor=self.config.maxFactor,
-            )
-
-        def repeat(other: ExposureStack) -> np.ndarray:
-            latent = first.copy()
-            for _ in take_steps(ForwardModel(other), latent):
-                pass
-            return latent
-
+        likelihood = Likelihood(stack, _HUBER_DELTA, n_threads=backend.n_threads)
+        fitted = FittedImageMM(stack, self.config.maxSteps, backend.n_threads)
         self.log.info(
             "Taking %d steps with %d exposures of %dx%d pixels on %s.",
             self.config.maxSteps,
             stack.n_exposures,
             *stack.shape,
-            device,
+            backend.device,
         )
         rows, reported = [], began
-        latent = first.copy()
-        for step, loss in enumerate(take_steps(decoder, latent), start=1):
+        latent = fitted.start()
+        for step, loss in enumerate(fitted.steps(likelihood, latent), start=1):
             now = time.perf_counter()
             rows.append((step, loss, np.nan, np.nan, now - began))
-            if now - reported >= self.config.progressInterval:
+            if now - reported >= _PROGRESS_INTERVAL:
                 reported = now
                 self.log.info(
                     "Step %d of %d: loss %.5f, %.2f Mpixel/s, %.0f s left.",
@@ -169,7 +124,7 @@ class ImageMMTask(pipeBase.Task):
                     step * stack.image.size / (now - began) / 1e6,
                     (self.config.maxSteps - step) * (now - began) / step,
                 )
-        loss = decoder.huber_loss(latent, self.config.huberDelta)
+        loss = likelihood.huber_loss(latent)
         self.log.info("Loss per good pixel: %.5f.", loss)
         before = rows[-_CONVERGENCE_STEPS][1] if len(rows) >= _CONVERGENCE_STEPS else np.inf
         return Restoration(
@@ -180,9 +135,80 @@ class ImageMMTask(pipeBase.Task):
             weights={},
             steps=self.config.maxSteps,
             loss=loss,
-            device=device,
+            device=backend.device,
             seconds=time.perf_counter() - began,
-            repeat=repeat,
+            fitted=fitted,
             model=stack,
             kernels=stack.kernels,
         )
+
+
+class FittedImageMM(FittedRestorer):
+    """The steps on a patch: there is nothing else to fit.
+
+    Parameters
+    ----------
+    stack : `ExposureStack`
+        The exposures; they are not kept.
+    n_steps : `int`
+        Steps to take.
+    n_threads : `int`
+        CPU threads to use.
+    """
+
+    def __init__(self, stack: ExposureStack, n_steps: int, n_threads: int) -> None:
+        from .forward_model import ForwardModel
+        from .likelihood import coverage
+
+        self._covered = coverage(stack, ForwardModel(stack, n_threads=n_threads)) > _MIN_COVERAGE
+        self._first = np.float32(stack.median_sigma / stack.oversampling**2)
+        self._n_steps = n_steps
+        self._n_threads = n_threads
+
+    def start(self) -> np.ndarray:
+        """Return the constant image that the steps start from, nJy
+        (`numpy.ndarray`).
+        """
+        return np.where(self._covered, self._first, np.float32(0.0))
+
+    def steps(self, likelihood: Likelihood, latent: np.ndarray) -> Iterator[float]:
+        """Take the steps, in place.
+
+        Parameters
+        ----------
+        likelihood : `Likelihood`
+            Likelihood of the exposures.
+        latent : `numpy.ndarray`
+            The latent image, nJy; changed.
+
+        Yields
+        ------
+        loss : `float`
+            Loss per good pixel before each step.
+        """
+        from .majorize_minimize import majorize_minimize
+
+        return majorize_minimize(
+            likelihood, latent, self._covered, steps=self._n_steps, max_factor=_MAX_FACTOR
+        )
+
+    def restore(self, exposures: ExposureStack) -> np.ndarray:
+        """Take all steps with other pixels.
+
+        Parameters
+        ----------
+        exposures : `ExposureStack`
+            The exposures with other pixels.
+
+        Returns
+        -------
+        latent : `numpy.ndarray`
+            The latent image, nJy.
+        """
+        from .likelihood import Likelihood
+
+        latent = self.start()
+        likelihood = Likelihood(exposures, _HUBER_DELTA, n_threads=self._n_threads)
+        for _ in self.steps(likelihood, latent):
+            pass
+        return latent

@@ -10,43 +10,21 @@ This module imports Keras; import it inside of the function that needs it.
 
 from __future__ import annotations
 
-__all__ = ("coverage", "majorize_minimize")
+__all__ = ("majorize_minimize",)
 
 from collections.abc import Iterator
 
 import numpy as np
 
-from ..stack.exposure_stack import ExposureStack
-from .forward_model import ForwardModel
-
-
-def coverage(stack: ExposureStack, decoder: ForwardModel) -> np.ndarray:
-    """Tell how well the exposures constrain each latent pixel.
-
-    Parameters
-    ----------
-    stack : `ExposureStack`
-        The exposures.
-    decoder : `ForwardModel`
-        Their forward model.
-
-    Returns
-    -------
-    coverage : `numpy.ndarray`
-        ``sum_t f[t]^T w[t]`` with ``w = m / v``, as a fraction of its median
-        over the pixels with data, shape of the latent image.
-    """
-    result = decoder.adjoint(lambda rows, columns: 1.0 / stack.variance[:, rows, columns])
-    return result / np.median(result[stack.latent_patch][stack.latent_seen])
+from .likelihood import Likelihood
 
 
 def majorize_minimize(
-    decoder: ForwardModel,
+    likelihood: Likelihood,
     latent: np.ndarray,
     movable: np.ndarray,
     *,
     steps: int,
-    delta: float,
     max_factor: float,
 ) -> Iterator[float]:
     """Improve a latent image in place.
@@ -56,21 +34,19 @@ def majorize_minimize(
     ``x <- x * clip(sum_t f[t]^T (w y)[t] / sum_t f[t]^T (w (f*x))[t],
     1/kappa, kappa)``
 
-    with ``w = m / v * min(1, delta / |r|)``; a negative numerator is cut at
-    zero.  The loss never rises.  Pixels never become negative.
+    with ``w = m / v * min(1, delta / |r|)`` (`Likelihood.back_project`); a
+    negative numerator is cut at zero.  The loss never rises.  Pixels never become negative.
 
     Parameters
     ----------
-    decoder : `ForwardModel`
-        Forward model of the exposures.
+    likelihood : `Likelihood`
+        Likelihood of the exposures.
     latent : `numpy.ndarray`
         Latent image, nJy, shape ``(height + k - 1, width + k - 1)``.
     movable : `numpy.ndarray`
         `bool`, same shape: the pixels to change.
     steps : `int`
         Number of steps.
-    delta : `float`
-        Residual in units of sigma beyond which the loss is linear.
     max_factor : `float`
         ``kappa``, the largest factor of one step.
 
@@ -81,7 +57,7 @@ def majorize_minimize(
         been taken started from.
     """
     for _ in range(steps):
-        observed, predicted, loss = decoder.back_project(latent, delta)
+        observed, predicted, loss = likelihood.back_project(latent)
         factor = np.divide(
             np.maximum(observed, 0.0), predicted, out=np.ones_like(latent), where=movable & (predicted > 0.0)
         )

@@ -3,8 +3,8 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The image one measures on: the restored image at a stated resolution plus
-what the exposures have and it has not.
+"""The image for photometry: the restored image at a stated resolution plus
+the residuals of the exposures.
 """
 
 from __future__ import annotations
@@ -22,10 +22,15 @@ import lsst.pipe.base as pipeBase
 from ..stack.coadd_filters import coadd_filters
 from ..stack.exposure_stack import ExposureStack
 from ..stack.reference_coadd import ReferenceCoadd, constrained_pixels
+from .seeds import Seeds
 
-# Fraction of the exposures' weight under a PSF, below which the matched coadd
-# counts as missing.
+# Fraction of the exposures' weight under a PSF below which the white-noise coadd counts as missing, and below
+# which the residuals of the few good pixels are not scaled up further.
 _MIN_COVERAGE = 0.2
+
+# Spatial frequencies of which the exposures pass less than this fraction (squared transfer function relative
+# to frequency 0) are left to the restored image, if a target resolution is asked for.
+_RIDGE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -63,33 +68,15 @@ class MeasurableConfig(pexConfig.Config):
 
     targetFwhm = pexConfig.RangeField(
         dtype=float,
-        doc="Full width at half maximum, pixels of the patch, of the Gaussian PSF that the image gets. 0 "
-        "gives it the PSF, other in each cell, that makes its noise white and its PSF photometry optimal: "
-        "about as wide as the coadd's. Narrower ones have more noise, correlated from pixel to pixel.",
+        doc="Full width at half maximum of the image's Gaussian PSF, pixels of the patch. With 0, the noise "
+        "is white and PSF photometry optimal: the PSF is about as wide as the coadd's, and varies between "
+        "cells. Set it for one PSF everywhere; narrow ones have more noise, correlated between pixels.",
         default=0.0,
         min=0.0,
     )
-    ridge = pexConfig.RangeField(
-        dtype=float,
-        doc="With targetFwhm only: spatial frequencies of which the exposures pass less than this fraction "
-        "(squared transfer function relative to frequency 0) are left to the restored image.",
-        default=1e-4,
-        min=0.0,
-        inclusiveMin=False,
-    )
-    minCoverage = pexConfig.RangeField(
-        dtype=float,
-        doc="Where less than this fraction of the exposures' weight under a PSF is on good pixels, what they "
-        "have beyond the restored image is not scaled up further.",
-        default=0.2,
-        min=0.0,
-        max=1.0,
-        inclusiveMin=False,
-    )
     numNoiseRealizations = pexConfig.RangeField(
-        dtype=int, doc="Images of the noise to keep beside the image.", default=1, min=0
+        dtype=int, doc="Noise realizations that are stored with the image.", default=1, min=0
     )
-    seed = pexConfig.RangeField(dtype=int, doc="Seed of these.", default=42, min=0, max=2**31 - 1)
 
     def validate(self) -> None:
         """Check that the target resolution is sampled.
@@ -107,7 +94,7 @@ class MeasurableConfig(pexConfig.Config):
 
 
 def matched_stack(stack: ExposureStack, measurable: Measurable) -> ExposureStack:
-    """Make a stack of one exposure that says what all exposures say.
+    """Make a stack of one exposure that is a sufficient statistic of all.
 
     Parameters
     ----------
@@ -123,8 +110,8 @@ def matched_stack(stack: ExposureStack, measurable: Measurable) -> ExposureStack
 
     Notes
     -----
-    In a hole, the coadd is what it was given for missing pixels, with hardly
-    any noise.  A pixel that no exposure has is not good, and no variance is
+    In a hole, the coadd is the estimate that replaces missing pixels, with
+    hardly any noise.  A pixel that no exposure has is not good, and no variance is
     less than that of the weighted mean of the exposures that have the pixel.
     """
     weight = np.zeros(stack.shape, np.float32)
@@ -147,7 +134,7 @@ def matched_stack(stack: ExposureStack, measurable: Measurable) -> ExposureStack
 
 
 class MeasurableTask(pipeBase.Task):
-    """Make the image to measure on.
+    """Make the image for photometry.
 
     Notes
     -----
@@ -160,8 +147,9 @@ class MeasurableTask(pipeBase.Task):
     fraction ``c`` of the weight that is on good pixels.  Where no pixel is
     missing ``M = sum_t R[t] * y[t]``: linear in the exposures, so that no flux
     is lost, no level is added and the noise is known, whatever the
-    estimate is.  It stands in for missing pixels (and for
-    what a PSF narrower than the exposures' needs beyond what they pass).
+    estimate is.  The estimate replaces missing pixels (and, for a PSF
+    narrower than those of the exposures, the spatial frequencies that they do
+    not pass).
 
     The weights are constant by exposure and cell: those of each pixel contain
     the photon noise of the source itself, and would bias its flux.
@@ -177,7 +165,9 @@ class MeasurableTask(pipeBase.Task):
         reference: ReferenceCoadd,
         latent: np.ndarray,
         *,
+        seeds: Seeds,
         target_fwhm: float | None = None,
+        n_threads: int = 1,
     ) -> Measurable:
         """Make the image.
 
@@ -188,10 +178,13 @@ class MeasurableTask(pipeBase.Task):
         reference : `ReferenceCoadd`
             Coadd of the same exposures; its weights are used.
         latent : `numpy.ndarray`
-            An estimate of the latent image, nJy, which stands in for missing
-            pixels.
+            An estimate of the latent image, nJy, which replaces missing pixels.
+        seeds : `Seeds`
+            Seeds of the noise realizations.
         target_fwhm : `float`, optional
             Instead of that of the configuration.
+        n_threads : `int`, optional
+            CPU threads to use.
 
         Returns
         -------
@@ -203,27 +196,28 @@ class MeasurableTask(pipeBase.Task):
         if target_fwhm is None:
             target_fwhm = self.config.targetFwhm
         filters, psf, footprints = self._filters(stack, reference.weights, target_fwhm)
-        model = ForwardModel(stack)
+        model = ForwardModel(stack, n_threads=n_threads)
         # To pixels of the exposures, whatever those of the restored image are.
-        adder = ForwardModel(stack, kernels=filters, oversampling=1)
+        adder = ForwardModel(stack, kernels=filters, oversampling=1, n_threads=n_threads)
         pad = stack.padding
         patch = (slice(pad, -pad), slice(pad, -pad))
 
-        coverage = ForwardModel(stack, kernels=footprints, oversampling=1).adjoint(stack.good)[patch]
-        scale = 1.0 / np.maximum(coverage, np.float32(self.config.minCoverage))
-        image = ForwardModel(stack, kernels=psf[np.newaxis]).forward(latent)[0]
+        shares = ForwardModel(stack, kernels=footprints, oversampling=1, n_threads=n_threads)
+        coverage = shares.adjoint(stack.good)[patch]
+        scale = 1.0 / np.maximum(coverage, np.float32(_MIN_COVERAGE))
+        image = ForwardModel(stack, kernels=psf[np.newaxis], n_threads=n_threads).forward(latent)[0]
 
         def residual(rows: slice, columns: slice) -> np.ndarray:
             predicted = model.predict(latent, rows, columns)
             return np.where(stack.good[:, rows, columns], stack.image[:, rows, columns] - predicted, 0.0)
 
         image += adder.adjoint(residual)[patch] * scale
-        squares = ForwardModel(stack, kernels=filters, oversampling=1, squared=True)
+        squares = ForwardModel(stack, kernels=filters, oversampling=1, squared=True, n_threads=n_threads)
         variance = squares.adjoint(stack.noise_variance)[patch] * scale**2
 
         realizations = []
         for index in range(self.config.numNoiseRealizations):
-            rng = np.random.default_rng((self.config.seed, index))
+            rng = seeds.generator("measurable", index)
 
             def noise(rows: slice, columns: slice, rng: np.random.Generator = rng) -> np.ndarray:
                 sigma = np.sqrt(stack.noise_variance(rows, columns))
@@ -243,7 +237,7 @@ class MeasurableTask(pipeBase.Task):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Compute the filters of each cell, turned around as the adjoint of
         the forward model wants them, ``(n, cells_y, cells_x, k, k)``; the PSF,
-        ``(cells_y, cells_x, k, k)``; and what measures the coverage: the PSF
+        ``(cells_y, cells_x, k, k)``; and, to measure the coverage, the PSF
         kernels in their share of the sum, shape of the filters.
         """
         filters = np.zeros_like(stack.kernels)
@@ -252,7 +246,7 @@ class MeasurableTask(pipeBase.Task):
         for i, j in np.argwhere(weights.any(axis=0)):
             kernels = stack.kernels[:, i, j]
             of_cell, psf[i, j] = coadd_filters(
-                kernels, weights[:, i, j], target_fwhm=target_fwhm, ridge=self.config.ridge
+                kernels, weights[:, i, j], target_fwhm=target_fwhm, ridge=_RIDGE
             )
             filters[:, i, j] = of_cell[:, ::-1, ::-1]
             sums = kernels.sum(axis=(1, 2))

@@ -19,7 +19,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from .forward_model import PsfDecoder, interleave
+from .convolution import PsfDecoder, interleave
+from .likelihood import huber
 
 
 class Interleave(layers.Layer):
@@ -178,9 +179,7 @@ class MaskedHuber(keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the loss of every pixel."""
-        size = ops.abs(y_true - y_pred)
-        clipped = ops.minimum(size, self._delta)
-        return clipped * (size - 0.5 * clipped)
+        return huber(ops.abs(y_true - y_pred), self._delta)
 
 
 def set_field_statistics(

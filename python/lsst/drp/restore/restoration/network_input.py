@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = ("MAX_FACTOR", "NO_DATA_NOISE", "PENALTY", "STEPS", "frame", "starting_image", "turned")
+__all__ = ("MAX_FACTOR", "NO_DATA_NOISE", "PASSES", "PENALTY", "STEPS", "frame", "starting_image", "turned")
 
 import numpy as np
 
@@ -30,6 +30,11 @@ pixel.
 NO_DATA_NOISE = 10.0
 """Noise that the network is told where there are no data, in units of the
 sky's; no pixel has more.
+"""
+
+PASSES = 2
+"""Passes of the network, with which its training ends: between two of them it
+is given the residuals of its image.
 """
 
 # Value of the image that the first estimate starts from, in units of the noise.

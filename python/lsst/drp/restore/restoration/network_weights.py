@@ -32,7 +32,7 @@ def read_weights(path: str | None = None) -> list[np.ndarray]:
     Returns
     -------
     weights : `list` [`numpy.ndarray`]
-        What `keras.Model.set_weights` takes, `numpy.float32`.
+        Arguments of `keras.Model.set_weights`, `numpy.float32`.
     """
     with _source(path).open("rb") as file, np.load(file) as stored:
         return [stored[f"weights_{k:03d}"] for k in range(len(stored.files) - 1)]

@@ -9,7 +9,13 @@ that turns them into one latent image (arXiv:2302.02030, arXiv:2504.06463).
 
 from __future__ import annotations
 
-__all__ = ("PublishedNetConfig", "PublishedNetTask")
+__all__ = (
+    "LEARNING_RATE",
+    "LEARNING_RATE_DECAY",
+    "LEARNING_RATE_DECAY_STEPS",
+    "PublishedNetConfig",
+    "PublishedNetTask",
+)
 
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,30 +24,46 @@ import astropy.table
 import numpy as np
 
 import lsst.pex.config as pexConfig
-import lsst.pipe.base as pipeBase
 
 from ..errors import DivergedError
 from ..stack.exposure_stack import ExposureStack
 from ..stack.oversampling import bin_pixels
-from ..stack.reference_coadd import ReferenceCoadd, weighted_mean
-from .backend import COMPUTE_DEVICES, prepare_backend
-from .divergence import describe_extreme, retry_diverged
-from .restoration import Restoration, StartingPoint
+from ..stack.reference_coadd import weighted_mean
+from .backend import Backend
+from .divergence import RETRY_FACTOR, describe_extreme, retry_diverged
+from .restoration import FittedRestorer, Restoration, Restorer, RestorerConfig, StartingPoint
+from .seeds import Seeds
 
 if TYPE_CHECKING:
     from .crops import NetworkInput
 
 
-class PublishedNetConfig(pexConfig.Config):
+# Adam's learning rate and its decay (remark in section 3.3 of the second paper).
+LEARNING_RATE = 0.002
+"""Adam's initial learning rate (`float`)."""
+
+LEARNING_RATE_DECAY = 0.95
+"""Factor on the learning rate every `LEARNING_RATE_DECAY_STEPS` steps
+(`float`).
+"""
+
+LEARNING_RATE_DECAY_STEPS = 1000
+"""Steps between two decays of the learning rate (`int`)."""
+
+
+class PublishedNetConfig(RestorerConfig):
     """Configuration of `PublishedNetTask`; the defaults are the papers'."""
 
-    fits_weights: ClassVar[bool] = True
-    """Whether the restorer fits weights to each patch."""
+    @property
+    def fits_weights(self) -> bool:
+        """Whether the restorer fits weights to each patch (`bool`)."""
+        return True
 
     # Section 3.4 of the second paper: parallel depthwise convolutions, ReLU,
     # batch normalization, concatenation, a pointwise convolution, ReLU.
     kernelSizes = pexConfig.ListField[int](
-        doc="Sizes of the parallel depthwise convolutions, pixels; odd. The papers give none.",
+        doc="Sizes of the parallel depthwise convolutions, pixels; odd and different. The papers give none; "
+        "fewer or smaller ones make the network faster and its image less sharp.",
         default=[1, 3, 5, 7, 9, 11],
         listCheck=lambda sizes: len(sizes) > 0 and len(set(sizes)) == len(sizes),
         itemCheck=lambda size: size > 0 and size % 2 == 1,
@@ -50,86 +72,56 @@ class PublishedNetConfig(pexConfig.Config):
     # The loss (equations 4 and 5).
     huberDelta = pexConfig.RangeField(
         dtype=float,
-        doc="Residual in units of sigma beyond which the loss is linear. The papers give none.",
+        doc="Residual in units of sigma beyond which the loss is linear. The papers give none; a smaller one "
+        "gives less weight to artifacts that no mask has.",
         default=1.0,
         min=0.0,
         inclusiveMin=False,
     )
 
-    # The optimizer (remark in section 3.3).
-    learningRate = pexConfig.RangeField(
-        dtype=float, doc="Adam's initial learning rate.", default=0.002, min=0.0, inclusiveMin=False
-    )
-    learningRateDecay = pexConfig.RangeField(
-        dtype=float,
-        doc="Factor on the learning rate every learningRateDecaySteps.",
-        default=0.95,
-        min=0.0,
-        max=1.0,
-    )
-    learningRateDecaySteps = pexConfig.RangeField(
-        dtype=int, doc="Steps between two decays of the learning rate.", default=1000, min=1
-    )
-    divergenceRetryFactor = pexConfig.RangeField(
-        dtype=float,
-        doc="Factor on the learning rate with which a training that diverges is repeated, once and from "
-        "fresh weights; 0 for no retry.",
-        default=0.25,
-        min=0.0,
-        max=1.0,
-        inclusiveMax=False,
-    )
     maxEpochs = pexConfig.RangeField(
-        dtype=int, doc="Epochs; one is a step on the whole patch.", default=450, min=1
+        dtype=int,
+        doc="Epochs, each one step on the whole patch. More make bright stars sharper.",
+        default=450,
+        min=1,
     )
 
     # How it runs.
-    seed = pexConfig.RangeField(
-        dtype=int, doc="Seed of the initial weights.", default=42, min=0, max=2**31 - 1
-    )
     tileSize = pexConfig.RangeField(
         dtype=int,
-        doc="Height and width of the tiles of the last pass, pixels: bounds its memory.",
+        doc="Height and width of the tiles of the last pass, pixels: a smaller one takes less memory and "
+        "gives the same image.",
         default=256,
         min=32,
     )
-    computeDevice = pexConfig.ChoiceField[str](
-        doc="Where to compute.", default="auto", allowed=dict(COMPUTE_DEVICES), optional=False
-    )
-    progressInterval = pexConfig.RangeField(
-        dtype=float, doc="Seconds between two progress messages.", default=5.0, min=0.0
-    )
 
 
-class PublishedNetTask(pipeBase.Task):
-    """Restore a stack of exposures with a network fitted to nothing else."""
+class PublishedNetTask(Restorer):
+    """Restore a stack of exposures with a network that is fitted to them
+    alone.
+    """
 
     ConfigClass = PublishedNetConfig
     _DefaultName: ClassVar[str] = "publishedNet"
     config: PublishedNetConfig
 
     def run(
-        self,
-        stack: ExposureStack,
-        reference: ReferenceCoadd,
-        *,
-        start: StartingPoint | None = None,
-        n_threads: int = 1,
+        self, stack: ExposureStack, start: StartingPoint, *, backend: Backend, seeds: Seeds
     ) -> Restoration:
-        """Fit the network and restore the patch.
+        """Fit the network and restore a patch; see `Restorer.run`.
 
         Parameters
         ----------
         stack : `ExposureStack`
             The exposures.
-        reference : `ReferenceCoadd`
-            Coadd of the same exposures.  The mean with its weights stands in
-            where an exposure has no good pixel in the encoder's input.
-        start : `StartingPoint`, optional
-            Its guides are additional channels of the network's input, see
-            `NetworkInput`; the rest is not used.
-        n_threads : `int`, optional
-            CPU threads to use.
+        start : `StartingPoint`
+            The mean with its weights replaces bad pixels in the encoder's
+            input, and its guides are additional
+            channels of this input, see `NetworkInput`.
+        backend : `Backend`
+            Device and threads.
+        seeds : `Seeds`
+            Seeds of the initial weights.
 
         Returns
         -------
@@ -138,22 +130,18 @@ class PublishedNetTask(pipeBase.Task):
 
         Raises
         ------
-        RestorationError
-            Raised if a GPU is asked for and there is none.
         DivergedError
-            Raised if the training diverges, also when it is repeated with a
-            smaller learning rate.
+            Raised if the training diverges, and again when it is repeated with
+            a smaller learning rate.
         """
         began = time.perf_counter()
-        device = prepare_backend(self.config.computeDevice, n_threads, self.config.seed)
         from .crops import NetworkInput
-        from .forward_model import ForwardModel
+        from .likelihood import Likelihood
         from .network import encoder_margin
 
-        weights = reference.weights
         margin = encoder_margin(self.config.kernelSizes)
         guides = None
-        if start is not None and start.guides:
+        if start.guides:
             # In pixels of the exposures, and in units of their own noise.
             guides = np.stack(
                 [
@@ -161,25 +149,26 @@ class PublishedNetTask(pipeBase.Task):
                     for guide in start.guides
                 ]
             )
-        field = NetworkInput(stack, weighted_mean(stack, weights), margin, guides=guides)
-        scale = field.scale
-        decoder = ForwardModel(stack)
-
+        field = NetworkInput(stack, weighted_mean(stack, start.weights), margin, guides=guides)
+        seed = seeds.number("published network")
         (encoder, history), n_retries = retry_diverged(
-            lambda factor: self._fit(field, device, factor), self.config.divergenceRetryFactor, self.log
+            lambda factor: self._fit(field, backend.device, seed, factor), self.log, RETRY_FACTOR
         )
-
-        def repeat(other: ExposureStack) -> np.ndarray:
-            # It outlives this function: it must not hold the stack.
-            fill = weighted_mean(other, weights)
-            return self._restore(encoder, NetworkInput(other, fill, margin, scale, guides))
-
-        latent = self._restore(encoder, field)
-        loss = decoder.huber_loss(latent, self.config.huberDelta)
-        # A network that died returns a constant image; the loss tells.
-        dark = decoder.huber_loss(np.zeros_like(latent), self.config.huberDelta)
-        self.log.info("Loss per good pixel: %.5f (%.5f of an empty image).", loss, dark)
-        if loss > dark:
+        fitted = FittedEncoder(
+            encoder,
+            weights=start.weights,
+            margin=margin,
+            scale=field.scale,
+            guides=guides,
+            tile_size=self.config.tileSize,
+        )
+        latent = fitted.apply(field)
+        likelihood = Likelihood(stack, self.config.huberDelta, n_threads=backend.n_threads)
+        loss = likelihood.huber_loss(latent)
+        # A network whose ReLUs are all inactive returns a constant image.
+        empty = likelihood.huber_loss(np.zeros_like(latent))
+        self.log.info("Loss per good pixel: %.5f (%.5f of an empty image).", loss, empty)
+        if loss > empty:
             self.log.warning("The restored image describes the exposures worse than an empty one does.")
         return Restoration(
             latent=latent,
@@ -191,28 +180,28 @@ class PublishedNetTask(pipeBase.Task):
             steps=int(history["step"][-1]),
             n_retries=n_retries,
             loss=loss,
-            device=device,
+            device=backend.device,
             seconds=time.perf_counter() - began,
-            repeat=repeat,
+            fitted=fitted,
             model=stack,
             kernels=stack.kernels,
         )
 
-    def _fit(self, field: NetworkInput, device: str, factor: float) -> tuple[Any, astropy.table.Table]:
+    def _fit(
+        self, field: NetworkInput, device: str, seed: int, factor: float
+    ) -> tuple[Any, astropy.table.Table]:
         """Build a network and train it, with ``factor`` on the learning rate;
         return the encoder and the history.
         """
-        import keras
-
         from .crops import CropSampler
-        from .fitting import History, fit
-        from .network import MaskedHuber, build_encoder, build_trainer, set_field_statistics
+        from .fitting import LearningRate, optimize
+        from .network import build_encoder, build_trainer, set_field_statistics
 
         stack = field.stack
         encoder = build_encoder(
             stack.n_exposures,
             self.config.kernelSizes,
-            self.config.seed,
+            seed,
             n_guides=len(field.guides),
             oversampling=stack.oversampling,
         )
@@ -230,52 +219,109 @@ class PublishedNetTask(pipeBase.Task):
             batch_size=1,
             validation_fraction=0.0,
             min_good_fraction=0.0,
-            seed=self.config.seed,
+            seed=seed,
         )
         trainer = build_trainer(
             encoder, stack.n_exposures, sampler.context_shape, sampler.kernels_shape, len(field.guides)
         )
-        first_rate = factor * self.config.learningRate
-        rate = keras.optimizers.schedules.ExponentialDecay(
-            first_rate,
-            self.config.learningRateDecaySteps,
-            self.config.learningRateDecay,
-            staircase=True,
+        rate = LearningRate(
+            initial=factor * LEARNING_RATE,
+            decay=LEARNING_RATE_DECAY,
+            interval=LEARNING_RATE_DECAY_STEPS,
         )
-        # Keras compiles with XLA what it can: all of it with JAX, nothing with a deterministic TensorFlow.
-        trainer.compile(optimizer=keras.optimizers.Adam(rate), loss=MaskedHuber(self.config.huberDelta))
-        history = History(
-            self.log,
-            max_steps=self.config.maxEpochs,
-            pixels_per_step=sampler.pixels_per_step,
-            interval=self.config.progressInterval,
-        )
-        fit(
+        history = optimize(
             trainer,
             sampler.training_batch,
-            [],
+            delta=self.config.huberDelta,
+            rate=rate,
             steps=1,
             epochs=self.config.maxEpochs,
-            callbacks=[history, keras.callbacks.TerminateOnNaN()],
+            pixels_per_step=sampler.pixels_per_step,
+            log=self.log,
         )
-        table = history.table()
-        loss = table["loss"][-1]
+        loss = history["loss"][-1]
         if not (np.isfinite(loss) and all(np.isfinite(np.asarray(v)).all() for v in encoder.variables)):
             raise DivergedError(
-                f"The loss is {loss} after {table['step'][-1]} steps with a learning rate of {first_rate:g}: "
-                f"the training diverged. Set a smaller learningRate, or mask pixels that should not be "
-                f"fitted: {describe_extreme(field.stack)}."
+                f"The training diverged: the loss is {loss} after {history['step'][-1]} steps with a "
+                f"learning rate of {rate.initial:g}. Mask pixels that should not be fitted: "
+                f"{describe_extreme(field.stack)}."
             )
         tiles = (tile for _, _, tile in field.tiles(self.config.tileSize))
         set_field_statistics(encoder, self.config.kernelSizes, tiles)
-        return encoder, table
+        return encoder, history
 
-    def _restore(self, encoder: Any, field: NetworkInput) -> np.ndarray:
-        """Run the encoder over the patch, tile by tile (equation 6)."""
+
+class FittedEncoder(FittedRestorer):
+    """The encoder of a patch.
+
+    Parameters
+    ----------
+    encoder : `keras.Model`
+        The encoder.
+    weights : `numpy.ndarray`
+        Weights of the mean that replaces missing pixels, by cell.
+    margin : `int`
+        Border of the encoder's input, pixels.
+    scale : `float`
+        Unit of the encoder's input and output, nJy.
+    guides : `numpy.ndarray` or `None`
+        Restored images of deeper bands, additional channels of the input.
+    tile_size : `int`
+        Height and width of a tile, pixels.
+    """
+
+    def __init__(
+        self,
+        encoder: Any,
+        *,
+        weights: np.ndarray,
+        margin: int,
+        scale: float,
+        guides: np.ndarray | None,
+        tile_size: int,
+    ) -> None:
+        self._encoder = encoder
+        self._weights = weights
+        self._margin = margin
+        self._scale = scale
+        self._guides = guides
+        self._tile_size = tile_size
+
+    def restore(self, exposures: ExposureStack) -> np.ndarray:
+        """Run the encoder on other pixels; see `FittedRestorer.restore`.
+
+        Parameters
+        ----------
+        exposures : `ExposureStack`
+            The exposures with other pixels.
+
+        Returns
+        -------
+        latent : `numpy.ndarray`
+            The latent image, nJy.
+        """
+        from .crops import NetworkInput
+
+        fill = weighted_mean(exposures, self._weights)
+        return self.apply(NetworkInput(exposures, fill, self._margin, self._scale, self._guides))
+
+    def apply(self, field: NetworkInput) -> np.ndarray:
+        """Run the encoder over the patch, tile by tile (equation 6).
+
+        Parameters
+        ----------
+        field : `NetworkInput`
+            Its input.
+
+        Returns
+        -------
+        latent : `numpy.ndarray`
+            The latent image, nJy.
+        """
         latent = np.empty(field.stack.latent_shape, dtype=np.float32)
         factor = field.stack.oversampling
-        for *place, tile in field.tiles(self.config.tileSize):
+        for *place, tile in field.tiles(self._tile_size):
             rows, cols = (slice(factor * pixels.start, factor * pixels.stop) for pixels in place)
-            latent[rows, cols] = np.asarray(encoder(tile, training=False))[0, :, :, 0]
+            latent[rows, cols] = np.asarray(self._encoder(tile, training=False))[0, :, :, 0]
         latent *= np.float32(field.scale)
         return latent

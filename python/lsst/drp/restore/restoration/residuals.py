@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What a restored image leaves unexplained in the exposures, by scale."""
+"""Residuals of a restored image, by scale."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import numpy as np
 import scipy.ndimage
 
 from ..stack.exposure_stack import ExposureStack
-from .measurable import Measurable, matched_stack
 from .restoration import Restoration
 from .target_psf import convolution_kernels
 
@@ -25,17 +24,17 @@ NUM_SCALES = 5
 _B3_SPLINE = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16.0
 
 
-def matched_residual(stack: ExposureStack, restoration: Restoration, measurable: Measurable) -> np.ndarray:
+def matched_residual(matched: ExposureStack, restoration: Restoration, *, n_threads: int = 1) -> np.ndarray:
     """Subtract a restored image from the white-noise coadd of its exposures.
 
     Parameters
     ----------
-    stack : `ExposureStack`
-        The exposures.
+    matched : `ExposureStack`
+        The white-noise coadd (`matched_stack`).
     restoration : `Restoration`
         The restored image.
-    measurable : `Measurable`
-        Their white-noise coadd.
+    n_threads : `int`, optional
+        CPU threads to use.
 
     Returns
     -------
@@ -45,11 +44,11 @@ def matched_residual(stack: ExposureStack, restoration: Restoration, measurable:
     """
     from .forward_model import ForwardModel
 
-    matched = matched_stack(stack, measurable)
     kernels = matched.kernels
     if restoration.target_fwhm:
-        kernels = convolution_kernels(kernels, restoration.target_fwhm / stack.oversampling)
-    predicted = ForwardModel(dataclasses.replace(matched, kernels=kernels)).forward(restoration.latent)[0]
+        kernels = convolution_kernels(kernels, restoration.target_fwhm / matched.oversampling)
+    model = ForwardModel(dataclasses.replace(matched, kernels=kernels), n_threads=n_threads)
+    predicted = model.forward(restoration.latent)[0]
     residual = (matched.image[0] - predicted) / np.sqrt(matched.variance[0])
     return np.where(matched.good[0], residual, np.float32(0.0))
 

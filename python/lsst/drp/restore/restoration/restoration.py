@@ -3,21 +3,34 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What a restorer returns."""
+"""Restorers: their input and their result."""
 
 from __future__ import annotations
 
-__all__ = ("Guide", "Restoration", "StartingPoint", "make_history")
+__all__ = (
+    "FittedRestorer",
+    "Guide",
+    "Restoration",
+    "Restorer",
+    "RestorerConfig",
+    "StartingPoint",
+    "make_history",
+)
 
+import abc
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import astropy.table
 import numpy as np
 
+import lsst.pex.config as pexConfig
+import lsst.pipe.base as pipeBase
+
 from ..stack.exposure_stack import ExposureStack
-from .measurable import Measurable
+from .backend import COMPUTE_DEVICES, Backend
+from .seeds import Seeds
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -42,15 +55,18 @@ class Guide:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class StartingPoint:
-    """What is known of the sky before it is restored.
+    """Input of a restorer, in addition to the exposures.
 
     Parameters
     ----------
     latent : `numpy.ndarray`
         The first estimate, an image of points (`first_estimate`), nJy per
         latent pixel, shape of the stack's latent image.
-    measurable : `Measurable`
-        The white-noise coadd of the exposures.
+    matched : `ExposureStack`
+        The white-noise coadd of the exposures (`matched_stack`).
+    weights : `numpy.ndarray`
+        Weights of the exposures in a mean, by cell, nJy**-2, shape ``(n,
+        cells_y, cells_x)``, see `ReferenceCoadd`.
     target_fwhm : `float`
         FWHM of the Gaussian PSF that the restored image is to have, latent
         pixels.
@@ -59,9 +75,31 @@ class StartingPoint:
     """
 
     latent: np.ndarray
-    measurable: Measurable
+    matched: ExposureStack
+    weights: np.ndarray
     target_fwhm: float
     guides: Sequence[Guide] = ()
+
+
+class FittedRestorer(abc.ABC):
+    """A restorer whose parameters have been fitted to a patch."""
+
+    @abc.abstractmethod
+    def restore(self, exposures: ExposureStack) -> np.ndarray:
+        """Restore other pixels; nothing is fitted again.
+
+        Parameters
+        ----------
+        exposures : `ExposureStack`
+            ``Restoration.model`` with other pixels: with other noise, or with
+            added sources, to measure the response of the restoration to
+            noise and sources.
+
+        Returns
+        -------
+        latent : `numpy.ndarray`
+            The latent image, nJy, shape of ``Restoration.latent``.
+        """
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -93,15 +131,11 @@ class Restoration:
         The device the training ran on, for example ``CPU`` or ``GPU``.
     seconds : `float`
         Wall time of the restoration, s.
-    repeat : `~collections.abc.Callable`
-        Takes an `ExposureStack` and returns the latent image, shape of
-        ``latent``, that the restorer makes of it: nothing is fitted again.
-        The stack is ``model`` with other pixels: noise, or sources added to
-        them, show what the restoration does to noise and sources.
+    fitted : `FittedRestorer`
+        The restorer, as fitted to the patch.
     model : `ExposureStack`
-        Exposures that say what the restored ones say, with kernels from the
-        latent image to their PSFs: those that were restored, or their
-        white-noise coadd.
+        Input of ``fitted``, with kernels from the latent image to its PSFs:
+        the exposures, or their white-noise coadd.
     kernels : `numpy.ndarray`
         Kernels from the latent image to the PSFs of the exposures that were
         restored, shape of their kernels; these kernels themselves if the
@@ -128,7 +162,7 @@ class Restoration:
     loss: float
     device: str
     seconds: float
-    repeat: Callable[[ExposureStack], np.ndarray]
+    fitted: FittedRestorer
     model: ExposureStack
     kernels: np.ndarray
     target_fwhm: float = 0.0
@@ -145,6 +179,55 @@ class Restoration:
         return self.latent[self.padding : height - self.padding, self.padding : width - self.padding]
 
 
+class RestorerConfig(pexConfig.Config):
+    """Configuration of a `Restorer`."""
+
+    computeDevice = pexConfig.ChoiceField[str](
+        doc="Where to compute.", default="auto", allowed=dict(COMPUTE_DEVICES), optional=False
+    )
+
+    @property
+    def fits_weights(self) -> bool:
+        """Whether the restorer fits weights to each patch (`bool`)."""
+        return False
+
+
+class Restorer(pipeBase.Task):
+    """Restores the latent image of a stack of exposures."""
+
+    ConfigClass = RestorerConfig
+    _DefaultName: ClassVar[str] = "restorer"
+    config: RestorerConfig
+
+    def run(
+        self, stack: ExposureStack, start: StartingPoint, *, backend: Backend, seeds: Seeds
+    ) -> Restoration:
+        """Restore a patch.
+
+        Parameters
+        ----------
+        stack : `ExposureStack`
+            The exposures: background subtracted, outliers not good.
+        start : `StartingPoint`
+            First estimate, white-noise coadd, target resolution, other bands.
+        backend : `Backend`
+            Device and threads, from `prepare_backend`.
+        seeds : `Seeds`
+            Seeds of random numbers.
+
+        Returns
+        -------
+        restoration : `Restoration`
+            The latent image and how it was found.
+
+        Raises
+        ------
+        DivergedError
+            Raised if a training diverges.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define run().")
+
+
 def make_history(rows: Sequence[tuple[int, float, float, float, float]]) -> astropy.table.Table:
     """Make the dataset ``restored_coadd_training``.
 
@@ -157,7 +240,7 @@ def make_history(rows: Sequence[tuple[int, float, float, float, float]]) -> astr
     Returns
     -------
     history : `astropy.table.Table`
-        The rows; what a restorer does not have is NaN.
+        The rows; NaN where a restorer has no such value.
     """
     return astropy.table.Table(
         rows=rows,
@@ -165,7 +248,7 @@ def make_history(rows: Sequence[tuple[int, float, float, float, float]]) -> astr
         dtype=(np.int64, np.float64, np.float64, np.float64, np.float64),
         descriptions=(
             "Optimizer steps taken.",
-            "Mean loss per good pixel of what the steps since the last row were taken on.",
+            "Mean loss per good pixel of the batches since the last row.",
             "Mean loss per good pixel of the held-out crops.",
             "Learning rate of the next step.",
             "Seconds since the start of the training.",

@@ -32,18 +32,23 @@ _COLOR_SCATTER = 0.6
 # Signal-to-noise ratio of a window whose color counts for the typical one.
 _MIN_SIGNAL = 5.0
 
-# What colors within a source differ by, as a fraction of its brightness.
+# Scatter of colors within a source, as a fraction of its brightness.
 _GRADIENT = 0.15
 
-# Smallest error of what another band predicts, in units of the network's own:
-# there are sources in this band alone.
+# Smallest error of the prediction from another band, in units of the network's
+# own: there are sources in this band alone.
 _LEAST_ERROR = 0.5
 
 
 def share_structure(
-    image: np.ndarray, error: np.ndarray, model: ExposureStack, guides: Sequence[Guide]
+    image: np.ndarray,
+    error: np.ndarray,
+    model: ExposureStack,
+    guides: Sequence[Guide],
+    *,
+    n_threads: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Combine a network's image with what deeper bands predict.
+    """Combine a network's image with predictions from deeper bands.
 
     Parameters
     ----------
@@ -55,6 +60,8 @@ def share_structure(
         resolution.
     guides : `~collections.abc.Sequence` [`Guide`]
         Restored images of other bands at the same resolution.
+    n_threads : `int`, optional
+        CPU threads to use.
 
     Returns
     -------
@@ -66,20 +73,20 @@ def share_structure(
     -----
     A band predicts another one up to the colors of the sources.  The color
     ``c`` is fitted in a window around each pixel: the coadd ``M`` of this band
-    against the guide ``d`` as this band's PSF ``h`` sees it, with a prior
+    against the guide ``d`` convolved with this band's PSF ``h``, with a prior
     around the typical color of the field,
 
     ``c = (sum w M (h*d) + k c0) / (sum w (h*d)^2 + k)``.
 
     The prediction is ``c d``.
     """
-    decoder = ForwardModel(model)
+    forward_model = ForwardModel(model, n_threads=n_threads)
     weight = np.where(model.good[0], 1.0 / model.variance[0], 0.0)
     total, norm = image / error**2, 1.0 / error**2
     for guide in guides:
         if guide.error is None:
             continue
-        seen = decoder.forward(guide.latent)[0]
+        seen = forward_model.forward(guide.latent)[0]
         power = _window(weight * seen**2)
         product = _window(weight * seen * model.image[0])
         certain = power > _typical_power(power, product)

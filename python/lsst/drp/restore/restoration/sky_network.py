@@ -17,7 +17,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from .forward_model import Blur
+from .convolution import Blur
 
 ALIGNMENT = 4
 """Pixels that the network's coarsest level averages along each axis: the size

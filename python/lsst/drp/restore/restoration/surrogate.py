@@ -18,6 +18,7 @@ import numpy as np
 from ..stack.coadd_filters import coadd_filters
 from ..stack.exposure_stack import ExposureStack
 from .forward_model import ForwardModel
+from .likelihood import Likelihood, coverage, second_derivative
 
 
 class Surrogate:
@@ -32,6 +33,8 @@ class Surrogate:
     signed : `bool`, optional
         Whether the kernel may be negative somewhere: multiplicative steps
         (`minimize`) need one that is not.
+    n_threads : `int`, optional
+        CPU threads to use.
 
     Notes
     -----
@@ -44,14 +47,14 @@ class Surrogate:
     two exact gradients, which decide where they end.
     """
 
-    def __init__(self, stack: ExposureStack, *, signed: bool = False) -> None:
+    def __init__(self, stack: ExposureStack, *, signed: bool = False, n_threads: int = 1) -> None:
         grid, size = stack.kernels.shape[1:3], stack.kernel_size
         kernels = np.zeros((1, *grid, size, size), np.float32)
         squares = np.zeros_like(kernels)
         self._weight = np.zeros((1, *stack.shape), np.float32)
         for i, j, rows, columns in stack.cells():
             # Zero where a pixel is not good: its variance is infinite.
-            inverse = 1.0 / stack.variance[:, rows, columns]
+            inverse = 1.0 / stack.masked_variance(rows, columns)
             self._weight[0, rows, columns] = inverse.sum(axis=0)
             weights = inverse.mean(axis=(1, 2))
             total = weights.sum()
@@ -62,8 +65,12 @@ class Surrogate:
                 noise = weights / total * stack.correlation[:, i, j]
                 squares[0, i, j] = np.einsum("t,tyx->yx", noise, of_cell**2)
         self._stack = stack
-        self._decoder = ForwardModel(stack, kernels=kernels)
-        self._magnitude = ForwardModel(stack, kernels=np.abs(kernels)) if signed else self._decoder
+        self.kernels = kernels
+        self.model = ForwardModel(stack, kernels=kernels, n_threads=n_threads)
+        self._magnitude = self.model
+        if signed:
+            self._magnitude = ForwardModel(stack, kernels=np.abs(kernels), n_threads=n_threads)
+        self._n_threads = n_threads
         self._squares = squares
 
     def coverage(self) -> np.ndarray:
@@ -75,8 +82,7 @@ class Surrogate:
             ``sum_t f[t]^T w[t]`` as a fraction of its median over the pixels
             with data, shape of the latent image.
         """
-        result = self._decoder.adjoint(self._weight)
-        return result / np.median(result[self._stack.latent_patch][self._stack.latent_seen])
+        return coverage(self._stack, self.model, self._weight)
 
     def gradient_variance(self) -> np.ndarray:
         """Calculate how noise changes the gradient of half of chi squared.
@@ -88,19 +94,18 @@ class Surrogate:
             the latent image.  It is also the inverse variance of the flux of
             a point source there, as long as pixels are independent.
         """
-        phases = ForwardModel(self._stack, kernels=self._squares)
+        phases = ForwardModel(self._stack, kernels=self._squares, n_threads=self._n_threads)
         # Rounding errors of the Fourier transforms can be negative.
         return np.maximum(phases.adjoint(self._weight), np.float32(0.0))
 
     def minimize(
         self,
-        decoder: ForwardModel,
+        likelihood: Likelihood,
         latent: np.ndarray,
         movable: np.ndarray,
         *,
         steps: int,
         steps_per_gradient: int,
-        delta: float,
         max_factor: float,
         penalty: np.ndarray | float = 0.0,
     ) -> None:
@@ -109,8 +114,8 @@ class Surrogate:
 
         Parameters
         ----------
-        decoder : `ForwardModel`
-            Forward model of the exposures.
+        likelihood : `Likelihood`
+            Likelihood of the exposures.
         latent : `numpy.ndarray`
             Latent image, nJy, shape ``(height + k - 1, width + k - 1)``,
             non-negative; it stays so.
@@ -120,8 +125,6 @@ class Surrogate:
             Number of steps.
         steps_per_gradient : `int`
             Steps after which the gradient of all exposures is computed again.
-        delta : `float`
-            Residual in units of sigma beyond which the loss is linear.
         max_factor : `float`
             ``kappa``, the largest factor of one step.
         penalty : `numpy.ndarray` or `float`, optional
@@ -144,9 +147,9 @@ class Surrogate:
         previous = latent.copy()
         for step in range(steps):
             if step % steps_per_gradient == 0:
-                gradient, weight = decoder.gradient(latent, delta)
+                gradient, weight = likelihood.gradient(latent)
                 constant = np.maximum(
-                    self._decoder.second_derivative(weight, latent) - gradient, np.float32(0.0)
+                    second_derivative(self.model, weight, latent) - gradient, np.float32(0.0)
                 )
                 del gradient
             momentum = np.float32(step / (step + 3))
@@ -154,7 +157,7 @@ class Surrogate:
             previous[...] = latent
             # It stays positive, and so can change in the steps to come.
             np.maximum(ahead, latent / np.float32(max_factor), out=latent)
-            predicted = self._decoder.second_derivative(weight, latent)
+            predicted = second_derivative(self.model, weight, latent)
             predicted += penalty
             factor = np.divide(
                 constant, predicted, out=np.ones_like(latent), where=movable & (predicted > 0.0)
@@ -194,11 +197,11 @@ class Surrogate:
         """
         # For any positive c, |A| c / c bounds a matrix A.  Pixels that are to move far need long steps.
         scale = 1.0 / np.sqrt(precision)
-        bound = self._magnitude.second_derivative(weight, scale) / scale + precision
+        bound = second_derivative(self._magnitude, weight, scale) / scale + precision
         start, current, previous = latent, latent, latent
         for step in range(iterations):
             ahead = current + np.float32(step / (step + 3)) * (current - previous)
-            slope = gradient + self._decoder.second_derivative(weight, ahead - start)
+            slope = gradient + second_derivative(self.model, weight, ahead - start)
             slope += precision * (ahead - start)
             previous, current = current, np.maximum(ahead - slope / bound, np.float32(0.0))
         return current

@@ -22,9 +22,8 @@ import numpy as np
 from keras import ops
 
 from ..stack.exposure_stack import ExposureStack
-from .backend import num_threads
 from .forward_model import ForwardModel
-from .network_input import NO_DATA_NOISE
+from .network_input import NO_DATA_NOISE, PASSES
 from .network_weights import read_weights
 from .sky_network import ALIGNMENT, MARGIN, build_network
 from .target_psf import TARGET_FWHM, convolution_kernels, deconvolution_kernels
@@ -74,7 +73,13 @@ class TrainedNetwork:
         return {v.path: np.array(ops.convert_to_numpy(v)) for v in self._network.weights}
 
     def apply(
-        self, matched: ExposureStack, start: np.ndarray, passes: int, tile_size: int
+        self,
+        matched: ExposureStack,
+        start: np.ndarray,
+        *,
+        tile_size: int,
+        passes: int = PASSES,
+        n_threads: int = 1,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Restore a patch.
 
@@ -85,10 +90,12 @@ class TrainedNetwork:
         start : `numpy.ndarray`
             First estimate at the target resolution, nJy, shape of the latent
             image.
-        passes : `int`
-            Passes of the network.
         tile_size : `int`
-            Height and width of a tile, pixels.
+            Height and width of a tile, pixels: bounds the memory.
+        passes : `int`, optional
+            Passes of the network.
+        n_threads : `int`, optional
+            CPU threads to use.
 
         Returns
         -------
@@ -104,10 +111,13 @@ class TrainedNetwork:
         depend on how the patch is cut.
         """
         fwhm = TARGET_FWHM / matched.oversampling
-        blur = ForwardModel(dataclasses.replace(matched, kernels=convolution_kernels(matched.kernels, fwhm)))
+        blur = ForwardModel(
+            dataclasses.replace(matched, kernels=convolution_kernels(matched.kernels, fwhm)),
+            n_threads=n_threads,
+        )
         # The adjoint correlates: turned around, it convolves.
         backwards = deconvolution_kernels(matched.kernels, fwhm)[..., ::-1, ::-1]
-        deconvolution = ForwardModel(dataclasses.replace(matched, kernels=backwards))
+        deconvolution = ForwardModel(dataclasses.replace(matched, kernels=backwards), n_threads=n_threads)
         # White noise that a latent pixel would have.
         unit = np.float32(matched.median_sigma / matched.oversampling)
         noise = noise_map(matched, unit)
@@ -124,10 +134,10 @@ class TrainedNetwork:
                 ],
                 axis=-1,
             )
-            image, error = np.moveaxis(self._pass(seen, tile_size), -1, 0) * unit
+            image, error = np.moveaxis(self._pass(seen, tile_size, n_threads), -1, 0) * unit
         return image, error
 
-    def _pass(self, seen: np.ndarray, tile_size: int) -> np.ndarray:
+    def _pass(self, seen: np.ndarray, tile_size: int, n_threads: int) -> np.ndarray:
         """Run the network over a patch, ``(height, width, 4)``, tile by tile."""
         height, width = seen.shape[:2]
         size = -(-tile_size // ALIGNMENT) * ALIGNMENT
@@ -148,7 +158,7 @@ class TrainedNetwork:
             return corner, ops.convert_to_numpy(output)[0, row : row + size, column : column + size]
 
         corners = [(y, x) for y in range(0, height, size) for x in range(0, width, size)]
-        with ThreadPoolExecutor(num_threads()) as pool:
+        with ThreadPoolExecutor(n_threads) as pool:
             for (y, x), piece in pool.map(run, corners):
                 part = result[y : y + size, x : x + size]
                 part[...] = piece[: part.shape[0], : part.shape[1]]

@@ -12,6 +12,8 @@ __all__ = ("coadd_filters",)
 import numpy as np
 import scipy.fft
 
+from .kernel_shape import gaussian_profile
+
 # Transfer function of a point added to every kernel: where all PSFs have
 # nothing left but rounding errors, the filters become those of a plain
 # weighted mean instead of following the errors.  Signal to noise falls by
@@ -35,7 +37,9 @@ def coadd_filters(
         Full width at half maximum of a Gaussian PSF, pixels; 0 for white
         noise.
     ridge : `float`, optional
-        See ``MeasurableConfig.ridge``.
+        Spatial frequencies of which the exposures pass less than this fraction
+        (squared transfer function relative to frequency 0) are damped; with
+        ``target_fwhm`` only.
 
     Returns
     -------
@@ -58,8 +62,7 @@ def coadd_filters(
     transfer = _transfer(kernels, grid)
     weight = np.asarray(weights, np.float64)[:, np.newaxis, np.newaxis]
     if target_fwhm:
-        offset = np.arange(size) - size // 2
-        profile = np.exp(-4.0 * np.log(2.0) * (offset / target_fwhm) ** 2)
+        profile = gaussian_profile(np.arange(size) - size // 2, target_fwhm)
         psf = np.outer(profile, profile) / profile.sum() ** 2
         power = (weight * np.abs(transfer) ** 2).sum(axis=0)
         spectrum = _transfer(psf, grid) * weight * transfer.conj() / (power + ridge * power[0, 0])

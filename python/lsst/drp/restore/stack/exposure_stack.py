@@ -29,10 +29,11 @@ class ExposureStack:
     ----------
     image : `numpy.ndarray`
         Sky-subtracted pixels ``y`` on the patch grid, nJy, shape ``(n, height,
-        width)``, `numpy.float32`.  Zero where a pixel is not good.
+        width)``, `numpy.float32`.  Any finite value where a pixel is not
+        good: see `masked_image`.
     variance : `numpy.ndarray`
         Variance ``v`` of ``image``, nJy**2, same shape, `numpy.float32`.
-        Infinite where a pixel is not good, so that its inverse is the weight.
+        Any positive value where a pixel is not good: see `masked_variance`.
     good : `numpy.ndarray`
         The papers' mask ``m``, same shape, `bool`: `True` where the pixel is a
         valid measurement and its cell has a PSF kernel.
@@ -57,6 +58,9 @@ class ExposureStack:
         One label per exposure, for messages.
     oversampling : `int`, optional
         Pixels of the latent image along each axis in a pixel of the exposures.
+    unit : `str`, optional
+        Name of the unit of ``image``, for messages; all documentation says
+        nJy.
 
     Raises
     ------
@@ -73,6 +77,7 @@ class ExposureStack:
     cell_shape: tuple[int, int]
     names: tuple[str, ...]
     oversampling: int = 1
+    unit: str = "nJy"
 
     def __post_init__(self) -> None:
         n, height, width = self.image.shape
@@ -186,35 +191,61 @@ class ExposureStack:
             variance, correlation, out=np.zeros_like(variance), where=self.good[:, rows, columns]
         )
 
-    def reject(self, pixels: np.ndarray) -> None:
-        """Take pixels out of the stack, in place: it may be most of the
-        memory of a process.
+    def masked_image(
+        self, rows: slice | np.ndarray = slice(None), columns: slice | np.ndarray = slice(None)
+    ) -> np.ndarray:
+        """Return pixels, zero where they are not good.
+
+        Parameters
+        ----------
+        rows, columns : `slice` or `numpy.ndarray`, optional
+            Pixels of the patch: indices along y and x.
+
+        Returns
+        -------
+        image : `numpy.ndarray`
+            ``image`` there, nJy, shape ``(n, height, width)``, a copy.
+        """
+        return np.where(self.good[:, rows, columns], self.image[:, rows, columns], np.float32(0.0))
+
+    def masked_variance(
+        self, rows: slice | np.ndarray = slice(None), columns: slice | np.ndarray = slice(None)
+    ) -> np.ndarray:
+        """Return the variance of pixels, infinite where they are not good, so
+        that its inverse is the pixel's weight.
+
+        Parameters
+        ----------
+        rows, columns : `slice` or `numpy.ndarray`, optional
+            Pixels of the patch: indices along y and x.
+
+        Returns
+        -------
+        variance : `numpy.ndarray`
+            ``variance`` there, nJy**2, shape ``(n, height, width)``, a copy.
+        """
+        return np.where(self.good[:, rows, columns], self.variance[:, rows, columns], np.float32(np.inf))
+
+    def without(self, pixels: np.ndarray) -> ExposureStack:
+        """Return the same exposures without some of their pixels.
 
         Parameters
         ----------
         pixels : `numpy.ndarray`
             `bool`, shape ``(n, height, width)``: `True` where a pixel is not
             to be used.
-        """
-        self.good[pixels] = False
-        self.image[pixels] = 0.0
-        self.variance[pixels] = np.inf
-        self.release()
 
-    def unreject(self, pixels: np.ndarray, image: np.ndarray, variance: np.ndarray) -> None:
-        """Put pixels that were good before `reject` back, in place.
-
-        Parameters
-        ----------
-        pixels : `numpy.ndarray`
-            `bool`, shape ``(n, height, width)``: these pixels.
-        image, variance : `numpy.ndarray`
-            Their ``image[pixels]`` and ``variance[pixels]`` of before.
+        Returns
+        -------
+        stack : `ExposureStack`
+            A stack with another mask ``good``; all other arrays are shared.
         """
-        self.good[pixels] = True
-        self.image[pixels] = image
-        self.variance[pixels] = variance
-        self.release()
+        good = memory_map.empty_like(self.good)
+        for t in range(self.n_exposures):
+            good[t] = self.good[t] & ~pixels[t]
+            memory_map.release(good, pixels)
+            self.release()
+        return dataclasses.replace(self, good=good)
 
     def cells(self) -> Iterator[tuple[int, int, slice, slice]]:
         """Iterate over the cells.
@@ -240,14 +271,17 @@ class ExposureStack:
         t : `int`
             Index of the exposure.
         image, variance, good : `numpy.ndarray`
-            Its pixels, views of shape ``(height, width)``.
+            Its pixels, shape ``(height, width)``: image and variance as
+            `masked_image` and `masked_variance` have them.
         """
         for t in range(self.n_exposures):
-            yield t, self.image[t], self.variance[t], self.good[t]
+            good = self.good[t]
+            image = np.where(good, self.image[t], np.float32(0.0))
+            yield t, image, np.where(good, self.variance[t], np.float32(np.inf)), good
             self.release()
 
     def release(self) -> None:
-        """Give back what memory the pixels take if they are in a file."""
+        """Free the memory of pixels that are in a file."""
         memory_map.release(self.image, self.variance, self.good)
 
 

@@ -114,13 +114,12 @@ def reference_coadd(
 
     **Outliers** are found in two passes: by comparison with the median, which
     an outlier does not move (`outliers_from_median`), then by comparison with
-    the mean of what is left (`outliers_from_mean`), which finds also fainter
+    the mean of the other pixels (`outliers_from_mean`), which finds also fainter
     ones on top of stars and galaxies.  Both allow for the PSFs: a star's core
     differs between 0.5" and 0.95" seeing by several times the median.  Two
     exposures cannot tell which of them is wrong, and are taken to be wrong on
     the bright side, as cosmic rays and trails are; the second pass needs
-    three.  What varies on the sky (asteroids, variable stars) is an outlier,
-    too.
+    three.  Asteroids and variable stars are outliers, too.
     """
     weights = cell_weights(stack)
     kernels = _mean_kernels(stack.kernels, weights)
@@ -203,7 +202,7 @@ def weighted_mean(stack: ExposureStack, weights: np.ndarray) -> np.ndarray:
 
 
 def constrained_pixels(stack: ExposureStack, reference: ReferenceCoadd) -> np.ndarray:
-    """Tell where the exposures say anything about the latent image.
+    """Find the pixels where the exposures constrain the latent image.
 
     Parameters
     ----------
@@ -229,7 +228,7 @@ def constrained_pixels(stack: ExposureStack, reference: ReferenceCoadd) -> np.nd
 def _average(
     stack: ExposureStack, clipped: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the weighted mean of what is good and not clipped, its variance,
+    """Return the weighted mean of the pixels that are good and not clipped, its variance,
     and the number of exposures, each of shape ``(height, width)``.
     """
     total = np.zeros(stack.shape, np.float32)

@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
-__all__ = ("SubtractSkyConfig", "SubtractSkyTask")
+__all__ = ("Background", "SubtractSkyConfig", "SubtractSkyTask")
 
+import dataclasses
 from typing import ClassVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.polynomial import chebyshev
 import lsst.pex.config as pexConfig
 import lsst.pipe.base as pipeBase
 
+from . import memory_map
 from .exposure_stack import ExposureStack
 from .reference_coadd import cell_weights, weighted_mean
 
@@ -27,6 +29,44 @@ _PASSES = 4
 # Passes of the search for sources: the background of the second is not that of the first one's sources.  On
 # a crowded field it takes most of their wings out of the fit.
 _SOURCE_PASSES = 3
+
+# Full width at half maximum of the Gaussian with which sources are found, pixels: about the seeing.
+_DETECTION_FWHM = 4.0
+
+# Pixels within this distance of a source do not show the background, pixels.
+_GROW = 5
+
+# Pixels that differ from a fit by more than this many sigma are left out of the next one.
+_CLIP_SIGMA = 3.0
+
+# Smallest width, pixels, of the gaps without good pixels between detectors: dead columns are narrower.
+_DETECTOR_GAP = 12
+
+# Smallest number of usable pixels for each coefficient of a fit, whose error is then about 0.03 of the noise
+# of a pixel.  With fewer, the order is lowered; where they are too few for a constant, nothing is subtracted.
+_MIN_PIXELS = 1000
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Background:
+    """The background of exposures.
+
+    Parameters
+    ----------
+    stack : `ExposureStack`
+        The exposures without it.
+    coefficients : `list` [`numpy.ndarray`]
+        For each exposure, the Chebyshev coefficients of each of its parts,
+        nJy, shape ``(parts, order + 1, order + 1)`` by the order in y and x,
+        both from -1 to 1 over the patch's pixels.
+    rms : `numpy.ndarray`
+        Root mean square of the background over the good pixels of each
+        exposure, nJy, shape ``(n,)``.
+    """
+
+    stack: ExposureStack
+    coefficients: list[np.ndarray]
+    rms: np.ndarray
 
 
 class SubtractSkyConfig(pexConfig.Config):
@@ -42,23 +82,10 @@ class SubtractSkyConfig(pexConfig.Config):
     )
     detectionSigma = pexConfig.RangeField(
         dtype=float,
-        doc="Pixels belong to sources where the mean of the exposures, smoothed with detectionFwhm, is above "
-        "this many standard deviations.",
+        doc="Pixels belong to sources where the mean of the exposures, smoothed by a Gaussian of 4 pixels "
+        "FWHM, is above this many standard deviations.",
         default=3.0,
         min=1.0,
-    )
-    detectionFwhm = pexConfig.RangeField(
-        dtype=float,
-        doc="Full width at half maximum of the Gaussian with which sources are found, pixels.",
-        default=4.0,
-        min=0.0,
-        inclusiveMin=False,
-    )
-    grow = pexConfig.RangeField(
-        dtype=int,
-        doc="Pixels within this distance of a source are not used either, pixels.",
-        default=5,
-        min=0,
     )
     meshSize = pexConfig.RangeField(
         dtype=int,
@@ -67,26 +94,6 @@ class SubtractSkyConfig(pexConfig.Config):
         default=128,
         min=8,
     )
-    clipSigma = pexConfig.RangeField(
-        dtype=float,
-        doc="Pixels that differ from the fit by more than this many sigma are left out of the next one.",
-        default=3.0,
-        min=1.0,
-    )
-    detectorGap = pexConfig.RangeField(
-        dtype=int,
-        doc="Smallest width, pixels, of the gaps without good pixels between detectors: the parts of an "
-        "exposure on both sides of one are fitted separately.  0 fits each exposure as one.",
-        default=12,
-        min=0,
-    )
-    minPixels = pexConfig.RangeField(
-        dtype=int,
-        doc="Smallest number of usable pixels for each coefficient of a fit. With fewer, the order is "
-        "lowered; where they are too few for a constant, nothing is subtracted.",
-        default=1000,
-        min=1,
-    )
 
 
 class SubtractSkyTask(pipeBase.Task):
@@ -94,8 +101,8 @@ class SubtractSkyTask(pipeBase.Task):
 
     Notes
     -----
-    What the pipeline's sky subtraction leaves, some percent of the noise of a
-    pixel, is too faint to be seen in one exposure.  It is not in the model
+    The residual of the pipeline's sky subtraction, some percent of the noise of
+    a pixel, is too faint to be seen in one exposure.  It is not in the model
     ``y = f * x + noise`` with ``x >= 0``: a positive level becomes light of
     ``x``, and a negative one hides faint sources.  A level per exposure that
     is fitted together with ``x`` is degenerate with it, so this is done
@@ -115,69 +122,75 @@ class SubtractSkyTask(pipeBase.Task):
     _DefaultName: ClassVar[str] = "subtractSky"
     config: SubtractSkyConfig
 
-    def run(self, stack: ExposureStack) -> pipeBase.Struct:
-        """Subtract the background.
+    def run(self, stack: ExposureStack) -> Background:
+        """Fit the background and subtract it.
 
         Parameters
         ----------
         stack : `ExposureStack`
-            The exposures.  Their good pixels are changed in place.
+            The exposures.
 
         Returns
         -------
-        result : `lsst.pipe.base.Struct`
-            Result struct with these attributes:
-
-            ``coefficients``
-                For each exposure, the Chebyshev coefficients of each of its
-                parts, nJy, shape ``(parts, order + 1, order + 1)`` by the
-                order in y and x, both from -1 to 1 over the patch's pixels
-                (`list` [`numpy.ndarray`]).
-            ``rms``
-                Root mean square over its good pixels of what was subtracted
-                from each exposure, nJy, shape ``(n,)`` (`numpy.ndarray`).
+        background : `Background`
+            The exposures without it, and its coefficients.
         """
         n, order = stack.n_exposures, self.config.order
         coefficients = [np.zeros((0, order + 1, order + 1)) for _ in range(n)]
         rms = np.zeros(n)
         if order < 0:
-            return pipeBase.Struct(coefficients=coefficients, rms=rms)
+            return Background(stack=stack, coefficients=coefficients, rms=rms)
         empty = ~self._sources(stack)
+        subtracted = memory_map.empty_like(stack.image)
         for t, image, variance, good in stack.planes():
-            name = stack.names[t]
-            parts = self._parts(good)
-            fits, squares = [], 0.0
-            for label, where in enumerate(scipy.ndimage.find_objects(parts), start=1):
-                inside = (parts[where] == label) & good[where]
-                basis = tuple(
-                    _chebyshev(axis, size, order) for axis, size in zip(where, stack.shape, strict=True)
-                )
-                usable = inside & empty[where]
-                fit = self._fit(image[where], variance[where], usable, *basis)
-                if fit is None:
-                    continue
-                fits.append(fit)
-                level = (basis[0] @ fit @ basis[1].T).astype(np.float32)[inside]
-                image[where][inside] -= level
-                squares += float(np.sum(level**2, dtype=np.float64))
-            if not fits:
+            fits, level = self._fit_parts(image, variance, good, empty)
+            subtracted[t] = image - level
+            memory_map.release(subtracted)
+            if fits:
+                coefficients[t] = np.stack(fits)
+                rms[t] = np.sqrt(float(np.sum(level**2, dtype=np.float64)) / np.count_nonzero(good))
+            else:
                 self.log.warning(
-                    "%s has too few pixels without sources: its background is not subtracted.", name
+                    "%s has too few pixels without sources: its background is not subtracted.",
+                    stack.names[t],
                 )
-                continue
-            coefficients[t] = np.stack(fits)
-            rms[t] = np.sqrt(squares / np.count_nonzero(good))
         if rms.any():
             self.log.info(
-                "Subtracted backgrounds of %.2g to %.2g nJy (rms) from %d exposures, whose pixels have noise "
-                "of %.2g nJy; %.0f%% of the patch is without sources.",
+                "Subtracted backgrounds of %.2g to %.2g %s (rms) from %d exposures, whose pixels have noise "
+                "of %.2g %s; %.0f%% of the patch is without sources.",
                 rms.min(),
                 rms.max(),
+                stack.unit,
                 sum(len(fits) > 0 for fits in coefficients),
                 stack.median_sigma,
+                stack.unit,
                 100.0 * empty.mean(),
             )
-        return pipeBase.Struct(coefficients=coefficients, rms=rms)
+        return Background(
+            stack=dataclasses.replace(stack, image=subtracted), coefficients=coefficients, rms=rms
+        )
+
+    def _fit_parts(
+        self, image: np.ndarray, variance: np.ndarray, good: np.ndarray, empty: np.ndarray
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Fit the parts of an exposure that gaps separate; return their
+        coefficients and the background, zero where a pixel is not good.
+        """
+        fits = []
+        background = np.zeros_like(image)
+        parts = self._parts(good)
+        for label, where in enumerate(scipy.ndimage.find_objects(parts), start=1):
+            inside = (parts[where] == label) & good[where]
+            basis = tuple(
+                _chebyshev(axis, size, self.config.order)
+                for axis, size in zip(where, image.shape, strict=True)
+            )
+            fit = self._fit(image[where], variance[where], inside & empty[where], *basis)
+            if fit is not None:
+                fits.append(fit)
+                level = basis[0] @ fit @ basis[1].T
+                background[where][inside] = level.astype(np.float32)[inside]
+        return fits, background
 
     def _sources(self, stack: ExposureStack) -> np.ndarray:
         """Tell which pixels belong to sources, or have no data, shape
@@ -187,7 +200,7 @@ class SubtractSkyTask(pipeBase.Task):
 
         mean = weighted_mean(stack, cell_weights(stack))
         covered = np.isfinite(mean)
-        sigma = self.config.detectionFwhm / np.sqrt(8.0 * np.log(2.0))
+        sigma = _DETECTION_FWHM / np.sqrt(8.0 * np.log(2.0))
         norm = scipy.ndimage.gaussian_filter(covered.astype(np.float32), sigma)
         smooth = scipy.ndimage.gaussian_filter(np.where(covered, mean, np.float32(0)), sigma)
         np.divide(smooth, norm, out=smooth, where=covered)
@@ -199,7 +212,7 @@ class SubtractSkyTask(pipeBase.Task):
             background = sep.Background(smooth, mask=masked, bw=size, bh=size)
             sources = smooth - background.back() > self.config.detectionSigma * background.rms()
             if sources.any():
-                sources = scipy.ndimage.distance_transform_edt(~sources) <= self.config.grow
+                sources = scipy.ndimage.distance_transform_edt(~sources) <= _GROW
             masked = sources | ~covered
         return masked
 
@@ -207,9 +220,7 @@ class SubtractSkyTask(pipeBase.Task):
         """Label the parts of an exposure that gaps separate, from 1; zero
         elsewhere.
         """
-        gap = self.config.detectorGap
-        if not gap:
-            return np.ones(good.shape, np.int32)
+        gap = _DETECTOR_GAP
         # Closing fills gaps that are narrower: dead columns, cosmic rays.  Beyond the edge nothing is good.
         padded = np.pad(good, gap)
         closed = scipy.ndimage.maximum_filter(padded, gap)
@@ -235,14 +246,14 @@ class SubtractSkyTask(pipeBase.Task):
         """
         terms = _terms(self.config.order)
         count = np.count_nonzero(usable)
-        while len(terms) and count < self.config.minPixels * len(terms):
+        while len(terms) and count < _MIN_PIXELS * len(terms):
             terms = _terms(int(terms.sum(axis=1).max()) - 1)
         if not len(terms):
             return None
         fit = np.zeros((self.config.order + 1,) * 2)
         # The same for all pixels, as their weights are: the variance of a pixel may have been estimated from
         # its value, and a mean weighted by its inverse would be too low.
-        limit = self.config.clipSigma * np.sqrt(np.median(variance[usable]))
+        limit = _CLIP_SIGMA * np.sqrt(np.median(variance[usable]))
         fit[0, 0] = np.median(image[usable])
         for _ in range(_PASSES):
             deviation = np.where(usable, image - basis_y @ fit @ basis_x.T, 0.0)

@@ -18,6 +18,8 @@ import numpy as np
 import scipy.ndimage
 from drizzle.resample import blot_image
 
+from ..stack.subpixel import lanczos
+
 HALF_WIDTH = 3
 """Pixels on each side of a position that its interpolated value depends on."""
 
@@ -47,7 +49,7 @@ def _weights(phase: np.ndarray) -> np.ndarray:
         it, shape ``(n, 6)``.
     """
     distance = phase[:, np.newaxis] - _TAPS
-    return np.where(np.abs(distance) < HALF_WIDTH, np.sinc(distance) * np.sinc(distance / HALF_WIDTH), 0.0)
+    return lanczos(distance, HALF_WIDTH)
 
 
 def _squared_weights() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

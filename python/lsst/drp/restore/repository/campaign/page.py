@@ -3,36 +3,100 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""A page for a browser with the restored patches of a campaign."""
+"""An HTML page with the restored patches of a campaign."""
 
 from __future__ import annotations
 
 __all__ = ("write_page",)
 
+import dataclasses
 import importlib.resources
 import logging
 import math
 import os
-import string
-from collections.abc import Iterable
-from html import escape
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from urllib.parse import quote
 
+import jinja2
 import numpy as np
 
 from lsst.daf.butler import Butler, DatasetRef
 
-from .inspect import COLUMNS, FIGURE, REFERENCE, RESTORED, TRAINING, Campaign, Column, Patch
-from .thumbnails import PANELS, draw_thumbnail
+from .columns import COLUMNS
+from .find import FIGURE, REFERENCE, RESTORED, TRAINING
+from .patches import Campaign, Patch, State, sort_patches
+from .thumbnails import PANELS, SIZE, draw_thumbnail
 
 _LOG = logging.getLogger(__name__)
 
-_SHOWN = [column for column in COLUMNS.values() if column.shown]
-
-# Width and height of the curve of the loss, CSS pixels; its points at most.
-_CURVE = (90, 30)
+# Width and height of the curve of the loss and margin around it, CSS pixels;
+# maximum number of its points.
+_CURVE_SIZE = (90, 30)
+_CURVE_MARGIN = 2
 _CURVE_POINTS = 60
+
+_JPEG_QUALITY = 88
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class _Picture:
+    """The picture of a patch, or the reason why there is none.
+
+    Parameters
+    ----------
+    path : `str`
+        File, relative to the page; empty if there is none.
+    missing : `str`
+        Reason, if there is no file.
+    """
+
+    path: str = ""
+    missing: str = ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class _Curve:
+    """The loss as a function of the step, on a logarithmic scale.
+
+    Parameters
+    ----------
+    points : `list` [`tuple` [`float`, `float`]]
+        Points ``(x, y)``, CSS pixels, y downwards.
+    first, last : `float`
+        Loss of the first and of the last step.
+    steps : `float`
+        Number of the last step.
+    """
+
+    points: list[tuple[float, float]]
+    first: float
+    last: float
+    steps: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class _Row:
+    """A row of the page.
+
+    Parameters
+    ----------
+    patch : `Patch`
+        The patch.
+    index : `int`
+        Place of the patch in the order by data ID.
+    figure : `str` or `None`
+        URL of the figure ``restored_coadd_plot``, if it is a local file.
+    picture : `_Picture` or `None`
+        The thumbnail; `None` on a page without them.
+    curve : `_Curve` or `None`
+        The loss, if it is known for at least two steps.
+    """
+
+    patch: Patch
+    index: int
+    figure: str | None
+    picture: _Picture | None
+    curve: _Curve | None
 
 
 def write_page(
@@ -43,7 +107,7 @@ def write_page(
     *,
     thumbnails: bool = True,
 ) -> None:
-    """Write a page with patches, and their pictures into a folder beside it.
+    """Write an HTML page with patches, and their pictures into a folder.
 
     Parameters
     ----------
@@ -52,170 +116,132 @@ def write_page(
     campaign : `Campaign`
         The campaign, for the summary.
     patches : `~collections.abc.Iterable` [`Patch`]
-        Its patches to show, in this order.
+        Patches of the campaign to show, in this order.
     path : `str` or `~pathlib.Path`
         The page.  Pictures go to the folder ``NAME_images`` for a page
-        ``NAME.html``; those that it has already are not drawn again.
+        ``NAME.html``; existing ones are not drawn again.
     thumbnails : `bool`, optional
-        Whether there are pictures.
+        Whether to show pictures.
 
     Notes
     -----
-    The images of one patch are in memory at a time, and only the pixels are
-    read.  The browser loads pictures when they come into sight.
+    Pixels of one patch at a time are read.  The browser loads pictures when
+    they scroll into view.
     """
     path = Path(path)
-    folder = path.with_name(f"{path.stem}_images")
-    if thumbnails:
+    folder = path.with_name(f"{path.stem}_images") if thumbnails else None
+    if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    template = importlib.resources.files(__package__).joinpath("page.html").read_text("utf-8")
-    before, after = template.split("$rows")
-    titles = [("", "rank", ""), ("", "patch", ""), ("", "warnings", "descending")]
-    titles += [("", "", "")] * thumbnails
-    titles += [
-        ("n", column.title, "descending" if column.high_is_worse else "ascending") for column in _SHOWN
-    ]
-    texts = {
-        "title": escape(campaign.title),
-        "summary": escape(campaign.summary()),
-        "head": "".join(_title(*title) for title in titles) + "<th>loss by step</th>",
-        "columns": "".join(
-            f"<dt>{escape(column.title)}</dt><dd>{escape(column.doc)}</dd>" for column in _SHOWN
-        ),
-        "pictures": f"Pictures, from left to right: {', '.join(PANELS)} (the part with most light). "
-        "All four have the coadd's asinh stretch; green: no data."
-        if thumbnails
-        else "",
-    }
-    order = {id(patch): i for i, patch in enumerate(sorted(campaign.patches, key=_place))}
-    runs = len({patch.run for patch in campaign.patches}) > 1
-    # A page that is interrupted does not replace a whole one.
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["sort_key"] = _sort_key
+    source = importlib.resources.files(__package__).joinpath("page.html").read_text("utf-8")
+    page = environment.from_string(source).generate(
+        campaign=campaign,
+        columns=[column for column in COLUMNS.values() if column.shown],
+        rows=_rows(butler, campaign, patches, folder),
+        panels=PANELS if thumbnails else (),
+        picture_size=SIZE,
+        curve_size=_CURVE_SIZE,
+        show_run=len({patch.run for patch in campaign.patches}) > 1,
+    )
+    # An interrupted call does not replace a complete page.
     part = path.with_name(f"{path.name}.part")
     with part.open("w", encoding="utf-8") as stream:
-        stream.write(string.Template(before).substitute(texts))
-        for rank, patch in enumerate(patches, 1):
-            cells = [
-                _cell(str(rank), rank),
-                _cell(_describe(butler, patch, runs), order[id(patch)]),
-                _cell(_warnings(patch), 1000 * len(patch.problems) + len(patch.remarks), "w"),
-            ]
-            if thumbnails:
-                cells.append(f"<td>{_picture(butler, patch, folder)}</td>")
-            cells += [_number(column, patch) for column in _SHOWN]
-            cells.append(f"<td>{_curve(butler, patch)}</td>")
-            kind = "problem" if patch.problems else "remark" if patch.remarks else "good"
-            stream.write(f'<tr class="{kind}">{"".join(cells)}</tr>\n')
-        stream.write(string.Template(after).substitute(texts))
+        stream.writelines(page)
     os.replace(part, path)
 
 
-def _place(patch: Patch) -> tuple[str, int, int, str, str]:
-    return patch.skymap, patch.tract, patch.patch, patch.band, patch.run
+def _sort_key(value: float | None, high_is_worse: bool = True) -> str:
+    """Format a number for the script that sorts rows; empty if not known."""
+    if value is None:
+        return ""
+    if not math.isfinite(value):
+        # Worse than any number; JavaScript reads it as infinity.
+        return "1e999" if high_is_worse else "-1e999"
+    return f"{value:.9g}"
 
 
-def _title(kind: str, text: str, first: str) -> str:
-    """Make the title of a column; ``first`` is the direction in which it is
-    sorted first.
-    """
-    if not text:
-        return "<th></th>"
-    return f'<th class="{kind}" data-first="{first}"><button>{escape(text)}</button></th>'
+def _rows(
+    butler: Butler, campaign: Campaign, patches: Iterable[Patch], folder: Path | None
+) -> Iterator[_Row]:
+    """Gather the rows, one patch at a time."""
+    indices = {patch: index for index, patch in enumerate(sort_patches(campaign.patches, "patch"))}
+    for patch in patches:
+        yield _Row(
+            patch=patch,
+            index=indices[patch],
+            figure=_figure(butler, patch),
+            picture=None if folder is None else _draw_picture(butler, patch, folder),
+            curve=_read_curve(butler, patch),
+        )
 
 
-def _cell(html: str, value: float | None, kind: str = "") -> str:
-    """Make a cell that is sorted by ``value``."""
-    key = "" if value is None else f"{value:.9g}"
-    return f'<td class="{kind}" data-v="{key}">{html}</td>'
+def _figure(butler: Butler, patch: Patch) -> str | None:
+    """Return the URL of the figure of a patch, if it is a local file."""
+    if (ref := patch.datasets.get(FIGURE)) is None:
+        return None
+    uri = butler.getURI(ref)
+    return uri.geturl() if uri.isLocal else None
 
 
-def _number(column: Column, patch: Patch) -> str:
-    value = patch.values.get(column.name)
-    text = escape(column.format(value))
-    if value is not None and not math.isfinite(value):
-        # What is not a number is worse than any number.
-        value = math.inf if column.high_is_worse else -math.inf
-        return f'<td class="n" data-v="{"-" * (value < 0)}1e999">{text}</td>'
-    return _cell(text, value, "n")
-
-
-def _describe(butler: Butler, patch: Patch, with_run: bool) -> str:
-    """Name a patch, and link its figure if it is a file."""
-    band = f", {patch.band}" if patch.band else ""
-    lines = [f"<b>tract {patch.tract}, patch {patch.patch}{escape(band)}</b>"]
-    lines.append(f"<small>{escape(patch.skymap)}</small>")
-    if math.isfinite(patch.ra):
-        lines.append(f"<small>RA {patch.ra:.4f}, Dec {patch.dec:+.4f}</small>")
-    if with_run:
-        lines.append(f"<small>{escape(patch.run)}</small>")
-    if (ref := patch.datasets.get(FIGURE)) is not None:
-        uri = butler.getURI(ref)
-        if uri.isLocal:
-            lines.append(f'<small><a href="{escape(uri.geturl())}">figure</a></small>')
-    return "".join(lines)
-
-
-def _warnings(patch: Patch) -> str:
-    items = [f'<li class="problem">{escape(text)}</li>' for text in patch.problems]
-    items += [f"<li>{escape(text)}</li>" for text in patch.remarks]
-    return f"<ul>{''.join(items)}</ul>" if items else ""
-
-
-def _picture(butler: Butler, patch: Patch, folder: Path) -> str:
-    """Draw the picture of a patch, unless there is one, and return the HTML
-    that shows it.
-    """
+def _draw_picture(butler: Butler, patch: Patch, folder: Path) -> _Picture:
+    """Draw the picture of a patch, unless it exists."""
     refs = [patch.datasets.get(name) for name in (REFERENCE, RESTORED)]
     named = refs[1] or refs[0]
     if named is None:
-        return "" if patch.state in ("failed", "no work") else "no images"
-    # One picture for one dataset: a later page of a growing campaign finds it.
+        return _Picture(missing="" if patch.state in (State.FAILED, State.NO_WORK) else "no images")
+    # Named by dataset, so that a later page of a growing campaign finds it.
     file = folder / f"{named.id}.jpg"
     if not file.exists():
-        images = [_pixels(butler, ref) for ref in refs]
+        images = [_read_pixels(butler, ref) for ref in refs]
         if all(image is None for image in images):
-            return "the images cannot be read"
+            return _Picture(missing="the images cannot be read")
         part = file.with_suffix(".part")
-        draw_thumbnail(*images).save(part, format="JPEG", quality=88, subsampling=0)
+        draw_thumbnail(*images).save(part, format="JPEG", quality=_JPEG_QUALITY, subsampling=0)
         os.replace(part, file)
-    url = escape(quote(f"{folder.name}/{file.name}"))
-    label = escape(f"tract {patch.tract}, patch {patch.patch} {patch.band}")
-    return f'<a href="{url}"><img src="{url}" loading="lazy" width="1036" height="256" alt="{label}"></a>'
+    return _Picture(path=f"{folder.name}/{file.name}")
 
 
-def _pixels(butler: Butler, ref: DatasetRef | None) -> np.ndarray | None:
+def _read_pixels(butler: Butler, ref: DatasetRef | None) -> np.ndarray | None:
     """Read the pixels of an image, `None` if that is not possible."""
     if ref is None:
         return None
     try:
         return butler.get(ref.makeComponentRef("image")).array
     except Exception as error:
-        # One damaged file must not hide thousands of others.
-        _LOG.warning("Dataset %s cannot be read: %s", ref, error)
+        # One damaged file must not hide the other patches.
+        _LOG.warning("Dataset %s cannot be read and is not shown: %s", ref, error)
         return None
 
 
-def _curve(butler: Butler, patch: Patch) -> str:
-    """Draw the loss by step, on a logarithmic scale, as the thing to look at
-    in a training that did not converge.
+def _read_curve(butler: Butler, patch: Patch) -> _Curve | None:
+    """Read the loss of each step, which shows why a training did not
+    converge.
     """
     ref = patch.datasets.get(TRAINING)
     if ref is None:
-        return ""
+        return None
     try:
         table = butler.get(ref)
         step, loss = np.asarray(table["step"], float), np.asarray(table["loss"], float)
     except Exception as error:
-        _LOG.warning("Dataset %s cannot be read: %s", ref, error)
-        return ""
+        _LOG.warning("Dataset %s cannot be read and is not shown: %s", ref, error)
+        return None
     known = np.isfinite(loss) & (loss > 0)
-    step, loss = step[known], np.log(loss[known])
+    step, loss = step[known], loss[known]
     if len(step) < 2:
-        return ""
+        return None
     chosen = np.unique(np.linspace(0, len(step) - 1, _CURVE_POINTS).astype(int))
     step, loss = step[chosen], loss[chosen]
-    width, height = _CURVE
-    x = 2 + (width - 4) * (step - step[0]) / max(step[-1] - step[0], 1)
-    y = 2 + (height - 4) * (loss.max() - loss) / max(np.ptp(loss), 1e-9)
-    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
-    label = f"loss {math.exp(loss[0]):.3f} to {math.exp(loss[-1]):.3f} in {step[-1]:.0f} steps"
-    return f'<svg width="{width}" height="{height}"><title>{label}</title><polyline points="{points}"/></svg>'
+    width, height = (extent - 2 * _CURVE_MARGIN for extent in _CURVE_SIZE)
+    level = np.log(loss)
+    x = _CURVE_MARGIN + width * (step - step[0]) / max(step[-1] - step[0], 1)
+    y = _CURVE_MARGIN + height * (level.max() - level) / max(np.ptp(level), 1e-9)
+    return _Curve(
+        points=list(zip(x.tolist(), y.tolist(), strict=True)),
+        first=float(loss[0]),
+        last=float(loss[-1]),
+        steps=float(step[-1]),
+    )

@@ -3,51 +3,55 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Small pictures of restored patches, to look through thousands of them."""
+"""Thumbnails of restored patches."""
 
 from __future__ import annotations
 
-__all__ = ("PANELS", "draw_thumbnail")
+__all__ = ("PANELS", "SIZE", "draw_thumbnail")
 
 import numpy as np
 import scipy.ndimage
 from PIL import Image, ImageColor
 
-from ...outputs.plot_restoration import _NO_DATA_COLOR, _block_mean, _noise, _percentile
+from ...outputs.plot_tools import NO_DATA_COLOR, block_mean, sky_sigma, upper_limit
 
-# Titles of the panels, from left to right.
 PANELS = ("coadd", "restored", "coadd, enlarged", "restored, enlarged")
+"""Titles of the panels, from left to right."""
 
-# Height and width of a panel; the gap between two; height and width of the
-# region that is shown enlarged, in pixels of the coadd.
+# Height and width of a panel and gap between two panels, pixels of the
+# picture; height and width of the enlarged region, pixels of the coadd.
 _PANEL = 256
 _GAP = 4
 _ZOOM = 128
 
+SIZE = (len(PANELS) * (_PANEL + _GAP) - _GAP, _PANEL)
+"""Width and height of a thumbnail, pixels."""
+
 _GAP_COLOR = (255, 255, 255)
 _EMPTY = (32, 32, 32)
-_NO_DATA = ImageColor.getrgb(_NO_DATA_COLOR)
+_NO_DATA = ImageColor.getrgb(NO_DATA_COLOR)
 
 
 def draw_thumbnail(reference: np.ndarray | None, restored: np.ndarray | None) -> Image.Image:
     """Draw the reference coadd and the restored image side by side: the whole
-    patch, and the part of it with most light.
+    patch and its brightest region.
 
     Parameters
     ----------
     reference, restored : `numpy.ndarray` or `None`
-        Images of the same patch, nJy per pixel, NaN where there are no data.
-        The restored one may have smaller pixels, several along each axis in a
-        pixel of the other.  The panels of one that is missing stay empty.
+        Images of the same patch, nJy per pixel, shape ``(height, width)``; NaN
+        where there are no data.  Each pixel of the reference may cover several
+        pixels of the restored image along each axis.  The panels of a missing
+        image stay empty.
 
     Returns
     -------
     picture : `PIL.Image.Image`
-        The `PANELS` on one asinh stretch, which is that of the reference
-        coadd: what is brighter in it is bright in the picture.  Pixels without
-        data are green.  The first row of the arrays is at the bottom.
+        The `PANELS`, all with the asinh stretch of the reference coadd.
+        Pixels without data are green.  The first row of the arrays is at the
+        bottom.
     """
-    picture = Image.new("RGB", (len(PANELS) * (_PANEL + _GAP) - _GAP, _PANEL), _GAP_COLOR)
+    picture = Image.new("RGB", SIZE, _GAP_COLOR)
     empty = Image.new("RGB", (_PANEL, _PANEL), _EMPTY)
     for k in range(len(PANELS)):
         picture.paste(empty, (k * (_PANEL + _GAP), 0))
@@ -55,9 +59,9 @@ def draw_thumbnail(reference: np.ndarray | None, restored: np.ndarray | None) ->
     if first is None:
         return picture
     if restored is not None and restored.shape != first.shape:
-        restored = _block_mean(restored, max(first.shape))[0] * (restored.shape[0] / first.shape[0]) ** 2
-    noise = _noise(first)
-    top = max(_percentile(first, 99.95), 20 * noise)
+        restored = block_mean(restored, max(first.shape))[0] * (restored.shape[0] / first.shape[0]) ** 2
+    noise = sky_sigma(first)
+    top = upper_limit(first, noise)
     zoom = _bright_region(first, noise)
     for i, image in enumerate((reference, restored)):
         if image is None:
@@ -69,8 +73,9 @@ def draw_thumbnail(reference: np.ndarray | None, restored: np.ndarray | None) ->
 
 def _panel(image: np.ndarray, noise: float, top: float) -> Image.Image:
     """Draw one image into the middle of a panel."""
-    # Between one and two pixels in one of the panel: what is left is resampled.
-    means, _ = _block_mean(image, 2 * _PANEL - 1)
+    # Block means leave one to two pixels per pixel of the panel; the rest is
+    # resampled.
+    means, _ = block_mean(image, 2 * _PANEL - 1)
     low, high = np.arcsinh(-1.0), np.arcsinh(top / (3 * noise))
     level = (np.arcsinh(means / (3 * noise)) - low) / (high - low)
     known = np.isfinite(level)
@@ -89,12 +94,12 @@ def _panel(image: np.ndarray, noise: float, top: float) -> Image.Image:
 
 
 def _bright_region(image: np.ndarray, noise: float) -> tuple[slice, slice]:
-    """Return the square with most light in it, of which a single bright star
-    is not all.
+    """Return the square with the largest flux, where bright pixels count no
+    more than 10 sigma so that a single star does not dominate.
     """
-    means, size = _block_mean(image, _PANEL)
-    light = np.clip(np.nan_to_num(means, nan=0.0) / noise, 0.0, 10.0)
-    within = scipy.ndimage.uniform_filter(light, max(_ZOOM // size, 1), mode="constant")
+    means, size = block_mean(image, _PANEL)
+    flux = np.clip(np.nan_to_num(means, nan=0.0) / noise, 0.0, 10.0)
+    within = scipy.ndimage.uniform_filter(flux, max(_ZOOM // size, 1), mode="constant")
     center = np.unravel_index(np.argmax(within), within.shape)
     starts = (
         min(max(int(c) * size - _ZOOM // 2, 0), max(extent - _ZOOM, 0))

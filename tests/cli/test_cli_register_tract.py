@@ -1,0 +1,36 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""``butler register-tract``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from lsst.daf.butler import Butler
+from lsst.daf.butler.cli.butler import cli
+from lsst.drp.restore.warping.patch_geometry import PatchGeometry
+from lsst.images import Box
+
+
+def test_command(tmp_path: Path) -> None:
+    repo = str(tmp_path / "repo")
+    Butler.makeRepo(repo)
+    command = ["register-tract", repo, "s", "--ra", "318.1", "--dec", "-66", "--pixel-scale", "0.25"]
+    command += ["--patch-size", "300", "--patch-border", "50", "--patches", "3", "2", "--tract", "4"]
+    runner = CliRunner()
+    result = runner.invoke(cli, [*command, "--cell-size", "50", "--collection", "grids"])
+    assert result.exit_code == 0, result.output
+    assert "tract 4 with 3x2 patches of 400x400 pixels" in result.output
+    with Butler.from_config(repo) as butler:
+        dataset = butler.get("tract_geometry", skymap="s", tract=4, collections="grids")
+    geometry = PatchGeometry.from_tract(dataset, 5)
+    assert (geometry.tract, geometry.patch.id) == (4, 5)
+    assert geometry.outer_bbox == Box.factory[300:700, 600:1000]
+    result = runner.invoke(cli, [*command, "--cell-size", "60"])
+    assert result.exit_code == 1
+    assert "Error: Cells of 60 pixels do not tile" in result.output
