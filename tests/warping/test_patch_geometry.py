@@ -285,3 +285,27 @@ def test_skymap_with_cells_that_do_not_tile(wcs):
 def test_no_such_patch(butler):
     with pytest.raises(InputError, match="Tract 0 of skymap 's' has the patches 0 to 3, not 4"):
         read(butler, 4)
+
+
+def test_pixels_by_cell(butler):
+    geometry = read(butler, 1)
+    assert geometry.n_cells == (4, 4)
+    assert geometry.cell_shape == (50, 50)
+    plane = np.arange(geometry.outer_bbox.area).reshape(geometry.outer_bbox.shape)
+    by_cell = geometry.by_cell(plane)
+    assert by_cell.shape == (4, 50, 4, 50)
+    assert np.array_equal(by_cell[1, :, 3], plane[50:100, 150:200])
+    assert np.shares_memory(by_cell, plane)
+
+
+def test_refined_pixels_are_parts_of_the_pixels(butler):
+    geometry = read(butler, 3)
+    assert geometry.refined(1) is geometry
+    fine = geometry.refined(2)
+    assert fine.outer_bbox.shape == (400, 400)
+    assert (fine.n_cells, fine.cell_shape) == ((4, 4), (100, 100))
+    assert fine.pixel_scale == pytest.approx(0.1, rel=1e-6)
+    # The four parts of a pixel are around its center.
+    x, y = geometry.outer_bbox.x.start + 7, geometry.outer_bbox.y.start + 11
+    center = geometry.sky_projection.pixel_to_sky(x=float(x), y=float(y))
+    assert fine.sky_projection.pixel_to_sky(x=2 * x + 0.5, y=2 * y + 0.5).separation(center).arcsec < 1e-6

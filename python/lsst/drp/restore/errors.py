@@ -48,7 +48,7 @@ class RestorationError(pipeBase.AlgorithmError):
 
 
 class InputError(RestorationError):
-    """An input dataset, or the configuration's idea of it, is wrong."""
+    """An input dataset is wrong, or the configuration does not fit it."""
 
 
 class DivergedError(RestorationError):
@@ -118,7 +118,7 @@ def find_environment_error(err: BaseException) -> BaseException | None:
     """
     link: BaseException | None = err
     while link is not None:
-        # A file that is no FITS file is a bare OSError in Astropy.
+        # Astropy raises a bare OSError for a file that is not a FITS file.
         is_content = type(link) is OSError or isinstance(link, gzip.BadGzipFile)
         is_system = isinstance(link, OSError) and not (is_content and link.errno is None)
         if is_system or isinstance(link, MemoryError | ImportError):

@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""How correlated the noise of a resampled image is, measured in its pixels."""
+"""Correlation of the noise of a resampled image, measured in its pixels."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import scipy.ndimage
 # The Laplacian of a Gaussian of this width (pixels) passes spatial frequencies
 # around 0.16 per pixel: below those that interpolation takes from the noise
 # (the response of a Lanczos-3 kernel is flat to 0.25 even if the patch's pixels
-# are 0.8 times the camera's), above most of the light of sources that are too
-# faint to be masked (a PSF with a FWHM of 3.5 pixels has 13 % of its power left
+# are 0.8 times the camera's), above most of the power of sources that are too
+# faint to be masked (a PSF with a FWHM of 3.5 pixels has 13 % of its power
 # there).
 _WIDTH = 1.4
-# Pixels from which its value depends on others.
+# Half width of the filter, pixels.
 _REACH = 5
 # Height and width of the area, pixels, for which one number is measured: as
 # small as its error of some per cent allows.
@@ -48,14 +48,14 @@ def measure_correlation(
     -------
     correlation : `numpy.ndarray`
         Power of the noise at low spatial frequencies in units of
-        ``variance``, by cell, shape ``(cells_y, cells_x)``: what
-        ``ExposureStack.correlation`` is.  NaN if there is too little empty sky
+        ``variance``, by cell, shape ``(cells_y, cells_x)``, as in
+        ``ExposureStack.correlation``.  NaN if there is too little empty sky
         in the whole image.
 
     Notes
     -----
     The image in units of its standard deviation is filtered by a band-pass
-    ``g`` of frequencies at which the power of the noise is still what it is at
+    ``g`` of frequencies at which the power of the noise is still that at
     frequency zero.  The variance of the result divided by ``sum(g**2)`` is that
     power.  It is measured from what is not masked, not near a detected source,
     and not beyond 4 sigma, in the cell and those around it within an area of
@@ -86,7 +86,7 @@ def measure_correlation(
 
 
 def _sources(scaled: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """Find pixels with light of sources."""
+    """Find the pixels of sources."""
     level = np.median(scaled[good]) if good.any() else 0.0
     smooth = scipy.ndimage.gaussian_filter(np.where(good, scaled - level, np.float32(0.0)), 2.0)
     return smooth > 2.5 * _sigma(smooth[good]) if good.any() else ~good
@@ -100,7 +100,7 @@ def _far_from(bad: np.ndarray) -> np.ndarray:
 
 
 def _sigma(values: np.ndarray) -> float:
-    """Return a standard deviation that outliers do not change."""
+    """Return a standard deviation that is robust to outliers."""
     return float(1.4826 * np.median(np.abs(values - np.median(values))))
 
 

@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Sky projections of FITS WCSs, and what they say about a box of pixels."""
+"""Sky projections of FITS WCSs, and the regions and sizes of their pixels."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ from astropy.wcs import WCS
 from lsst.images import Box, DetectorFrame, SkyProjection
 from lsst.sphgeom import ConvexPolygon, LonLat, UnitVector3d
 
+# Largest difference between a FITS WCS and the projection made of it: well below
+# the accuracy of astrometry from the ground.
 _WCS_TOLERANCE = 1e-3 * u.arcsec
-"""Largest difference between a FITS WCS and the projection made of it; a
-thousandth of the best seeing's width.
-"""
 
 
 def sky_projection_from_wcs(wcs: WCS, frame: DetectorFrame) -> SkyProjection[DetectorFrame]:
     """Return the sky projection of a FITS WCS in any celestial frame.
 
-    `lsst.images.SkyProjection.from_fits_wcs` takes any WCS for an ICRS one,
+    `lsst.images.SkyProjection.from_fits_wcs` takes any WCS as an ICRS one,
     which would move an FK5 image by up to 0.1 arcsec; here the WCS is rotated
     to ICRS first and the result compared with Astropy's.
 
