@@ -95,12 +95,11 @@ def time_training(blur: type, compiled: bool, n: int, repeats: int) -> float:
     import keras
 
     from lsst.drp.restore.psf_fitting.blind_network import MARGIN, build_crop_encoder
-    from lsst.drp.restore.psf_fitting.fit_kernels import KernelNetworkConfig
+    from lsst.drp.restore.psf_fitting.network_kernels import BATCH_SIZE, CROP_SIZE
     from lsst.drp.restore.restoration import convolution
     from lsst.drp.restore.restoration.network import MaskedHuber, build_trainer
 
-    config = KernelNetworkConfig()
-    crop, batch = config.cropSize, config.batchSize
+    crop, batch = CROP_SIZE, BATCH_SIZE
     context = crop + _KERNEL - 1 + 2 * MARGIN
     rng = np.random.default_rng(1)
     shapes = {

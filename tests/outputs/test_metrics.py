@@ -6,31 +6,20 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import astropy.units as u
 import numpy as np
 import pytest
-import scipy.special
 from astropy.wcs import WCS
-from hypothesis import given
-from hypothesis import strategies as st
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from stacks import make_restoration, moffat_kernel, star_field
+from results import make_restored
+from stacks import make_restoration, star_field
 
-from lsst.drp.restore.outputs.metrics import (
-    format_metrics,
-    measure_metrics,
-    psnr,
-    sharpness,
-    sky_noise,
-    ssim,
-    star_fwhm,
-)
-from lsst.drp.restore.restoration.characterize import Characterization
-from lsst.drp.restore.restoration.measurable import Measurable
-from lsst.drp.restore.restoration.restoration import Restoration
-from lsst.drp.restore.stack.exposure_stack import ExposureStack
-from lsst.drp.restore.stack.reference_coadd import ReferenceCoadd, naive_mean, reference_coadd
+from lsst.drp.restore.outputs.image_quality import psnr, sky_noise, ssim
+from lsst.drp.restore.outputs.metrics import format_metrics, measure_metrics
+from lsst.drp.restore.outputs.pixel_flags import flag_pixels
+from lsst.drp.restore.outputs.restored_stack import RestoredStack
+from lsst.drp.restore.stack.reference_coadd import naive_mean, reference_coadd
 from lsst.drp.restore.warping.patch_geometry import PatchGeometry
 from lsst.images import YX, Box, Image, Mask, MaskPlane, MaskSchema, SkyProjection, TractFrame
 from lsst.images.cells import (
@@ -40,156 +29,8 @@ from lsst.images.cells import (
     CellPointSpreadFunction,
     PatchDefinition,
 )
-from lsst.pipe.base import Struct
 
 PIXEL_SCALE = 0.2
-
-
-@pytest.mark.parametrize("shape", [(64, 64), (63, 65), (50, 81)])
-def test_sharpness_of_a_point_is_its_brightness(shape: tuple[int, int]) -> None:
-    image = np.zeros(shape)
-    image[17, 30] = 1000.0
-    assert sharpness(image) == pytest.approx(3.0, abs=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(64, 64), (63, 65), (50, 81)])
-def test_sharpness_is_the_mean_over_the_full_transform(shape: tuple[int, int]) -> None:
-    image = np.random.default_rng(1).normal(size=shape)
-    expected = np.mean(np.log10(np.abs(np.fft.fft2(image))))
-    assert sharpness(image) == pytest.approx(expected, abs=1e-5)
-
-
-def test_sharpness_of_white_noise() -> None:
-    """The magnitude has a Rayleigh distribution."""
-    sigma, size = 3.0, 400
-    image = np.random.default_rng(2).normal(scale=sigma, size=(size, size))
-    mean_square = size**2 * sigma**2
-    expected = 0.5 * (np.log(mean_square) + scipy.special.digamma(1.0)) / np.log(10)
-    assert sharpness(image) == pytest.approx(expected, abs=0.002)
-
-
-def test_sharpness_falls_with_blur() -> None:
-    image = np.zeros((60, 60))
-    image[30, 30] = 1.0
-    values = [sharpness(image)]
-    for fwhm in (2.0, 3.0, 4.0):
-        image[18:43, 18:43] = moffat_kernel(fwhm)
-        values.append(sharpness(image))
-    assert values == sorted(values, reverse=True)
-
-
-def test_sharpness_counts_nan_as_zero() -> None:
-    image = np.zeros((30, 30), np.float32)
-    image[4, 4] = 10.0
-    image[20:25, 3:9] = np.nan
-    assert sharpness(image) == pytest.approx(1.0, abs=1e-5)
-
-
-def noise_with_sources(sigma: float, size: int = 512) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(3)
-    image = rng.normal(scale=sigma, size=(size, size))
-    sources = np.zeros_like(image)
-    for _ in range(60):
-        y, x = rng.integers(12, size - 12, 2)
-        sources[y - 12 : y + 13, x - 12 : x + 13] += 10 ** rng.uniform(1, 4) * sigma * moffat_kernel(3.5)
-    return image, sources
-
-
-def test_sky_noise_is_that_of_the_background() -> None:
-    image, sources = noise_with_sources(2.5)
-    assert sky_noise(image) == pytest.approx(2.5, rel=0.025)
-    assert np.std(image + sources) > 5.0
-    assert sky_noise(image + sources) == pytest.approx(2.5, rel=0.04)
-
-
-def test_sky_noise_ignores_masked_and_missing_pixels() -> None:
-    image, _ = noise_with_sources(1.0)
-    bad = np.zeros(image.shape, bool)
-    bad[:, 100:420] = True
-    image[bad] = np.random.default_rng(4).normal(scale=50.0, size=np.count_nonzero(bad))
-    image[400:, :] = np.nan
-    assert sky_noise(image) > 2.0
-    assert sky_noise(image, bad) == pytest.approx(1.0, rel=0.02)
-
-
-def test_sky_noise_without_pixels_is_nan() -> None:
-    assert np.isnan(sky_noise(np.full((20, 20), np.nan)))
-    assert np.isnan(sky_noise(np.zeros((20, 20)), np.ones((20, 20), bool)))
-
-
-def test_sky_noise_of_an_empty_restoration_is_zero() -> None:
-    image = np.zeros((200, 200), np.float32)
-    image[::40, ::40] = 100.0
-    assert sky_noise(image) == pytest.approx(0.0, abs=1e-3)
-    assert sky_noise(np.random.default_rng(1).normal(size=(256, 256))) == pytest.approx(1.0, rel=0.03)
-
-
-@given(offset=st.floats(1e-3, 1e3), scale=st.floats(0.1, 1e4))
-def test_psnr_of_an_offset(offset: float, scale: float) -> None:
-    reference = scale * np.random.default_rng(5).uniform(size=(20, 30))
-    reference[0, 0], reference[3, 3] = 0.0, scale
-    assert psnr(reference + offset, reference) == pytest.approx(20 * np.log10(scale / offset), abs=1e-6)
-
-
-def test_psnr_is_that_of_scikit_image() -> None:
-    rng = np.random.default_rng(6)
-    image, reference = rng.normal(size=(2, 40, 50))
-    expected = peak_signal_noise_ratio(reference, image, data_range=reference.max() - reference.min())
-    assert psnr(image, reference) == pytest.approx(expected, abs=1e-9)
-
-
-def test_psnr_leaves_out_missing_pixels() -> None:
-    rng = np.random.default_rng(7)
-    image, reference = rng.normal(size=(2, 40, 50))
-    expected = psnr(image[:, :30], reference[:, :30])
-    image[:, 30:40] = np.nan
-    reference[:, 40:] = np.nan
-    assert psnr(image, reference) == pytest.approx(expected)
-    assert np.isnan(psnr(image, np.full_like(image, np.nan)))
-    assert psnr(reference, reference) == np.inf
-
-
-def test_ssim_is_that_of_scikit_image() -> None:
-    rng = np.random.default_rng(8)
-    reference = rng.normal(size=(60, 50)).cumsum(axis=0)
-    image = reference + rng.normal(size=(60, 50))
-    expected = structural_similarity(image, reference, data_range=reference.max() - reference.min())
-    assert ssim(image, reference) == pytest.approx(expected, abs=1e-5)
-    assert ssim(reference, reference) == pytest.approx(1.0)
-
-
-def test_ssim_leaves_out_windows_with_missing_pixels() -> None:
-    rng = np.random.default_rng(9)
-    reference = rng.normal(size=(60, 50)).cumsum(axis=0)
-    reference[0, 0], reference[59, 0] = reference.min() - 1, reference.max() + 1
-    image = reference + rng.normal(size=(60, 50))
-    expected = ssim(image[:, :30], reference[:, :30])
-    image[:, 30:] = np.nan
-    assert ssim(image, reference) == pytest.approx(expected, abs=1e-5)
-    assert np.isnan(ssim(np.full_like(image, np.nan), reference))
-
-
-@pytest.mark.parametrize("fwhm", [2.0, 3.5, 5.0])
-@pytest.mark.parametrize("offset", [(0.0, 0.0), (0.4, -0.3)])
-def test_star_fwhm(fwhm: float, offset: tuple[float, float]) -> None:
-    beta, x0, y0 = 3.5, 40 + offset[0], 50 + offset[1]
-    alpha = fwhm / 2 / np.sqrt(2 ** (1 / beta) - 1)
-    y, x = np.mgrid[:100, :90]
-    image = 1000 * (1 + ((x - x0) ** 2 + (y - y0) ** 2) / alpha**2) ** -beta
-    image += 300.0 + np.random.default_rng(10).normal(size=image.shape)
-    # The position is known to a pixel or so.
-    for dx, dy in ((0.0, 0.0), (1.3, -1.4)):
-        assert star_fwhm(image, x0 + dx, y0 + dy) == pytest.approx(fwhm, rel=0.03)
-
-
-def test_star_fwhm_at_the_edge_is_nan() -> None:
-    image = np.zeros((60, 60))
-    image[:13, :13] = moffat_kernel(3.0)[12:, 12:]
-    assert np.isnan(star_fwhm(image, 0.0, 0.0))
-    assert np.isnan(star_fwhm(np.full((60, 60), np.nan), 30.0, 30.0))
-
-
-# The tables.
 
 
 def make_geometry(shape: tuple[int, int], cell_shape: tuple[int, int]) -> PatchGeometry:
@@ -236,59 +77,33 @@ def make_coadd(geometry: PatchGeometry, pixels: np.ndarray, no_data: np.ndarray,
     )
 
 
-def make_inputs(stack: ExposureStack) -> Struct:
-    seeing = np.linspace(2.8, 4.5, stack.n_exposures)
-    return Struct(seeing=seeing, dropped=[("SimCam visit 7 detector 2", "its PSF cannot be read")])
-
-
 @pytest.fixture(scope="module")
-def restored() -> tuple[ExposureStack, ReferenceCoadd, Restoration, np.ndarray]:
+def restored() -> RestoredStack:
     stack, latent, _ = star_field(shape=(128, 160), cell_shape=(32, 32))
     stack = stack.without(np.broadcast_to(np.arange(128)[:, None] < 5, (128, 160))[None].repeat(4, axis=0))
     stack.image[1, 60, 60] = 500.0
     stack.good[1, 60, 60], stack.variance[1, 60, 60] = True, 1.0
-    naive = naive_mean(stack)
     reference = reference_coadd(stack)
     assert reference.clipped[1, 60, 60]
-    stack = stack.without(reference.clipped)
+    naive, stack = naive_mean(stack), stack.without(reference.clipped)
     restoration = make_restoration(stack, latent, steps=1234, loss=0.81, seconds=12.5)
-    return stack, reference, restoration, naive
+    return make_restored(stack, restoration, reference=reference, naive=naive)
 
 
-def make_result(restoration: Restoration, reference: ReferenceCoadd, naive: np.ndarray) -> Struct:
-    """Everything that a restoration returns; the coadd for the image to
-    measure on.
-    """
-    shape = reference.image.shape
-    return Struct(
-        naive=naive,
-        reference=reference,
-        restoration=restoration,
-        measurable=Measurable(
-            image=reference.image,
-            variance=reference.variance,
-            kernels=reference.kernels,
-            coverage=np.ones(shape, np.float32),
-            noise_realizations=[],
-        ),
-        character=Characterization(
-            variance=np.ones(shape, np.float32),
-            kernels=reference.kernels,
-            noise_realizations=[],
-            inconsistent=np.arange(shape[0])[:, np.newaxis] < np.full(shape, shape[0] // 4),
-            pedestal=0.125,
-            residuals=np.float32([3.0, 2.5, 4.5, 2.0, 1.0]),
-            beyond=np.array([0, 0, 7, 0, 0]),
-        ),
+def measure(restored: RestoredStack, coadd: CellCoadd | None = None) -> dict[str, Any]:
+    return measure_metrics(
+        restored,
+        flag_pixels(restored, few_exposures=2),
+        geometry=make_geometry(restored.stack.shape, restored.stack.cell_shape),
+        seeing=np.linspace(2.8, 4.5, restored.stack.n_exposures),
+        dropped=[("SimCam visit 7 detector 2", "its PSF cannot be read")],
+        coadd=coadd,
     )
 
 
-def test_measure_metrics(restored: tuple[ExposureStack, ReferenceCoadd, Restoration, np.ndarray]) -> None:
-    stack, reference, restoration, naive = restored
-    geometry = make_geometry(stack.shape, stack.cell_shape)
-    metrics = measure_metrics(
-        make_result(restoration, reference, naive), stack, geometry=geometry, inputs=make_inputs(stack)
-    )
+def test_measure_metrics(restored: RestoredStack) -> None:
+    stack, reference, restoration = restored.stack, restored.reference, restored.restoration
+    metrics = measure(restored)
     names = {"exposures", "naive_mean", "reference_coadd", "restored", "measurable"}
     assert set(metrics["sharpness"]) == set(metrics["sky_noise"]) == names
     assert set(metrics["psnr"]) == set(metrics["ssim"]) == {"exposures", "reference_coadd"}
@@ -325,16 +140,8 @@ def test_measure_metrics(restored: tuple[ExposureStack, ReferenceCoadd, Restorat
     assert metrics["residuals"]["4"] == {"largest": 4.5, "beyond": 7}
 
 
-def test_metrics_are_plain_python(
-    restored: tuple[ExposureStack, ReferenceCoadd, Restoration, np.ndarray],
-) -> None:
-    stack, reference, restoration, naive = restored
-    metrics = measure_metrics(
-        make_result(restoration, reference, naive),
-        stack,
-        geometry=make_geometry(stack.shape, stack.cell_shape),
-        inputs=make_inputs(stack),
-    )
+def test_metrics_are_plain_python(restored: RestoredStack) -> None:
+    metrics = measure(restored)
     assert json.loads(json.dumps(metrics)) == metrics
 
     def check(value: object) -> None:
@@ -348,37 +155,25 @@ def test_metrics_are_plain_python(
 
 
 @pytest.mark.parametrize("unit", [u.nJy, u.uJy])
-def test_pipeline_coadd_is_compared_on_the_patch(
-    restored: tuple[ExposureStack, ReferenceCoadd, Restoration, np.ndarray], unit: u.Unit
-) -> None:
-    stack, reference, restoration, naive = restored
+def test_pipeline_coadd_is_compared_on_the_patch(restored: RestoredStack, unit: u.Unit) -> None:
+    stack, reference = restored.stack, restored.reference
     geometry = make_geometry(stack.shape, stack.cell_shape)
     no_data = np.zeros(stack.shape, bool)
     no_data[70:80, 20:30] = True
     pixels = np.where(no_data, 1e6, np.nan_to_num(reference.image))
-    metrics = measure_metrics(
-        make_result(restoration, reference, naive),
-        stack,
-        geometry=geometry,
-        inputs=make_inputs(stack),
-        coadd=make_coadd(geometry, pixels, no_data, unit),
-    )
+    metrics = measure(restored, make_coadd(geometry, pixels, no_data, unit))
     expected = np.where(no_data, np.nan, pixels)
     expected[:32] = np.nan
-    assert metrics["psnr"]["pipeline_coadd"] == pytest.approx(psnr(restoration.image, expected), rel=1e-5)
+    assert metrics["psnr"]["pipeline_coadd"] == pytest.approx(
+        psnr(restored.restoration.image, expected), rel=1e-5
+    )
     assert metrics["sky_noise"]["pipeline_coadd"] == pytest.approx(sky_noise(expected), rel=1e-4)
     text = format_metrics(metrics)
     assert "pipeline coadd" in text
 
 
-def test_format_metrics(restored: tuple[ExposureStack, ReferenceCoadd, Restoration, np.ndarray]) -> None:
-    stack, reference, restoration, naive = restored
-    metrics = measure_metrics(
-        make_result(restoration, reference, naive),
-        stack,
-        geometry=make_geometry(stack.shape, stack.cell_shape),
-        inputs=make_inputs(stack),
-    )
+def test_format_metrics(restored: RestoredStack) -> None:
+    metrics = measure(restored)
     lines = format_metrics(metrics).splitlines()
     assert lines[0].split()[-2:] == ["restored", "measurable"]
     assert "pipeline coadd" not in lines[0]

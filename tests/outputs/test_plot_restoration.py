@@ -5,51 +5,20 @@
 
 from __future__ import annotations
 
-import io
+import dataclasses
 
-import astropy.table
 import matplotlib.colors
-import matplotlib.image
 import numpy as np
 import pytest
-from astropy.wcs import WCS
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.text import Annotation
+from figures import color_at, make_geometry, panels, render
+from results import make_restored
+from skies import make_geometry as make_skies_geometry
 from stacks import make_restoration, star_field
 
-from lsst.drp.restore.outputs import plot_restoration as plots
-from lsst.drp.restore.outputs.plot_restoration import plot_comparison, plot_history, plot_restoration
-from lsst.drp.restore.stack.reference_coadd import reference_coadd
-from lsst.drp.restore.warping.patch_geometry import PatchGeometry
-from lsst.images import YX, Box, SkyProjection, TractFrame
-from lsst.images.cells import CellGrid, PatchDefinition
+from lsst.drp.restore.outputs import plot_tools
+from lsst.drp.restore.outputs.plot_restoration import plot_comparison, plot_restoration
 
-NO_DATA = np.array(matplotlib.colors.to_rgb(plots._NO_DATA_COLOR)) * 255
-
-
-def make_geometry(shape: tuple[int, int], rotation: float = 0.0) -> PatchGeometry:
-    """Pixels of 0.2", north up and east left, or rotated."""
-    bbox = Box.from_shape(shape, start=YX(y=3000, x=5000))
-    cosine, sine = np.cos(np.deg2rad(rotation)), np.sin(np.deg2rad(rotation))
-    wcs = WCS(naxis=2)
-    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
-    wcs.wcs.crval = [150.0, 2.0]
-    wcs.wcs.crpix = [5001.0, 3001.0]
-    wcs.wcs.cd = 0.2 / 3600 * np.array([[-cosine, sine], [sine, cosine]])
-    return PatchGeometry(
-        skymap="test",
-        tract=0,
-        patch=PatchDefinition(
-            id=0,
-            index=YX(y=0, x=0),
-            inner_bbox=bbox,
-            cells=CellGrid(bbox=bbox, cell_shape=YX(y=shape[0], x=shape[1])),
-        ),
-        sky_projection=SkyProjection.from_fits_wcs(
-            wcs, TractFrame(skymap="test", tract=0, bbox=bbox), pixel_bounds=bbox
-        ),
-    )
+NO_DATA = np.array(matplotlib.colors.to_rgb(plot_tools.NO_DATA_COLOR)) * 255
 
 
 def make_images(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -59,18 +28,6 @@ def make_images(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndar
     coadd = (restored / 9 + 0.3 * rng.normal(size=shape)).astype(np.float32)
     exposure = (restored / 9 + rng.normal(size=shape)).astype(np.float32)
     return exposure, coadd, restored
-
-
-def render(figure: Figure) -> np.ndarray:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    buffer.seek(0)
-    return matplotlib.image.imread(buffer)[..., :3] * 255
-
-
-def panels(figure: Figure) -> list[Axes]:
-    """The panels with images, row by row."""
-    return [ax for ax in figure.axes if ax.images]
 
 
 def test_panels_of_a_small_patch() -> None:
@@ -140,7 +97,7 @@ def test_large_patch_has_an_enlarged_region_with_most_sources() -> None:
 
 
 def test_many_pixels_are_averaged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plots, "_PANEL_PIXELS", 30)
+    monkeypatch.setattr(plot_tools, "PANEL_PIXELS", 30)
     exposure, coadd, restored = make_images((90, 104))
     coadd[:9, :3] = np.nan
     coadd[40, 50] = np.nan
@@ -162,45 +119,22 @@ def test_missing_pixels_have_their_own_color() -> None:
     exposure, coadd, restored = make_images((90, 120))
     exposure[10:30, 60:90] = np.nan
     figure = plot_comparison(exposure, coadd, restored)
-    picture = render(figure)
     ax = panels(figure)[0]
     for position, missing in (((75, 20), True), ((75, 50), False)):
-        x, y = ax.transData.transform(position)
-        color = picture[picture.shape[0] - 1 - round(y), round(x)]
-        assert np.allclose(color, NO_DATA, atol=2) == missing
+        assert np.allclose(color_at(figure, ax, *position), NO_DATA, atol=2) == missing
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan])
 def test_empty_images_can_be_plotted(value: float) -> None:
     image = np.full((40, 60), value, np.float32)
-    assert render(plot_comparison(image, image, image)).shape[2] == 3
+    figure = plot_comparison(image, image, image)
+    for ax in panels(figure):
+        np.testing.assert_array_equal(np.ma.filled(ax.images[0].get_array(), np.nan), image)
+    color = color_at(figure, panels(figure)[1], 30, 20)
+    assert np.allclose(color, NO_DATA, atol=2) == np.isnan(value)
 
 
-@pytest.mark.parametrize("rotation", [0.0, 60.0, 180.0])
-def test_compass_points_to_north_and_east(rotation: float) -> None:
-    geometry = make_geometry((90, 120), rotation)
-    figure = plot_comparison(*make_images((90, 120)), geometry=geometry)
-    ax = panels(figure)[0]
-    arrows = [np.subtract(text.xy, text.xyann) for text in ax.texts if isinstance(text, Annotation)]
-    center = geometry.sky_projection.pixel_to_sky(x=5060.0, y=3045.0)
-    for arrow, attribute in zip(arrows, ("dec", "ra"), strict=True):
-        step = 5 * arrow / np.hypot(*arrow)
-        there = geometry.sky_projection.pixel_to_sky(x=5060.0 + step[0], y=3045.0 + step[1])
-        moved = {
-            "dec": (there.dec - center.dec).arcsec,
-            "ra": (there.ra - center.ra).arcsec * np.cos(center.dec.rad),
-        }
-        assert moved.pop(attribute) == pytest.approx(1.0, rel=1e-3)
-        assert next(iter(moved.values())) == pytest.approx(0.0, abs=1e-3)
-
-
-def test_scale_bar_is_five_arcseconds() -> None:
-    figure = plot_comparison(*make_images((90, 120)), geometry=make_geometry((90, 120)))
-    (bar,) = panels(figure)[0].lines
-    assert np.ptp(bar.get_xdata()) == pytest.approx(25.0, rel=1e-3)
-
-
-def test_plot_restoration() -> None:
+def test_typical_exposure_reference_and_restored_image() -> None:
     stack, latent, _ = star_field(n=5)
     # The first exposure covers half of the patch only.
     half = np.zeros(stack.image.shape, bool)
@@ -209,9 +143,9 @@ def test_plot_restoration() -> None:
     hole = np.zeros(stack.image.shape, bool)
     hole[:, 5:9, 5:9] = True
     stack = stack.without(hole)
-    reference = reference_coadd(stack)
-    restoration = make_restoration(stack, latent)
-    figure = plot_restoration(stack, reference, restoration, title="a patch")
+    restored = make_restored(stack, make_restoration(stack, latent))
+    reference = restored.reference
+    figure = plot_restoration(restored, title="a patch")
     axes = panels(figure)
     peaks = stack.kernels.max(axis=(1, 2, 3, 4))
     # Of the four exposures that cover the patch, the second sharpest.
@@ -220,39 +154,21 @@ def test_plot_restoration() -> None:
     exposure = axes[0].images[0].get_array()
     np.testing.assert_array_equal(np.ma.getmaskarray(exposure), ~stack.good[typical])
     np.testing.assert_array_equal(exposure[stack.good[typical]], stack.image[typical][stack.good[typical]])
-    restored = np.ma.filled(axes[2].images[0].get_array(), np.nan)
+    shown = np.ma.filled(axes[2].images[0].get_array(), np.nan)
     assert np.isnan(reference.image[5:9, 5:9]).all()
-    np.testing.assert_array_equal(restored, restoration.image)
+    np.testing.assert_array_equal(shown, restored.restoration.image)
 
 
-def make_history(validation: bool) -> astropy.table.Table:
-    step = np.arange(100, 2100, 100)
-    loss = 0.8 + np.exp(-step / 300)
-    held_out = np.where(step % 400 == 0, loss + 0.01, np.nan) if validation else np.full(len(step), np.nan)
-    return astropy.table.Table(
-        {
-            "step": step,
-            "loss": loss,
-            "validation_loss": held_out,
-            "learning_rate": np.full(len(step), 0.002),
-            "seconds": step / 100,
-        }
-    )
-
-
-def test_plot_history() -> None:
-    history = make_history(True)
-    figure = plot_history(history, "Training")
-    (ax,) = figure.axes
-    training, held_out = ax.lines
-    np.testing.assert_array_equal(training.get_xdata(), history["step"])
-    np.testing.assert_array_equal(training.get_ydata(), history["loss"])
-    np.testing.assert_array_equal(held_out.get_xdata(), [400, 800, 1200, 1600, 2000])
-    assert np.isfinite(held_out.get_ydata()).all()
-    assert ax.get_title() == "Training"
-    assert render(figure).std() > 10
-
-
-def test_plot_history_without_held_out_crops() -> None:
-    (ax,) = plot_history(make_history(False)).axes
-    assert len(ax.lines) == 1
+def test_restored_image_of_smaller_pixels() -> None:
+    stack, _, _ = star_field(n=2, shape=(64, 64), cell_shape=(32, 32), n_stars=3)
+    stack = dataclasses.replace(stack, oversampling=2)
+    latent = np.random.default_rng(1).exponential(size=stack.latent_shape).astype(np.float32)
+    restored = make_restored(stack, make_restoration(stack, latent))
+    geometry = make_skies_geometry(cells=(2, 2), cell_size=32, start=(40, 70))
+    figure = plot_restoration(restored, geometry=geometry)
+    _, coadd, image, residual = panels(figure)
+    assert image.get_xlim() == (139.5, 267.5) and image.get_ylim() == (79.5, 207.5)
+    # Fluxes per pixel of the restored image.
+    split = np.repeat(np.repeat(restored.reference.image / 4, 2, axis=0), 2, axis=1)
+    np.testing.assert_array_equal(coadd.images[0].get_array(), split)
+    np.testing.assert_array_equal(residual.images[0].get_array(), restored.restoration.image - split)

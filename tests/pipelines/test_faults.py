@@ -274,7 +274,7 @@ def test_others_finish_and_the_summary_says_what_failed_and_why(campaign: Campai
     assert campaign.quanta[KILLED]["exitCode"] == -signal.SIGKILL
     assert "killed by signal 9" in campaign.output
     assert "DivergedError" in campaign.quanta[EXTREME]["exceptionInfo"]["className"]
-    assert re.search(r"diverged.*learningRate.*e\+38 nJy, on SimCam visit 2", campaign.message(EXTREME))
+    assert re.search(r"diverged.*learning rate.*e\+38 nJy, on SimCam visit 2", campaign.message(EXTREME))
     assert "InputError" in campaign.quanta[PSF]["exceptionInfo"]["className"]
     assert re.search(
         r"3 others are damaged. Repair.*--skip-existing.*SimCam visit 31 detector 0: its PSF fails",

@@ -7,8 +7,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 import numpy as np
 import pytest
@@ -24,15 +22,14 @@ from lsst.drp.restore.psf_fitting.blind_network import (
     MARGIN,
     BlindDecoder,
     Centered,
-    PlacePoints,
+    PointsOfStars,
     ProjectedReLU,
     build_crop_encoder,
 )
-from lsst.drp.restore.psf_fitting.fit_kernels import FitKernelsConfig, FitKernelsTask
-from lsst.drp.restore.psf_fitting.kernel_fit import KernelFit
+from lsst.drp.restore.psf_fitting.cell_variation import center
 from lsst.drp.restore.psf_fitting.point_sources import find_point_sources
-from lsst.drp.restore.psf_fitting.star_kernels import StarStamps, center
-from lsst.drp.restore.stack.kernel_shape import fwhm, gaussian_kernel
+from lsst.drp.restore.psf_fitting.star_stamps import StarStamps
+from lsst.drp.restore.stack.kernel_shape import gaussian_kernel
 from lsst.drp.restore.stack.reference_coadd import reference_coadd
 
 START = np.stack([gaussian_kernel(2.5, 7), gaussian_kernel(3.5, 7)])
@@ -40,7 +37,7 @@ START = np.stack([gaussian_kernel(2.5, 7), gaussian_kernel(3.5, 7)])
 
 def make_decoder(strength: float = 0.0) -> BlindDecoder:
     decoder = BlindDecoder(START, strength)
-    decoder.build((None, 14, 14, 1), (None, 1, 1, 2, 7, 7))
+    decoder.build((None, 14, 14, 1), (None, 1, 1, 2, 7, 7), (None, 14, 14, 1))
     return decoder
 
 
@@ -54,10 +51,9 @@ def gradient_of(decoder: BlindDecoder, *inputs: np.ndarray, upstream: np.ndarray
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Uses TensorFlow's tape.")
-@pytest.mark.parametrize("anchored", [False, True])
-def test_gradient(anchored: bool) -> None:
-    """The gradient is the numerical derivative of the loss; with points, of
-    the points' part of it.
+def test_gradient() -> None:
+    """The gradient is the numerical derivative of the points' part of the
+    loss.
     """
     rng = np.random.default_rng(1)
     decoder = make_decoder(strength=0.3)
@@ -66,13 +62,12 @@ def test_gradient(anchored: bool) -> None:
     upstream = rng.normal(size=(1, 2, 8, 8)).astype(np.float32)
     change = 0.2 * rng.normal(size=(2, 7, 7))
     decoder.change.assign(change)
-    inputs = (latent, variation, points) if anchored else (latent, variation)
-    gradient = gradient_of(decoder, *inputs, upstream=upstream)
+    gradient = gradient_of(decoder, latent, variation, points, upstream=upstream)
 
     def loss(change: np.ndarray) -> float:
         kernels = START * np.exp(change)
         kernels /= kernels.sum(axis=(1, 2), keepdims=True)
-        image = (points if anchored else latent)[0, :, :, 0]
+        image = points[0, :, :, 0]
         blurred = [
             fftconvolve(image, k * v, "valid") for k, v in zip(kernels, variation[0, 0, 0], strict=True)
         ]
@@ -114,13 +109,12 @@ def test_points_are_drawn_where_stars_are() -> None:
     stars = find_point_sources(stack, reference_coadd(stack), min_snr=15, max_count=9)
     stamps = StarStamps.cut(stack, stars, np.ones_like(stack.kernels))
     kernels = stack.kernels.mean(axis=(1, 2)).astype(float)
-    image = np.zeros(latent.shape, np.float32)
-    place = PlacePoints(stars, stamps, image, stack.padding, 2.0)
-    place.draw()
-    far = place.is_far(5.0)
+    points = PointsOfStars(stars, stamps, latent.shape, stack.padding)
+    far = points.is_far(5.0)
     assert not far[latent > 0].all() and far.mean() > 0.9
-    stamps.place(kernels, np.ones(3), 2.0)
-    place.draw()
+    image = points.image
+    points.fit(kernels)
+    assert points.image is image
     assert image.sum() == pytest.approx(latent.sum(), rel=0.02)
     places = np.argwhere(latent > 0)
     for y, x in places:
@@ -179,45 +173,3 @@ def test_output_that_went_dark_can_come_back() -> None:
     # darker, which it cannot be.
     gradient = tape.gradient(result, values, output_gradients=upstream)
     np.testing.assert_array_equal(gradient, [-1.0, 0.0, -1.0, 1.0])
-
-
-def fit_with_network(**fields: object) -> tuple[KernelFit, np.ndarray]:
-    stack, _, _ = star_field(seed=6, n=4, shape=(128, 128), n_stars=16, flux=(500.0, 9000.0))
-    true = np.array([fwhm(kernel) for kernel in stack.kernels.mean(axis=(1, 2))])
-    config = FitKernelsConfig()
-    config.update(mode="gaussian", method="network", initialFwhm=[float(0.8 * w) for w in true], **fields)
-    config.network.update(cropSize=32, stepsPerEpoch=40, maxEpochs=2, minEpochs=1, computeDevice="cpu")
-    config.validate()
-    result = FitKernelsTask(config=config).run(stack, reference_coadd(stack))
-    assert result is not None
-    assert (stack.kernels >= 0).all()
-    np.testing.assert_allclose(stack.kernels.sum(axis=(-2, -1)), 1.0, atol=0.03)
-    return result, true
-
-
-def test_fitted_together_with_the_network() -> None:
-    result, true = fit_with_network()
-    assert result.method == "network"
-    np.testing.assert_allclose(result.fwhm, true, rtol=0.05)
-
-
-def test_without_anchor_the_start_matters() -> None:
-    """Nothing tells a blurred latent image from wide kernels: the kernels do
-    not leave a start that is too sharp.
-    """
-    result, true = fit_with_network(anchor=False)
-    assert (result.fwhm < 0.95 * true).all()
-    assert len(dataclasses.asdict(result)["stars"]) > 0
-
-
-def test_whole_field_epochs() -> None:
-    """As the papers train; every cell has the variation of its own."""
-    stack, _, _ = star_field(seed=6, n=3, shape=(96, 96), n_stars=9, flux=(2000.0, 9000.0))
-    given = stack.kernels.copy()
-    config = FitKernelsConfig()
-    config.update(mode="refined", method="network")
-    config.network.update(cropSize=0, maxEpochs=3, computeDevice="cpu")
-    FitKernelsTask(config=config).run(stack, reference_coadd(stack))
-    widths = np.array([[fwhm(k) for k in kernels.reshape(-1, 25, 25)] for kernels in (given, stack.kernels)])
-    np.testing.assert_allclose(widths[1], widths[0], rtol=0.03)
-    assert (widths[0] != widths[1]).any()

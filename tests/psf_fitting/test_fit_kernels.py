@@ -12,22 +12,17 @@ import dataclasses
 import decam
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from scipy.signal import fftconvolve
-from stacks import moffat_kernel, star_field
+from stacks import centroids, moffat_kernel, star_field
 
 from lsst.drp.restore import RestorationError
-from lsst.drp.restore.outputs.plot_kernel_fit import plot_kernel_fit, radial_profile
-from lsst.drp.restore.psf_fitting.fit_kernels import FitKernelsConfig, FitKernelsTask, split_variation
+from lsst.drp.restore.psf_fitting.fit_kernels import FitKernelsConfig, FitKernelsTask
 from lsst.drp.restore.psf_fitting.kernel_fit import KernelFit
-from lsst.drp.restore.psf_fitting.point_sources import find_point_sources
-from lsst.drp.restore.psf_fitting.star_kernels import StarStamps, center, move
+from lsst.drp.restore.restoration.seeds import Seeds
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.drp.restore.stack.kernel_shape import fwhm, gaussian_kernel
 from lsst.drp.restore.stack.reference_coadd import reference_coadd
-from lsst.drp.restore.stack.subpixel import point_image, shift_matrix
+from lsst.drp.restore.stack.subpixel import shift_matrix
 
 AXIS = np.arange(25) - 12
 
@@ -40,7 +35,7 @@ def make_task(**fields: object) -> FitKernelsTask:
 
 
 def fit(stack: ExposureStack, **fields: object) -> KernelFit:
-    result = make_task(**fields).run(stack, reference_coadd(stack))
+    result = make_task(**fields).run(stack, reference_coadd(stack), seeds=Seeds(42))
     assert result is not None
     return result
 
@@ -54,16 +49,6 @@ def copy_of(stack: ExposureStack, kernels: np.ndarray | None = None) -> Exposure
 
 def widths(kernels: np.ndarray) -> np.ndarray:
     return np.array([fwhm(kernel) for kernel in kernels.reshape(-1, *kernels.shape[-2:])])
-
-
-def centroids(kernels: np.ndarray) -> np.ndarray:
-    total = kernels.sum(axis=(-2, -1))
-    return np.stack(
-        [
-            (kernels * AXIS[:, np.newaxis]).sum(axis=(-2, -1)) / total,
-            (kernels * AXIS).sum(axis=(-2, -1)) / total,
-        ]
-    )
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +73,9 @@ def test_kernels_from_wrong_gaussians(field: ExposureStack, factor: float, mode:
     # The profile, too, not only its width: wings that Gaussians do not have.
     assert np.abs(result.kernels - mean).sum(axis=(1, 2)).max() < 0.06
     # No cell is wrong by more than the PSF varies.
-    np.testing.assert_allclose(widths(stack.kernels), widths(field.kernels), rtol=0.06)
-    assert (stack.kernels >= 0).all()
-    np.testing.assert_allclose(centroids(stack.kernels.astype(float)), 0.0, atol=1e-4)
+    np.testing.assert_allclose(widths(result.cell_kernels), widths(field.kernels), rtol=0.06)
+    assert (result.cell_kernels >= 0).all()
+    np.testing.assert_allclose(centroids(result.cell_kernels.astype(float)), 0.0, atol=1e-4)
     assert len(result.stars) >= 15
 
 
@@ -107,17 +92,29 @@ def test_refined_keeps_what_is_right(field: ExposureStack) -> None:
     sums.
     """
     stack = copy_of(field, 0.97 * field.kernels)
-    fit(stack, mode="refined")
-    np.testing.assert_allclose(stack.kernels.sum(axis=(-2, -1)), 0.97, rtol=1e-5)
-    np.testing.assert_allclose(widths(stack.kernels), widths(field.kernels), rtol=0.02)
-    varies = widths(stack.kernels).reshape(5, 36) / widths(field.kernels).reshape(5, 36)
+    fitted = fit(stack, mode="refined").cell_kernels
+    np.testing.assert_allclose(fitted.sum(axis=(-2, -1)), 0.97, rtol=1e-5)
+    np.testing.assert_allclose(widths(fitted), widths(field.kernels), rtol=0.02)
+    varies = widths(fitted).reshape(5, 36) / widths(field.kernels).reshape(5, 36)
     assert varies.std(axis=1).max() < 1e-3
 
 
 def test_given_kernels_are_left_alone(field: ExposureStack) -> None:
+    assert make_task().run(field, reference_coadd(field), seeds=Seeds(42)) is None
+
+
+@pytest.mark.parametrize("fields", [{"mode": "refined"}, {"mode": "gaussian", "cellsPerGroup": 3}])
+def test_stack_is_not_changed(field: ExposureStack, fields: dict[str, object]) -> None:
     stack = copy_of(field)
-    assert make_task().run(stack, reference_coadd(stack)) is None
-    np.testing.assert_array_equal(stack.kernels, field.kernels)
+    result = fit(stack, **fields)
+    for name in ("image", "variance", "good", "kernels"):
+        np.testing.assert_array_equal(getattr(stack, name), getattr(field, name))
+    assert result.cell_kernels.shape == stack.kernels.shape and result.cell_kernels.dtype == np.float32
+    assert (result.cell_kernels != stack.kernels).any()
+    mean = result.cell_kernels.mean(axis=(1, 2), dtype=float)
+    np.testing.assert_allclose(
+        result.kernels, mean / mean.sum(axis=(1, 2), keepdims=True), rtol=1e-3, atol=1e-7
+    )
 
 
 def test_groups_of_cells() -> None:
@@ -145,8 +142,8 @@ def test_groups_of_cells() -> None:
         cell_shape=(80, 80),
         names=("a", "b", "c"),
     )
-    fit(stack, mode="gaussian", cellsPerGroup=2)
-    np.testing.assert_allclose(widths(stack.kernels), widths(kernels), rtol=0.02)
+    result = fit(stack, mode="gaussian", cellsPerGroup=2)
+    np.testing.assert_allclose(widths(result.cell_kernels), widths(kernels), rtol=0.02)
 
 
 def test_galaxies_are_not_taken_for_stars() -> None:
@@ -194,14 +191,12 @@ def test_astrometric_errors() -> None:
     """
     shifts = np.array([[0.3, 0.0], [-0.2, 0.25], [0.0, -0.3], [0.0, 0.0], [0.0, 0.0]])
     stack, true = shifted_field(shifts)
-    centered = copy_of(stack)
-    result = fit(centered, mode="gaussian")
+    result = fit(stack, mode="gaussian")
     np.testing.assert_allclose(result.fwhm, true, rtol=0.03)
     np.testing.assert_allclose(result.shift, shifts, atol=0.03)
-    kept = copy_of(stack)
-    fit(kept, mode="gaussian", keepShifts=True)
-    np.testing.assert_allclose(centroids(kept.kernels.mean(axis=(1, 2))).T, shifts, atol=0.06)
-    np.testing.assert_allclose(centroids(centered.kernels.astype(float)), 0.0, atol=1e-4)
+    kept = fit(stack, mode="gaussian", keepShifts=True).cell_kernels
+    np.testing.assert_allclose(centroids(kept.mean(axis=(1, 2))).T, shifts, atol=0.06)
+    np.testing.assert_allclose(centroids(result.cell_kernels.astype(float)), 0.0, atol=1e-4)
 
 
 def test_no_stars(field: ExposureStack, caplog: pytest.LogCaptureFixture) -> None:
@@ -209,10 +204,12 @@ def test_no_stars(field: ExposureStack, caplog: pytest.LogCaptureFixture) -> Non
     stack.image[stack.good] = np.random.default_rng(0).normal(size=np.count_nonzero(stack.good))
     with pytest.raises(RestorationError, match="initialFwhm"):
         fit(copy_of(stack), mode="gaussian")
-    result = fit(stack, mode="gaussian", initialFwhm=[3.7])
-    assert "No isolated star" in caplog.text
-    assert result.method == "none"
-    np.testing.assert_allclose(result.fwhm, 3.7, rtol=0.01)
+    for method in ("stars", "network"):
+        caplog.clear()
+        result = fit(stack, mode="gaussian", method=method, initialFwhm=[3.7])
+        assert "No isolated star" in caplog.text
+        assert result.method == "none"
+        np.testing.assert_allclose(result.fwhm, 3.7, rtol=0.01)
     with pytest.raises(RestorationError, match="2 values for 5 exposures"):
         fit(stack, mode="gaussian", initialFwhm=[3.7, 3.0])
 
@@ -229,104 +226,8 @@ def test_exposure_without_data(field: ExposureStack) -> None:
     result = fit(stack, mode="gaussian")
     assert result.snr[2] == 0.0
     assert np.isfinite(result.fwhm).all()
-    assert not stack.kernels[1, 0, 0].any()
-    assert np.isfinite(stack.kernels).all()
-
-
-def test_stars_are_found(field: ExposureStack) -> None:
-    _, _, truth = star_field(seed=3, n=5, shape=(192, 192), n_stars=25, flux=(300.0, 20000.0))
-    stars = find_point_sources(field, reference_coadd(field), min_snr=15, max_count=100)
-    assert len(stars) >= 20
-    distance = np.hypot(stars.y[:, None] - truth[:, 0], stars.x[:, None] - truth[:, 1])
-    assert distance.min(axis=1).max() < 0.3
-    assert (np.diff(stars.snr) <= 0).all()
-    assert len(find_point_sources(field, reference_coadd(field), min_snr=15, max_count=3)) == 3
-
-
-def test_prediction_is_that_of_a_convolution(field: ExposureStack) -> None:
-    stars = find_point_sources(field, reference_coadd(field), min_snr=15, max_count=4)
-    _, variation = split_variation(field.kernels)
-    stamps = StarStamps.cut(field, stars, np.ones_like(variation))
-    stamps.dy, stamps.dx = np.array([0.3, -0.4, 0.0, 0.5]), np.array([-0.2, 0.1, 0.0, 0.45])
-    kernel = moffat_kernel(3.5, ellipticity=0.05).astype(float)
-    predicted = stamps.predict(np.broadcast_to(kernel, (5, 25, 25)))
-    for s in range(4):
-        image = point_image(24 + stamps.dy[s : s + 1], 24 + stamps.dx[s : s + 1], np.ones(1), (49, 49))
-        np.testing.assert_allclose(predicted[s, 0], fftconvolve(image, kernel, "valid"), atol=1e-7)
-        # Against the profile itself, evaluated there.
-        y, x = AXIS[:, None] - stamps.dy[s], AXIS - stamps.dx[s]
-        alpha = 3.5 / 2 / np.sqrt(2 ** (1 / 3.5) - 1)
-        exact = (1 + ((x * 1.05) ** 2 + (y * 0.95) ** 2) / alpha**2) ** -3.5
-        np.testing.assert_allclose(predicted[s, 0] / kernel.max(), exact, atol=3e-3)
-
-
-def test_adjoint(field: ExposureStack) -> None:
-    stars = find_point_sources(field, reference_coadd(field), min_snr=15, max_count=6)
-    _, variation = split_variation(field.kernels)
-    stamps = StarStamps.cut(field, stars, variation)
-    rng = np.random.default_rng(2)
-    kernels, images = rng.normal(size=(5, 25, 25)), rng.normal(size=stamps.image.shape)
-    left, right = (stamps.predict(kernels) * images).sum(), (kernels * stamps.back_project(images)).sum()
-    assert left == pytest.approx(right, rel=1e-10)
-
-
-KERNELS = arrays(np.float64, (2, 9, 9), elements=st.floats(0.0, 1.0))
-
-
-@settings(max_examples=60, deadline=None)
-@given(KERNELS, st.floats(0.1, 5.0))
-def test_centerd_kernels(noise: np.ndarray, total: float) -> None:
-    kernels = (noise + 0.02) * gaussian_kernel(3.0, 9)
-    kernels *= total / kernels.sum(axis=(1, 2), keepdims=True)
-    result = center(kernels)
-    assert (result >= 0).all()
-    np.testing.assert_allclose(result.sum(axis=(1, 2)), total)
-    axis = np.arange(9) - 4
-    np.testing.assert_allclose((result.sum(axis=2) * axis).sum(axis=1), 0.0, atol=1e-6)
-    np.testing.assert_allclose((result.sum(axis=1) * axis).sum(axis=1), 0.0, atol=1e-6)
-    # Nothing is to be done a second time.
-    np.testing.assert_allclose(center(result), result, rtol=1e-6, atol=1e-12)
-
-
-@settings(max_examples=40, deadline=None)
-@given(arrays(np.float32, (2, 2, 3, 9, 9), elements=st.floats(0.0, 1.0, width=32)), st.booleans())
-def test_variation(noise: np.ndarray, hole: bool) -> None:
-    kernels = ((0.1 + noise) * gaussian_kernel(3.0, 9)).astype(np.float32)
-    if hole:
-        kernels[1, 0, 2] = 0.0
-    mean, variation = split_variation(kernels)
-    np.testing.assert_allclose(mean.sum(axis=(1, 2)), 1.0, rtol=1e-5)
-    assert ((variation >= 0.5) & (variation <= 2.0) | (variation == 0)).all()
-    np.testing.assert_array_equal(variation.any(axis=(-2, -1)), kernels.any(axis=(-2, -1)))
-    unclipped = (variation > 0.5) & (variation < 2.0)
-    rebuilt = mean[:, None, None] * variation * kernels.sum(axis=(-2, -1), keepdims=True)
-    bright = mean > 2e-3 * mean.max(axis=(1, 2), keepdims=True)
-    chosen = unclipped & bright[:, None, None]
-    np.testing.assert_allclose(rebuilt[chosen], kernels[chosen], rtol=1e-4)
-
-
-def test_move() -> None:
-    kernel = moffat_kernel(4.0).astype(float)
-    moved = move(kernel, np.array([0.4, -0.7]))
-    np.testing.assert_allclose(centroids(moved)[:, ...], [0.4, -0.7], atol=0.02)
-    assert fwhm(moved) == pytest.approx(4.0, rel=0.01)
-
-
-def test_plot(field: ExposureStack) -> None:
-    result = fit(copy_of(field), mode="gaussian")
-    figure = plot_kernel_fit(result, field.names, "a patch")
-    shown = [ax for ax in figure.axes if ax.axison]
-    assert [ax.get_title() for ax in shown] == [field.names[t] for t in np.argsort(result.fwhm)]
-    line = shown[0].get_lines()[1]
-    t = int(np.argmin(result.fwhm))
-    np.testing.assert_allclose(line.get_ydata(), radial_profile(result.kernels[t])[1])
-
-
-def test_radial_profile() -> None:
-    radius, profile = radial_profile(gaussian_kernel(4.0))
-    assert len(radius) == 13
-    expected = gaussian_kernel(4.0).max() * np.exp(-4 * np.log(2) * (radius / 4.0) ** 2)
-    np.testing.assert_allclose(profile[:6], expected[:6], rtol=0.15)
+    assert not result.cell_kernels[1, 0, 0].any()
+    assert np.isfinite(result.cell_kernels).all()
 
 
 def test_real_exposures() -> None:

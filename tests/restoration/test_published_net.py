@@ -12,16 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stacks import star_field
+from stacks import run_restorer, star_field
 
 import lsst.pex.config as pexConfig
 from lsst.drp.restore.errors import DivergedError, RestorationError
-from lsst.drp.restore.restoration.divergence import require_finite, retry_diverged
-from lsst.drp.restore.restoration.image_mm import ImageMMConfig, ImageMMTask
+from lsst.drp.restore.restoration import published_net
 from lsst.drp.restore.restoration.published_net import PublishedNetConfig, PublishedNetTask
 from lsst.drp.restore.restore_coadd import RestoreCoaddConfig
 from lsst.drp.restore.stack.reference_coadd import reference_coadd
-from lsst.utils.logging import getLogger
 
 PAPER = Path(__file__).parents[2] / "config" / "paper.py"
 
@@ -36,9 +34,8 @@ def make_task(**fields: Any) -> PublishedNetTask:
 
 def test_same_seed_same_result() -> None:
     stack, _, _ = star_field(n=3, shape=(64, 64), n_stars=4)
-    reference = reference_coadd(stack)
     first, second, other = (
-        make_task(maxEpochs=1, seed=seed).run(stack, reference, n_threads=2) for seed in (3, 3, 4)
+        run_restorer(make_task(maxEpochs=1), stack, n_threads=2, seed=seed) for seed in (3, 3, 4)
     )
     np.testing.assert_array_equal(first.latent, second.latent)
     assert (first.latent != other.latent).any()
@@ -46,23 +43,22 @@ def test_same_seed_same_result() -> None:
 
 def test_tiles_do_not_show() -> None:
     stack, _, _ = star_field(n=3, shape=(96, 96), n_stars=4)
-    reference = reference_coadd(stack)
     whole, tiled = (
-        make_task(maxEpochs=1, tileSize=size).run(stack, reference, n_threads=2) for size in (1000, 37)
+        run_restorer(make_task(maxEpochs=1, tileSize=size), stack, n_threads=2) for size in (1000, 37)
     )
     np.testing.assert_allclose(tiled.latent, whole.latent, rtol=1e-4, atol=1e-5 * whole.latent.max())
 
 
-def test_repeat_is_the_fitted_network() -> None:
+def test_the_fitted_network_restores_other_pixels() -> None:
     stack, _, _ = star_field(n=6, shape=(128, 128), n_stars=9, flux=(500.0, 5000.0), bad_fraction=0.05)
-    result = make_task(tileSize=60).run(stack, reference_coadd(stack), n_threads=2)
-    np.testing.assert_array_equal(result.repeat(stack), result.latent)
+    result = run_restorer(make_task(tileSize=60), stack, n_threads=2)
+    np.testing.assert_array_equal(result.fitted.restore(stack), result.latent)
     # Light that was not there appears where it was put, holes or not.
     y, x = 96, 64
     added = dataclasses.replace(stack, image=stack.image.copy())
     added.image[:, y - 12 : y + 13, x - 12 : x + 13] += 2000 * stack.kernels[:, y // 32, x // 32]
     added.image[~stack.good] = 0.0
-    difference = result.repeat(added)[12:-12, 12:-12] - result.image
+    difference = result.fitted.restore(added)[12:-12, 12:-12] - result.image
     assert difference[y - 6 : y + 7, x - 6 : x + 7].sum() > 0.0
     far = np.ones(stack.shape, dtype=bool)
     far[max(y - 36, 0) : y + 37, max(x - 36, 0) : x + 37] = False
@@ -71,33 +67,38 @@ def test_repeat_is_the_fitted_network() -> None:
 
 def test_masked_pixels_do_not_matter() -> None:
     stack, _, _ = star_field(n=3, shape=(64, 64), n_stars=4, bad_fraction=0.05)
-    reference = reference_coadd(stack)
-    first = make_task(maxEpochs=1).run(stack, reference, n_threads=2)
+    first = run_restorer(make_task(maxEpochs=1), stack, n_threads=2)
     stack.image[~stack.good] = 1e5
-    second = make_task(maxEpochs=1).run(stack, reference, n_threads=2)
+    second = run_restorer(make_task(maxEpochs=1), stack, n_threads=2)
     np.testing.assert_array_equal(first.latent, second.latent)
 
 
-def test_the_papers_configuration_runs(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_papers_configuration_runs(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lsst.drp.restore.restoration import fitting
     from lsst.drp.restore.restoration.likelihood import Likelihood
 
     config = RestoreCoaddConfig()
     config.load(str(PAPER))
     config.validate()
     task = config.restorer.value
-    assert (task.learningRate, task.learningRateDecay, task.learningRateDecaySteps) == (0.002, 0.95, 1000)
+    assert published_net.LEARNING_RATE == 0.002
+    assert published_net.LEARNING_RATE_DECAY == 0.95
+    assert published_net.LEARNING_RATE_DECAY_STEPS == 1000
     assert (config.restorer.target, task.maxEpochs, task.huberDelta) == (PublishedNetTask, 450, 1.0)
     assert config.sky.order == -1
     # Its output starts as faint as the noise: bright stars take it thousands
     # of epochs.
     stack, _, stars = star_field(n=4, shape=(64, 64), n_stars=4, flux=(100.0, 300.0))
-    task.maxEpochs, task.progressInterval = 150, 0.0
+    task.maxEpochs = 150
+    monkeypatch.setattr(fitting, "PROGRESS_INTERVAL", 0.0)
     reference = reference_coadd(stack)
     results = []
     for size in (512, 40):
         task.tileSize = size
         with caplog.at_level(logging.INFO, logger="lsst"):
-            results.append(PublishedNetTask(config=task).run(stack, reference, n_threads=2))
+            results.append(run_restorer(PublishedNetTask(config=task), stack, n_threads=2))
     whole, tiled = results
     assert whole.steps == 150
     assert (whole.latent >= 0).all()
@@ -117,46 +118,28 @@ def test_the_papers_configuration_runs(caplog: pytest.LogCaptureFixture) -> None
         )
 
 
-def test_diverged_training_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
+def test_diverged_training_is_an_error(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4)
-    task = make_task(learningRate=1e30, maxEpochs=2)
-    message = r"diverged.*learningRate.*the most extreme good pixel has .* nJy, on visit \d"
+    monkeypatch.setattr(published_net, "LEARNING_RATE", 1e30)
+    task = make_task(maxEpochs=2)
+    message = r"diverged.*learning rate of 2.5e\+29.*the most extreme good pixel has .* nJy, on visit \d"
     with caplog.at_level("WARNING"), pytest.raises(DivergedError, match=message):
-        task.run(stack, reference_coadd(stack))
+        run_restorer(task, stack)
     # It was tried twice.
     assert caplog.text.count("Retrying from fresh weights with 0.25 of the learning rate") == 1
 
 
-def test_no_second_try() -> None:
-    factors: list[float] = []
-
-    def train(factor: float) -> None:
-        factors.append(factor)
-        raise DivergedError("The loss is nan.")
-
-    with pytest.raises(DivergedError):
-        retry_diverged(train, 0.0, getLogger("lsst.test"))
-    assert factors == [1.0]
-
-
-def test_latent_image_that_is_not_finite_is_an_error() -> None:
-    stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4)
-    config = ImageMMConfig()
-    config.maxSteps = 1
-    restoration = ImageMMTask(config=config).run(stack, reference_coadd(stack))
-    assert require_finite(restoration, stack) is restoration
-    restoration.latent[3, 4] = np.inf
-    with pytest.raises(DivergedError, match="1 of the .* pixels of the restored image are not finite"):
-        require_finite(restoration, stack)
-
-
-def test_diverged_training_is_repeated_from_fresh_weights() -> None:
+def test_diverged_training_is_repeated_from_fresh_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if it had had the smaller learning rate from the start."""
     stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4)
-    reference = reference_coadd(stack)
-    expected = make_task(learningRate=0.004).run(stack, reference)
+    monkeypatch.setattr(published_net, "LEARNING_RATE", 0.004)
+    expected = run_restorer(make_task(), stack)
     # Neither the learning rate nor the weights of the first try are kept.
-    repeated = make_task(learningRate=4e30, divergenceRetryFactor=1e-33).run(stack, reference)
+    monkeypatch.setattr(published_net, "LEARNING_RATE", 4e30)
+    monkeypatch.setattr(published_net, "RETRY_FACTOR", 1e-33)
+    repeated = run_restorer(make_task(), stack)
     assert repeated.n_retries == 1
     np.testing.assert_array_equal(repeated.latent, expected.latent)
     assert expected.n_retries == 0
@@ -169,8 +152,8 @@ def test_no_gpu() -> None:
         pytest.skip("This machine has a GPU.")
     stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4)
     with pytest.raises(RestorationError, match="computeDevice.*auto"):
-        make_task(computeDevice="gpu").run(stack, reference_coadd(stack))
-    result = make_task(computeDevice="auto", maxEpochs=1).run(stack, reference_coadd(stack))
+        run_restorer(make_task(computeDevice="gpu"), stack)
+    result = run_restorer(make_task(computeDevice="auto", maxEpochs=1), stack)
     assert result.device == "CPU"
 
 
@@ -183,7 +166,7 @@ def test_sizes_that_are_no_kernels(sizes: list[int]) -> None:
 def test_nothing_keeps_the_exposures_afterwards() -> None:
     """A process restores many patches, one after the other."""
     stack, _, _ = star_field(n=2, shape=(96, 96), n_stars=4)
-    make_task(maxEpochs=1).run(stack, reference_coadd(stack))
+    run_restorer(make_task(maxEpochs=1), stack)
     reference = weakref.ref(stack)
     del stack
     gc.collect()

@@ -78,6 +78,6 @@ def test_format_says_the_numbers() -> None:
     lines = format_source_metrics(compare(sources, sources)).splitlines()
     assert [line.split()[0] for line in lines] == ["sources", "reference", "agreement", "depth"]
     assert "2 on the restored coadd, 1 of them in the patch's inner region" in lines[0]
-    assert "100.0% of them matched" in lines[1]
+    assert "100.0% matched" in lines[1]
     assert "fluxes 1.0000 +- 0.0000" in lines[2]
     assert "5 nJy at 5 sigma" in lines[3]

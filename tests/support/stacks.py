@@ -47,6 +47,20 @@ def pixel_gaussian(sigma: float, y: float, x: float, size: int = 25) -> np.ndarr
     return np.outer(*along)
 
 
+def centroids(kernels: np.ndarray) -> np.ndarray:
+    """Return the centroids of kernels ``(..., k, k)`` from their middle
+    pixels, y and x, shape ``(2, ...)``.
+    """
+    axis = np.arange(kernels.shape[-1]) - kernels.shape[-1] // 2
+    total = kernels.sum(axis=(-2, -1))
+    return np.stack(
+        [
+            (kernels * axis[:, np.newaxis]).sum(axis=(-2, -1)) / total,
+            (kernels * axis).sum(axis=(-2, -1)) / total,
+        ]
+    )
+
+
 def star_field(
     *,
     seed: int = 1,

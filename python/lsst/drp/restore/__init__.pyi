@@ -9,8 +9,10 @@ from .detect_sources import (
     DetectRestoredSourcesTask,
 )
 from .errors import DivergedError, InputError, RestorationError
+from .outputs.plot_history import plot_history
+from .outputs.plot_kernel_fit import plot_kernel_fit
 from .outputs.plot_kernels import plot_kernels
-from .outputs.plot_restoration import plot_comparison, plot_history, plot_restoration
+from .outputs.plot_restoration import plot_comparison, plot_restoration
 from .outputs.plot_sources import plot_sources
 from .outputs.restored_stack import RestoredStack
 from .psf_fitting.fit_kernels import FitKernelsConfig, FitKernelsTask
@@ -85,6 +87,7 @@ __all__ = [
     "fine_tune",
     "plot_comparison",
     "plot_history",
+    "plot_kernel_fit",
     "plot_kernels",
     "plot_restoration",
     "plot_sources",

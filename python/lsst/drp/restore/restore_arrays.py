@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import InputError
-from .outputs.coadds import MIN_COVERAGE
+from .outputs.pixel_flags import flag_pixels
 from .outputs.plot_restoration import plot_comparison, typical_exposure
 from .outputs.restored_stack import RestoredStack
 from .restore_stack import RestoreStackConfig, RestoreStackTask
 from .stack.from_arrays import StackedArrays, stack_arrays
-from .stack.oversampling import bin_pixels, split_pixels
-from .stack.reference_coadd import constrained_pixels
+from .stack.oversampling import bin_pixels
 
 if TYPE_CHECKING:
     import astropy.table
@@ -320,49 +319,40 @@ def _make_config(
 
 def _cut(restored: RestoredStack, stacked: StackedArrays, few_exposures: int, unit: str) -> RestoredArrays:
     """Cut results to the shape of the exposures, in their unit."""
-    stack, scale = stacked.stack, stacked.scale
+    stack, reference, measurable = restored.stack, restored.reference, restored.measurable
+    characterization, restoration = restored.characterization, restored.restoration
     _, height, width = stacked.shape
     factor = stack.oversampling
     patch = slice(height), slice(width)
     fine = slice(height * factor), slice(width * factor)
-    reference, measurable = restored.reference, restored.measurable
-    characterization, restoration = restored.characterization, restored.restoration
-    constrained = constrained_pixels(stack, reference)
+    flags = flag_pixels(restored, few_exposures=few_exposures)
+    fine_flags = flags.refined(factor)
 
-    def planes(
-        image: np.ndarray, variance: np.ndarray, known: np.ndarray, pixels: tuple[slice, slice]
-    ) -> dict[str, np.ndarray]:
-        nan = np.where(known, np.float32(0), np.float32(np.nan))[pixels]
-        image, variance = image[pixels] + nan, variance[pixels] + nan
-        if scale != 1.0:
-            image, variance = image / np.float64(scale), variance / np.float64(scale) ** 2
-        return {"image": image, "variance": variance}
+    def rescaled(plane: np.ndarray, power: int = 1) -> np.ndarray:
+        return plane if stacked.scale == 1.0 else plane / np.float64(stacked.scale) ** power
 
-    def flag(pixels: np.ndarray) -> np.ndarray:
-        return split_pixels(pixels[patch], factor)
-
-    shown = typical_exposure(restored.stack)
-    exposure = np.where(restored.stack.good[shown], restored.stack.image[shown], np.float32(np.nan))[patch]
-    if scale != 1.0:
-        exposure = exposure / np.float64(scale)
+    shown = typical_exposure(stack)
     clipped = np.zeros(stacked.shape, bool)
     clipped[stacked.used] = reference.clipped[:, :height, :width]
     cells = stack.cell_shape
     return RestoredArrays(
-        **planes(restoration.image, characterization.variance, split_pixels(constrained, factor), fine),
+        image=rescaled(fine_flags.blank(restoration.image)[fine]),
+        variance=rescaled(fine_flags.blank(characterization.variance)[fine], 2),
         psf=characterization.kernels,
         cell_shape=(cells[0] * factor, cells[1] * factor),
-        no_data=flag(reference.n_exposures == 0),
-        few_exposures=flag(reference.n_exposures < few_exposures),
-        inconsistent=flag(characterization.inconsistent),
+        no_data=fine_flags.no_data[fine],
+        few_exposures=fine_flags.few_exposures[fine],
+        inconsistent=fine_flags.inconsistent[fine],
         measurable=ImageWithPsf(
-            **planes(measurable.image, measurable.variance, constrained, patch),
+            image=rescaled(flags.blank(measurable.image)[patch]),
+            variance=rescaled(flags.blank(measurable.variance)[patch], 2),
             psf=measurable.kernels,
             cell_shape=cells,
         ),
-        inexact_psf=(measurable.coverage < MIN_COVERAGE)[patch],
+        inexact_psf=flags.inexact_psf[patch],
         reference=ImageWithPsf(
-            **planes(reference.image, reference.variance, reference.n_exposures > 0, patch),
+            image=rescaled(reference.image[patch]),
+            variance=rescaled(reference.variance[patch], 2),
             psf=reference.kernels,
             cell_shape=cells,
         ),
@@ -371,6 +361,6 @@ def _cut(restored: RestoredStack, stacked: StackedArrays, few_exposures: int, un
         loss=restoration.loss,
         converged=restoration.converged,
         used=stacked.used,
-        exposure=exposure,
+        exposure=rescaled(np.where(stack.good[shown], stack.image[shown], np.float32(np.nan))[patch]),
         unit=unit,
     )

@@ -161,9 +161,7 @@ class RestoreStackTask(pipeBase.Task):
         clean = sky_subtracted.without(reference.clipped)
 
         # Kernels are of the exposures' own pixels.
-        kernel_fit = self.fitKernels.run(
-            dataclasses.replace(clean, oversampling=1), reference, backend=backend, seeds=seeds
-        )
+        kernel_fit = self.fitKernels.run(dataclasses.replace(clean, oversampling=1), reference, seeds=seeds)
         if kernel_fit is not None:
             # Outliers depend on the kernels.
             fitted = dataclasses.replace(sky_subtracted, kernels=kernel_fit.cell_kernels)

@@ -20,13 +20,16 @@ from lsst.images import Image, MaskedImage
 
 from ..warping.patch_geometry import PatchGeometry
 from ..warping.stack_input import StackedInputs
-from .coadds import make_measurable_coadd, make_reference_coadd, make_restored_coadd, make_weights_table
+from .coadds import make_measurable_coadd, make_reference_coadd, make_restored_coadd
 from .metrics import measure_metrics
+from .pixel_flags import flag_pixels
+from .plot_history import plot_history
 from .plot_kernel_fit import plot_kernel_fit
 from .plot_kernels import plot_kernels
-from .plot_restoration import plot_history, plot_restoration
+from .plot_restoration import plot_restoration
 from .restored_stack import RestoredStack
 from .software_provenance import describe_computation
+from .weights_table import make_weights_table
 
 
 def describe_patch(geometry: PatchGeometry, band: str) -> str:
@@ -81,35 +84,26 @@ def make_datasets(
     outputs : `lsst.pipe.base.Struct`
         One attribute by output connection of `RestoreCoaddTask`.
     """
-    stack, reference, restoration = restored.stack, restored.reference, restored.restoration
-    fine = geometry.refined(stack.oversampling)
+    stack, restoration = restored.stack, restored.restoration
     title = describe_patch(geometry, band)
     if restored.kernel_fit is not None:
         fitted = [item.with_kernels(stack.kernels[item.exposure]) for item in inputs.inputs]
         inputs = dataclasses.replace(inputs, seeing=restored.kernel_fit.fwhm, inputs=fitted)
-    metrics = measure_metrics(restored, stack, geometry=geometry, inputs=inputs, coadd=coadd)
+    flags = flag_pixels(restored, few_exposures=few_exposures)
+    metrics = measure_metrics(
+        restored, flags, geometry=geometry, seeing=inputs.seeing, dropped=inputs.dropped, coadd=coadd
+    )
     metrics["provenance"] = describe_computation(backend, restoration.network)
     outputs = pipeBase.Struct(
-        restored_coadd=make_restored_coadd(
-            restoration,
-            restored.characterization,
-            stack,
-            reference,
-            inputs.inputs,
-            fine,
-            band,
-            few_exposures,
-        ),
-        restored_coadd_measurable=make_measurable_coadd(
-            restored.measurable, stack, reference, inputs.inputs, geometry, band, few_exposures
-        ),
-        restored_coadd_reference=make_reference_coadd(reference, inputs.inputs, geometry, band),
+        restored_coadd=make_restored_coadd(restored, flags, inputs.inputs, geometry, band),
+        restored_coadd_measurable=make_measurable_coadd(restored, flags, inputs.inputs, geometry, band),
+        restored_coadd_reference=make_reference_coadd(restored.reference, inputs.inputs, geometry, band),
         restored_coadd_naive_mean=Image(
             restored.naive, bbox=geometry.outer_bbox, unit=u.nJy, sky_projection=geometry.sky_projection
         ),
         restored_coadd_training=restoration.history,
         restored_coadd_metrics=metrics,
-        restored_coadd_plot=plot_restoration(stack, reference, restoration, title=title, geometry=fine),
+        restored_coadd_plot=plot_restoration(restored, geometry=geometry, title=title),
         restored_coadd_training_plot=plot_history(restoration.history, title=title),
         restored_coadd_kernels=stack.kernels,
         restored_coadd_kernels_plot=plot_kernels(stack, geometry=geometry, title=title),

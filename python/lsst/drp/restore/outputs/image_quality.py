@@ -3,8 +3,8 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What the papers measure on images (section 4.1 of the second paper), and
-the width of stars.
+"""The papers' metrics of images (section 4.1 of the second paper), and the width
+of stars.
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ from ..stack.kernel_shape import fwhm
 
 # Height and width of the window of the structural similarity, pixels.
 _SSIM_WINDOW = 7
+
+# Half of the size of the stamp of a star, and radii of the ring of its
+# background, pixels.
+_STAR_RADIUS = 8
+_STAR_RING = 12, 15
 
 
 def sharpness(image: np.ndarray) -> float:
@@ -42,14 +47,14 @@ def sharpness(image: np.ndarray) -> float:
     7.007) fit base 10: the mean natural logarithm of their coadd could not be
     below that of its noise alone, 9.2 for 4200x4200 pixels of sigma 3.057.
 
-    The value depends on the unit, on the number of pixels, and on noise as
-    much as on sources: it compares images of the same field only.
+    The value depends on the unit, on the number of pixels, and on the noise as
+    much as on the sources: only images of the same field can be compared.
     """
     magnitude = np.abs(scipy.fft.rfft2(np.nan_to_num(np.asarray(image, np.float32), nan=0.0)))
     with np.errstate(divide="ignore"):
         logarithm = np.log10(magnitude)
-    # Columns other than the first (and the last, if the width is even) stand
-    # for two frequencies.
+    # Columns other than the first (and the last, if the width is even) are those
+    # of two frequencies.
     weights = np.full(magnitude.shape[1], 2.0)
     weights[0] = 1.0
     if image.shape[1] % 2 == 0:
@@ -83,8 +88,8 @@ def sky_noise(image: np.ndarray, mask: np.ndarray | None = None) -> float:
     pixels = np.ascontiguousarray(np.where(left_out, 0, image), dtype=np.float32)
     background = sep.Background(pixels, mask=left_out)
     if background.globalrms == 1.0:
-        # What sep says instead of zero, as in most tiles of a restored image
-        # whose sky is empty.
+        # sep returns 1 instead of 0, which most tiles of a restored image with
+        # an empty sky have.
         return max(float(np.median(background.rms())), 0.0)
     return float(background.globalrms)
 
@@ -159,8 +164,8 @@ def star_fwhm(image: np.ndarray, x: float, y: float) -> float:
     image : `numpy.ndarray`
         Image, shape ``(height, width)``.
     x, y : `float`
-        Where the star is, pixels of the array; its brightest pixel within 2
-        pixels is taken for its center.
+        Position of the star, pixels of the array; the brightest pixel within 2
+        pixels is taken as its center.
 
     Returns
     -------
@@ -177,11 +182,16 @@ def star_fwhm(image: np.ndarray, x: float, y: float) -> float:
         return np.nan
     brightest = np.unravel_index(np.nanargmax(search), search.shape)
     row, column = max(row - 2, 0) + int(brightest[0]), max(column - 2, 0) + int(brightest[1])
-    if not (8 <= row < height - 8 and 8 <= column < width - 8):
+    inside = _STAR_RADIUS <= row < height - _STAR_RADIUS and _STAR_RADIUS <= column < width - _STAR_RADIUS
+    if not inside:
         return np.nan
+    outer = _STAR_RING[1]
+    near = (slice(max(row - outer, 0), row + outer + 1), slice(max(column - outer, 0), column + outer + 1))
     rows, columns = np.ogrid[:height, :width]
-    near = (slice(max(row - 15, 0), row + 16), slice(max(column - 15, 0), column + 16))
     distance = np.hypot(rows[near[0]] - row, columns[:, near[1]] - column)
-    ring = image[near][(distance >= 12) & (distance <= 15)]
+    ring = image[near][(distance >= _STAR_RING[0]) & (distance <= outer)]
     background = np.nanmedian(ring) if np.isfinite(ring).any() else 0.0
-    return fwhm(image[row - 8 : row + 9, column - 8 : column + 9] - background)
+    stamp = image[
+        row - _STAR_RADIUS : row + _STAR_RADIUS + 1, column - _STAR_RADIUS : column + _STAR_RADIUS + 1
+    ]
+    return fwhm(stamp - background)

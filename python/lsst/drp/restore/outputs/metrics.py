@@ -3,23 +3,15 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The papers' two tables (section 4.1 of the second paper) and the
-circumstances of a restoration.
+"""Metrics of a restored patch: the papers' two tables (section 4.1 of the second
+paper), and the circumstances of the restoration.
 """
 
 from __future__ import annotations
 
-__all__ = (
-    "format_metrics",
-    "measure_metrics",
-    "psnr",
-    "sharpness",
-    "sky_noise",
-    "ssim",
-    "star_fwhm",
-)
+__all__ = ("format_metrics", "measure_metrics")
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import astropy.units as u
@@ -28,8 +20,8 @@ import numpy as np
 from lsst.utils.usage import get_peak_mem_usage
 
 from ..stack.oversampling import bin_pixels
-from ..stack.reference_coadd import constrained_pixels
-from .image_quality import psnr, sharpness, sky_noise, ssim, star_fwhm
+from .image_quality import psnr, sharpness, sky_noise, ssim
+from .pixel_flags import PixelFlags
 from .restored_stack import RestoredStack
 
 if TYPE_CHECKING:
@@ -37,7 +29,6 @@ if TYPE_CHECKING:
 
     from ..stack.exposure_stack import ExposureStack
     from ..warping.patch_geometry import PatchGeometry
-    from ..warping.stack_input import StackedInputs
 
 # Titles of the images that are compared, in the order of the tables.
 _TITLES = {
@@ -51,25 +42,29 @@ _TITLES = {
 
 
 def measure_metrics(
-    result: RestoredStack,
-    stack: ExposureStack,
+    restored: RestoredStack,
+    flags: PixelFlags,
     *,
     geometry: PatchGeometry,
-    inputs: StackedInputs,
+    seeing: np.ndarray,
+    dropped: Sequence[tuple[str, str]] = (),
     coadd: MaskedImage | None = None,
 ) -> dict[str, Any]:
     """Measure everything that is reported about a restored patch.
 
     Parameters
     ----------
-    result : `RestoredStack`
+    restored : `RestoredStack`
         The restored exposures.
-    stack : `ExposureStack`
-        The exposures, with or without the clipped pixels.
+    flags : `PixelFlags`
+        Quality of the exposures' pixels.
     geometry : `PatchGeometry`
         The pixel grid of the patch.
-    inputs : `StackedInputs`
-        The stack's inputs: ``seeing`` and ``dropped`` are used.
+    seeing : `numpy.ndarray`
+        Full width at half maximum of the PSF of each exposure, pixels, shape
+        ``(n,)``.
+    dropped : `~collections.abc.Sequence` [`tuple` [`str`, `str`]], optional
+        Labels of the visit images that could not be used, and the reasons.
     coadd : `lsst.images.MaskedImage`, optional
         The pipeline's own coadd.
 
@@ -87,8 +82,8 @@ def measure_metrics(
             Of the restored image against ``exposures`` (average over the
             exposures), ``reference_coadd`` and ``pipeline_coadd``.
         ``n_exposures``, ``n_dropped``, ``dropped``
-            Exposures in the stack, visit images that could not be used, and
-            why by label.
+            Number of exposures in the stack, number of visit images that could
+            not be used, and reasons by label.
         ``seeing_arcsec``, ``seeing_pixels``
             ``median``, ``best`` and ``worst`` full width at half maximum.
         ``kernel_fraction``
@@ -97,13 +92,13 @@ def measure_metrics(
         ``clipped_fraction``
             Fraction of the good pixels that were clipped as outliers.
         ``no_data_fraction``
-            Fraction of the pixels that no exposure has data for.
+            Fraction of the pixels for which no exposure has data.
         ``pedestal``
             Level of the restored image in empty sky, nJy per pixel.
         ``inconsistent_fraction``
-            Fraction of its pixels that the exposures contradict.
+            Fraction of its pixels that are inconsistent with the exposures.
         ``residuals``
-            What the restored image leaves of the exposures' white-noise coadd,
+            Residuals of the restored image in the exposures' white-noise coadd,
             by starlet scale (``1`` to ``16`` pixels): the ``largest`` residual
             in units of its standard deviation, and the number of pixels
             ``beyond`` the limit (`CharacterizeConfig.residualLimit`), all of
@@ -119,58 +114,41 @@ def measure_metrics(
 
     Notes
     -----
-    An exposure's bad pixels would be sharp edges: for ``S_F`` they are those of
-    the reference coadd.  The restored image counts where `constrained_pixels`
-    is true, and in pixels of the exposures if its own are smaller.
+    Bad pixels of an exposure would be sharp edges in ``S_F``: they are replaced
+    by those of the reference coadd.  The restored image is measured where the
+    exposures constrain it, binned to their pixels if its own are smaller.
     """
-    reference, restoration = result.reference, result.restoration
-    binned = bin_pixels(restoration.image, stack.oversampling)
-    restored = np.where(constrained_pixels(stack, reference), binned, np.float32(np.nan))
-    images = {"naive_mean": result.naive, "reference_coadd": reference.image}
+    stack, reference, restoration = restored.stack, restored.reference, restored.restoration
+    characterization = restored.characterization
+    images = {"naive_mean": restored.naive, "reference_coadd": reference.image}
     if coadd is not None:
         images["pipeline_coadd"] = _on_patch(coadd, geometry)
-    images |= {"restored": restored, "measurable": result.measurable.image}
-
-    exposures: dict[str, list[float]] = {"sharpness": [], "sky_noise": [], "psnr": [], "ssim": []}
-    for _, pixels, _, good in stack.planes():
-        exposures["sharpness"].append(sharpness(np.where(good, pixels, reference.image)))
-        exposures["sky_noise"].append(sky_noise(pixels, ~good))
-        masked = np.where(good, pixels, np.float32(np.nan))
-        exposures["psnr"].append(psnr(restored, masked))
-        exposures["ssim"].append(ssim(restored, masked))
-
+    images["restored"] = flags.blank(bin_pixels(restoration.image, stack.oversampling))
+    images["measurable"] = restored.measurable.image
     fractions = stack.kernels.sum(axis=(-2, -1), dtype=np.float64)[stack.has_kernel]
-    seeing = {
-        "median": float(np.median(inputs.seeing)),
-        "best": float(np.min(inputs.seeing)),
-        "worst": float(np.max(inputs.seeing)),
+    seeing_pixels = {
+        "median": float(np.median(seeing)),
+        "best": float(np.min(seeing)),
+        "worst": float(np.max(seeing)),
     }
-    against = [name for name in images if name in ("reference_coadd", "pipeline_coadd")]
     n_clipped = int(np.count_nonzero(reference.clipped))
     n_good = sum(int(np.count_nonzero(good | reference.clipped[t])) for t, _, _, good in stack.planes())
     return {
-        "sharpness": {"exposures": float(np.median(exposures["sharpness"]))}
-        | {name: sharpness(image) for name, image in images.items()},
-        "sky_noise": {"exposures": float(np.nanmedian(exposures["sky_noise"]))}
-        | {name: sky_noise(image) for name, image in images.items()},
-        "psnr": {"exposures": float(np.nanmean(exposures["psnr"]))}
-        | {name: psnr(restored, images[name]) for name in against},
-        "ssim": {"exposures": float(np.nanmean(exposures["ssim"]))}
-        | {name: ssim(restored, images[name]) for name in against},
+        **_measure_images(stack, images),
         "n_exposures": stack.n_exposures,
-        "n_dropped": len(inputs.dropped),
-        "dropped": {str(label): str(reason) for label, reason in inputs.dropped},
-        "seeing_arcsec": {key: value * geometry.pixel_scale for key, value in seeing.items()},
-        "seeing_pixels": seeing,
+        "n_dropped": len(dropped),
+        "dropped": {str(label): str(reason) for label, reason in dropped},
+        "seeing_arcsec": {key: value * geometry.pixel_scale for key, value in seeing_pixels.items()},
+        "seeing_pixels": seeing_pixels,
         "kernel_fraction": {"median": float(np.median(fractions)), "lowest": float(fractions.min())},
         "clipped_fraction": n_clipped / max(n_good, 1),
-        "no_data_fraction": float((reference.n_exposures == 0).mean()),
-        "pedestal": float(result.characterization.pedestal),
-        "inconsistent_fraction": float(result.characterization.inconsistent.mean()),
+        "no_data_fraction": float(flags.no_data.mean()),
+        "pedestal": float(characterization.pedestal),
+        "inconsistent_fraction": float(flags.inconsistent.mean()),
         "residuals": {
             str(2**scale): {"largest": float(largest), "beyond": int(beyond)}
             for scale, (largest, beyond) in enumerate(
-                zip(result.characterization.residuals, result.characterization.beyond, strict=True)
+                zip(characterization.residuals, characterization.beyond, strict=True)
             )
         },
         "steps": int(restoration.steps),
@@ -180,6 +158,29 @@ def measure_metrics(
         "seconds": float(restoration.seconds),
         "device": str(restoration.device),
         "peak_memory_gib": float(get_peak_mem_usage()[0].to_value(u.GiB)),
+    }
+
+
+def _measure_images(stack: ExposureStack, images: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """Measure the papers' metrics of the exposures and of images by name."""
+    reference, restored = images["reference_coadd"], images["restored"]
+    exposures: dict[str, list[float]] = {"sharpness": [], "sky_noise": [], "psnr": [], "ssim": []}
+    for _, pixels, _, good in stack.planes():
+        exposures["sharpness"].append(sharpness(np.where(good, pixels, reference)))
+        exposures["sky_noise"].append(sky_noise(pixels, ~good))
+        masked = np.where(good, pixels, np.float32(np.nan))
+        exposures["psnr"].append(psnr(restored, masked))
+        exposures["ssim"].append(ssim(restored, masked))
+    coadds = {name: images[name] for name in ("reference_coadd", "pipeline_coadd") if name in images}
+    return {
+        "sharpness": {"exposures": float(np.median(exposures["sharpness"]))}
+        | {name: sharpness(image) for name, image in images.items()},
+        "sky_noise": {"exposures": float(np.nanmedian(exposures["sky_noise"]))}
+        | {name: sky_noise(image) for name, image in images.items()},
+        "psnr": {"exposures": float(np.nanmean(exposures["psnr"]))}
+        | {name: psnr(restored, coadd) for name, coadd in coadds.items()},
+        "ssim": {"exposures": float(np.nanmean(exposures["ssim"]))}
+        | {name: ssim(restored, coadd) for name, coadd in coadds.items()},
     }
 
 
@@ -197,7 +198,7 @@ def _on_patch(coadd: MaskedImage, geometry: PatchGeometry) -> np.ndarray:
 
 
 def format_metrics(metrics: Mapping[str, Any]) -> str:
-    """Format what `measure_metrics` returned for a terminal or a log.
+    """Format the metrics of `measure_metrics` for a terminal or a log.
 
     Parameters
     ----------
@@ -239,7 +240,7 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
         f"restoration {metrics['steps']} steps in {metrics['seconds']:.0f} s on {metrics['device']}, "
         f"{state}, loss {metrics['loss']:.4f}, peak memory {metrics['peak_memory_gib']:.1f} GiB",
         f"restored    {metrics['pedestal']:.3g} nJy per pixel in empty sky, "
-        f"{metrics['inconsistent_fraction']:.2%} of the pixels contradicted by the exposures",
+        f"{metrics['inconsistent_fraction']:.2%} of the pixels inconsistent with the exposures",
     ]
     residuals = metrics["residuals"]
     lines.append(
@@ -247,7 +248,7 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
         + ", ".join(f"{one['largest']:.1f}" for one in residuals.values())
         + " sigma at scales of "
         + ", ".join(residuals)
-        + " pixels, in flagged pixels included"
+        + " pixels, flagged pixels included"
     )
     if metrics.get("n_retries"):
         lines.append(f"diverged    {metrics['n_retries']} trainings, repeated with a smaller learning rate")

@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Picture of fitted PSF kernels beside those they were fitted from."""
+"""Figure of PSF kernels before and after their fit to the exposures."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .plot_tools import spaced_indices
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..psf_fitting.kernel_fit import KernelFit
 
-# Exposures that are shown: with more, those of evenly spaced width.
+# Largest number of exposures that are shown, and of panels in a row.
 _MAX_PANELS = 12
-_COLUMNS = 4
+_MAX_COLUMNS = 4
 
 # Faintest value that is shown, as a fraction of the peak.
 _FLOOR = 1e-4
@@ -52,7 +54,7 @@ def radial_profile(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def plot_kernel_fit(fit: KernelFit, names: tuple[str, ...], title: str = "") -> Figure:
+def plot_kernel_fit(fit: KernelFit, names: tuple[str, ...], *, title: str = "") -> Figure:
     """Plot the radial profiles of kernels before and after the fit.
 
     Parameters
@@ -67,17 +69,16 @@ def plot_kernel_fit(fit: KernelFit, names: tuple[str, ...], title: str = "") -> 
     Returns
     -------
     figure : `matplotlib.figure.Figure`
-        One panel by exposure, ordered by width, with the profiles and the
-        fitted kernel as a picture; of more than twelve, twelve are shown.
+        One panel by exposure, ordered by width, with the profiles and an
+        image of the fitted kernel; of more than twelve, twelve are shown.
     """
     from matplotlib.colors import LogNorm
 
     from lsst.utils.plotting import make_figure
 
     order = np.argsort(fit.fwhm, kind="stable")
-    if len(order) > _MAX_PANELS:
-        order = order[np.rint(np.linspace(0, len(order) - 1, _MAX_PANELS)).astype(int)]
-    rows = -(-len(order) // _COLUMNS)
+    order = order[spaced_indices(len(order), _MAX_PANELS)]
+    rows = -(-len(order) // _MAX_COLUMNS)
     columns = -(-len(order) // rows)
     figure = make_figure(figsize=(3.9 * columns, 3.1 * rows + 0.8), dpi=120, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
@@ -87,7 +88,7 @@ def plot_kernel_fit(fit: KernelFit, names: tuple[str, ...], title: str = "") -> 
     for ax, t in zip(axes.flat, order, strict=False):
         radius, start = radial_profile(fit.start[t])
         _, fitted = radial_profile(fit.kernels[t])
-        ax.plot(radius, start, color="0.55", ls="--", label=f"start: {fit.start_fwhm[t]:.2f} pixels")
+        ax.plot(radius, start, color="0.55", ls="--", label=f"initial: {fit.start_fwhm[t]:.2f} pixels")
         ax.plot(radius, fitted, color="C0", marker="o", ms=3, label=f"fitted: {fit.fwhm[t]:.2f} pixels")
         ax.set_yscale("log")
         ax.set_ylim(_FLOOR * top, 1.6 * top)
@@ -102,7 +103,7 @@ def plot_kernel_fit(fit: KernelFit, names: tuple[str, ...], title: str = "") -> 
         ax.set_ylabel("fraction of the flux per pixel")
     for column in axes.T:
         lowest = [ax for ax in column if ax.axison][-1]
-        lowest.set_xlabel("radius, pixels")
+        lowest.set_xlabel("radius (pixels)")
         lowest.tick_params(labelbottom=True)
     label = f"{title}: kernels fitted to {len(fit.stars)} stars" if title else f"{len(fit.stars)} stars"
     figure.suptitle(label, fontsize=12)

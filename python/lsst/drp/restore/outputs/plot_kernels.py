@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""A picture of the PSF kernels of a patch."""
+"""Figure of the PSF kernels of the exposures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..stack.ellipses import ellipse_axes
 from ..stack.kernel_shape import fwhm, kernel_moments
+from .plot_tools import spaced_indices
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,10 +24,12 @@ if TYPE_CHECKING:
     from ..stack.exposure_stack import ExposureStack
     from ..warping.patch_geometry import PatchGeometry
 
-# Most kernels that are shown, and most cells along an axis that are measured:
-# a measurement is a fit of some milliseconds.
+# Largest number of kernels that are shown, and of cells along an axis and of
+# exposures whose kernels are measured, for the map and for the range of each
+# exposure: a measurement is a fit of some milliseconds.
 _MAX_KERNELS = 36
 _MAX_CELLS = 9
+_MAX_EXPOSURES = 9
 _CELLS_OF_EXPOSURE = 3
 
 # Faintest part of a kernel that is shown, in units of the highest peak.
@@ -66,11 +70,10 @@ def plot_kernels(stack: ExposureStack, *, geometry: PatchGeometry | None = None,
     kernels = np.array([stack.kernels[t, i, j] for t, (i, j) in enumerate(central)])
     widths = np.array([fwhm(kernel) for kernel in kernels]) * scale
     order = np.argsort(np.where(np.isfinite(widths), widths, np.inf), kind="stable")
-    # Of too many, evenly from the sharpest to the widest.
     number = min(len(order), _MAX_KERNELS)
-    shown = order[np.unique(np.linspace(0, len(order) - 1, number).round().astype(int))]
+    shown = order[spaced_indices(len(order), number)]
 
-    # As high as wide, or a bit higher.
+    # About as many rows as columns.
     columns = int(np.ceil(np.sqrt(number * 0.9))) if number > 2 else 1
     rows = -(-number // columns)
     size = 8.4 / max(columns, rows, 3)
@@ -97,7 +100,7 @@ def plot_kernels(stack: ExposureStack, *, geometry: PatchGeometry | None = None,
             cmap="magma",
             interpolation="nearest",
         )
-        _draw_ellipse(ax, kernels[t])
+        _draw_half_maximum(ax, kernels[t])
         ax.set_title(
             f"{stack.names[t]}\n{_describe(widths[t], kernels[t], geometry)}", fontsize=fontsize, pad=3
         )
@@ -108,7 +111,7 @@ def plot_kernels(stack: ExposureStack, *, geometry: PatchGeometry | None = None,
         shrink=0.7,
         aspect=45,
         pad=0.02,
-        label="fraction of the flux per pixel (dashed: half of the peak)",
+        label="fraction of the flux per pixel (dashed: half of the maximum)",
         extend="min",
     )
     variation, ranges = right.subplots(2, 1, height_ratios=(1.5, 1.0))
@@ -133,10 +136,8 @@ def _shape(kernel: np.ndarray) -> tuple[float, float, float]:
     """Return semi-axes a and b, pixels, and the angle of the major axis from x
     towards y, radian; NaN where they cannot be measured.
     """
-    xx, yy, xy = kernel_moments(kernel)
-    mean, half = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
-    a, b = (float(np.sqrt(max(v, 0.0))) if np.isfinite(v) else np.nan for v in (mean + half, mean - half))
-    return a, b, 0.5 * float(np.arctan2(2 * xy, xx - yy))
+    a, b, angle = ellipse_axes(*kernel_moments(kernel))
+    return float(a), float(b), float(angle)
 
 
 def _position_angle(angle: float, geometry: PatchGeometry | None) -> float:
@@ -147,26 +148,27 @@ def _position_angle(angle: float, geometry: PatchGeometry | None) -> float:
         return float(np.degrees(angle) - 90) % 180
     box = geometry.outer_bbox
     center = geometry.sky_projection.pixel_to_sky(x=box.x.center, y=box.y.center)
-    beside = geometry.sky_projection.pixel_to_sky(
+    adjacent = geometry.sky_projection.pixel_to_sky(
         x=box.x.center + 10 * np.cos(angle), y=box.y.center + 10 * np.sin(angle)
     )
-    return float(center.position_angle(beside).deg) % 180
+    return float(center.position_angle(adjacent).deg) % 180
 
 
 def _describe(width: float, kernel: np.ndarray, geometry: PatchGeometry | None) -> str:
-    """Return width, ellipticity and position angle as a label."""
+    """Return FWHM, ellipticity and position angle as a label."""
     if not np.isfinite(width):
         return "no kernel"
     a, b, angle = _shape(kernel)
     text = f'{width:.2f}"' if geometry is not None else f"{width:.2f} pixels"
     if np.isfinite(a) and a > 0:
-        turned = round(_position_angle(angle, geometry)) % 180
-        text += f"  e={1 - b / a:.2f} at {turned}\N{DEGREE SIGN}"
+        degrees = round(_position_angle(angle, geometry)) % 180
+        name = "PA" if geometry is not None else "angle"
+        text += f"  e = {1 - b / a:.2f}, {name} {degrees}\N{DEGREE SIGN}"
     return text
 
 
-def _draw_ellipse(ax: Axes, kernel: np.ndarray) -> None:
-    """Draw the contour of half of the peak of a kernel."""
+def _draw_half_maximum(ax: Axes, kernel: np.ndarray) -> None:
+    """Draw the contour of a kernel at half of its maximum."""
     if kernel.max() > 0:
         half = len(kernel) // 2
         offset = np.arange(-half, half + 1)
@@ -184,10 +186,7 @@ def _plot_variation(
     grid = stack.kernels.shape[1:3]
     edges = [np.unique(np.linspace(0, n, min(n, _MAX_CELLS) + 1).round().astype(int)) for n in grid]
     middles = [(e[:-1] + e[1:]) // 2 for e in edges]
-    # Not of all exposures where there are many: it is their median.
-    exposures = np.unique(
-        np.linspace(0, stack.n_exposures - 1, min(stack.n_exposures, 9)).round().astype(int)
-    )
+    exposures = spaced_indices(stack.n_exposures, _MAX_EXPOSURES)
     width = np.full((len(middles[0]), len(middles[1])), np.nan)
     stick = np.full((*width.shape, 2), np.nan)
     for m, i in enumerate(middles[0]):
@@ -206,7 +205,7 @@ def _plot_variation(
     y, x = (e * cell + start - 0.5 for e, cell, start in zip(edges, stack.cell_shape, (y0, x0), strict=True))
     known = width[np.isfinite(width)] * scale
     middle = float(np.median(known)) if known.size else 1.0
-    # Noise of a thousandth is not to look like a variation.
+    # At least a per cent: errors of a thousandth are no variation.
     spread = max(float(np.abs(known - middle).max()) if known.size else 0.0, 0.01 * middle)
     mesh = ax.pcolormesh(
         x, y, width * scale, cmap="viridis", vmin=middle - spread, vmax=middle + spread, shading="flat"
@@ -233,21 +232,19 @@ def _plot_variation(
     ax.quiverkey(
         draw, 0.82, -0.11, key, f"e = {key:g}", labelpos="E", color="0.3", fontproperties={"size": 9}
     )
-    ax.set(aspect="equal", xlabel="x, pixels", ylabel="y, pixels")
-    ax.set_title("Median width and mean ellipticity", fontsize=11, loc="left")
-    ax.figure.colorbar(mesh, ax=ax, label=f"FWHM, {unit}", shrink=0.85)
+    ax.set(aspect="equal", xlabel="x (pixels)", ylabel="y (pixels)")
+    ax.set_title("Median FWHM and mean ellipticity of the exposures", fontsize=11, loc="left")
+    ax.figure.colorbar(mesh, ax=ax, label=f"FWHM ({unit})", shrink=0.85)
 
 
 def _plot_ranges(
     ax: Axes, stack: ExposureStack, widths: np.ndarray, order: np.ndarray, scale: float, unit: str
 ) -> None:
-    """Plot the range of widths of each exposure over the patch."""
+    """Plot the range of FWHM of each exposure over the patch."""
     from matplotlib.ticker import MaxNLocator
 
     grid = stack.kernels.shape[1:3]
-    rows, columns = (
-        np.unique(np.linspace(0, n - 1, min(n, _CELLS_OF_EXPOSURE)).round().astype(int)) for n in grid
-    )
+    rows, columns = (spaced_indices(n, _CELLS_OF_EXPOSURE) for n in grid)
     place = np.arange(len(order))
     lowest, highest = widths[order].copy(), widths[order].copy()
     for k, t in enumerate(order):
@@ -257,7 +254,7 @@ def _plot_ranges(
         highest[k] = np.fmax(highest[k], np.fmax.reduce(values))
     ax.vlines(place + 1, lowest, highest, color="0.6", lw=max(2.0, min(6.0, 90 / len(order))))
     ax.plot(place + 1, widths[order], "o", color="C0", ms=4)
-    ax.set(xlabel="exposures, from the sharpest", ylabel=f"FWHM, {unit}", xlim=(0.3, len(order) + 0.7))
+    ax.set(xlabel="exposure, ordered by FWHM", ylabel=f"FWHM ({unit})", xlim=(0.3, len(order) + 0.7))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(alpha=0.3, axis="y")
-    ax.set_title("Each exposure: center (dot) and range over the patch", fontsize=11, loc="left")
+    ax.set_title("FWHM of each exposure: center (dot) and range over the patch", fontsize=11, loc="left")

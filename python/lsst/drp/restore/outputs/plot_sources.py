@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Pictures of source lists."""
+"""Figure of a source list."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial import cKDTree
 
-from .plot_restoration import _FRAME_COLOR, _ZOOM_PIXELS, _draw_scale_bar, _noise, _percentile, _show
+from .plot_tools import (
+    ZOOM_PIXELS,
+    draw_scale_bar,
+    make_region_panels,
+    show_image,
+    sky_sigma,
+    upper_limit,
+)
 
 if TYPE_CHECKING:
     import astropy.table
@@ -23,10 +30,10 @@ if TYPE_CHECKING:
 
     from ..warping.patch_geometry import PatchGeometry
 
-# Color, marker size relative to the others and label of each kind of source.
+# Color, marker and label of each kind of source.
 _KINDS = (
-    ("#35c2ff", "o", "alone"),
-    ("#ff5fa2", "s", "split from a blend"),
+    ("#35c2ff", "o", "isolated"),
+    ("#ff5fa2", "s", "from a blend"),
     ("#9a9a9a", "o", "outside of the inner region"),
 )
 
@@ -39,17 +46,17 @@ def plot_sources(
     geometry: PatchGeometry,
     title: str = "",
 ) -> Figure:
-    """Mark sources on a coadd and on the restored coadd, side by side.
+    """Mark sources on the reference coadd and on the restored coadd.
 
     Parameters
     ----------
     coadd, restored : `numpy.ndarray`
-        Images in nJy per pixel, shape ``(height, width)``, shown on the same
-        asinh stretch.
+        Reference coadd and restored coadd, flux per pixel, shape ``(height,
+        width)``, shown on the same asinh stretch.
     table : `astropy.table.Table`
-        The sources, as `make_source_table` makes them.
+        The sources, the dataset ``restored_source``.
     geometry : `PatchGeometry`
-        The pixel grid.
+        The pixel grid of the images.
     title : `str`, optional
         Title of the figure.
 
@@ -57,33 +64,29 @@ def plot_sources(
     -------
     figure : `matplotlib.figure.Figure`
         The figure.  The upper row shows the whole patch with its inner region,
-        the lower one the region with most sources in it, those from blends
-        counted three times (not if the patch is hardly larger than that).
+        the lower one enlarges the region with most sources, those from blends
+        counted three times (unless the patch is hardly larger than it).
     """
     from matplotlib.colors import AsinhNorm
     from matplotlib.lines import Line2D
     from matplotlib.patches import Rectangle
 
-    from lsst.utils.plotting import make_figure
-
-    noise = _noise(coadd)
-    stretch = AsinhNorm(
-        linear_width=3 * noise, vmin=-3 * noise, vmax=max(_percentile(coadd, 99.95), 20 * noise)
+    noise = sky_sigma(coadd)
+    stretch = AsinhNorm(linear_width=3 * noise, vmin=-3 * noise, vmax=upper_limit(coadd, noise))
+    panels = make_region_panels(
+        coadd.shape,
+        _busy_region(table, geometry) if min(coadd.shape) >= 2 * ZOOM_PIXELS else None,
+        ["Reference coadd", "Restored"],
+        panel_size=7.5,
+        margin=1.4,
+        dpi=110,
+        geometry=geometry,
     )
-    height, width = coadd.shape
-    regions = [(slice(0, height), slice(0, width))]
-    if min(height, width) >= 2 * _ZOOM_PIXELS:
-        regions.append(_busy_region(table, geometry))
-    ratios = [min(max((r.stop - r.start) / (c.stop - c.start), 0.5), 2.0) for r, c in regions]
-    figure = make_figure(figsize=(15.0, 7.2 * sum(ratios) + 1.4), dpi=110, layout="compressed")
-    axes = figure.subplots(len(regions), 2, squeeze=False, height_ratios=ratios)
-    x0, y0 = geometry.outer_bbox.x.start, geometry.outer_bbox.y.start
     inner = geometry.patch.inner_bbox
-    for number, (row, (rows, columns)) in enumerate(zip(axes, regions, strict=True)):
-        box = (x0 + columns.start, x0 + columns.stop, y0 + rows.start, y0 + rows.stop)
+    for number, (row, region, box) in enumerate(panels):
         for ax, image in zip(row, (coadd, restored), strict=True):
-            _show(ax, image[rows, columns], box, {"norm": stretch, "cmap": "gray"})
-            _mark(ax, table, box, enlarged=number > 0 or len(regions) == 1)
+            show_image(ax, image[region], box, {"norm": stretch, "cmap": "gray"})
+            _mark(ax, table, box, enlarged=number == len(panels.regions) - 1)
             ax.add_patch(
                 Rectangle(
                     (inner.x.start - 0.5, inner.y.start - 0.5),
@@ -95,28 +98,9 @@ def plot_sources(
                     linestyle=(0, (6, 4)),
                 )
             )
-            ax.set_xlabel("x, pixels")
-            ax.tick_params(labelleft=ax is row[0])
-        row[0].set_ylabel("y, pixels")
-    axes[0, 0].set_title("Reference coadd", fontsize=13)
-    axes[0, 1].set_title("Restored", fontsize=13)
-    if len(regions) > 1:
-        for whole, enlarged in axes.T:
-            whole.add_patch(
-                Rectangle(
-                    (box[0] - 0.5, box[2] - 0.5),
-                    _ZOOM_PIXELS,
-                    _ZOOM_PIXELS,
-                    edgecolor=_FRAME_COLOR,
-                    facecolor="none",
-                    linewidth=1.5,
-                )
-            )
-            for spine in enlarged.spines.values():
-                spine.set(color=_FRAME_COLOR, linewidth=1.5)
-    _draw_scale_bar(axes[-1, 0], geometry.pixel_scale)
+    draw_scale_bar(panels.axes[-1, 0], geometry.pixel_scale)
     counts = [int(np.count_nonzero(kind)) for kind in _kinds(table)]
-    figure.legend(
+    panels.figure.legend(
         handles=[
             Line2D([], [], color=color, marker=marker, ls="", fillstyle="none", ms=9, mew=1.6)
             for color, marker, _ in _KINDS
@@ -128,30 +112,30 @@ def plot_sources(
         fontsize=12,
     )
     if title:
-        figure.suptitle(title, fontsize=15)
-    return figure
+        panels.figure.suptitle(title, fontsize=15)
+    return panels.figure
 
 
 def _kinds(table: astropy.table.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tell which sources are of which kind of `_KINDS`."""
+    """Return the rows of each of `_KINDS` (`bool`)."""
     source = np.asarray(table["deblend_nChild"]) == 0
     primary, blended = np.asarray(table["detect_isPrimary"]), np.asarray(table["parent"]) > 0
     return primary & ~blended, primary & blended, source & ~primary
 
 
 def _busy_region(table: astropy.table.Table, geometry: PatchGeometry) -> tuple[slice, slice]:
-    """Return the pixels of the patch that are enlarged: around a source."""
+    """Return the square around a source with most sources in it."""
     box = geometry.outer_bbox
-    half = _ZOOM_PIXELS // 2
+    half = ZOOM_PIXELS // 2
     row, column = box.y.size // 2, box.x.size // 2
-    alone, blended, _ = _kinds(table)
+    isolated, blended, _ = _kinds(table)
     places = np.stack([np.asarray(table["x"]) - box.x.start, np.asarray(table["y"]) - box.y.start], axis=1)
-    if (alone | blended).any():
+    if (isolated | blended).any():
         limits = np.array([box.x.size, box.y.size]) - half
-        centers = np.clip(places[alone | blended], half, limits)
+        centers = np.clip(places[isolated | blended], half, limits)
         counts = sum(
             weight * cKDTree(places[kind]).query_ball_point(centers, half - 4, p=np.inf, return_length=True)
-            for kind, weight in ((alone, 1), (blended, 3))
+            for kind, weight in ((isolated, 1), (blended, 3))
             if kind.any()
         )
         column, row = np.rint(centers[np.argmax(counts)]).astype(int)

@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What a restoration depends on besides its inputs and its configuration."""
+"""The software and the machine that a restoration was computed with."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from ..restoration.network_weights import describe_weights
 
-# Distributions whose code makes the pixels.
+# Distributions whose code computes the pixels.
 _NUMERICS = (
     "astropy",
     "drizzle",
@@ -35,18 +35,19 @@ _NUMERICS = (
 )
 _BACKENDS = {"tensorflow": ("tensorflow",), "jax": ("jax", "jaxlib")}
 
-# They choose between implementations that round differently.
+# Environment variables that choose between implementations that round
+# differently.
 _SWITCHES = ("TF_ENABLE_ONEDNN_OPTS", "NVIDIA_TF32_OVERRIDE", "OPENBLAS_CORETYPE", "MKL_CBWR")
 
 
 def describe_computation(
     backend: Mapping[str, Any], network: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Describe the software and the machine that this process computes with.
+    """Describe the software and the machine of this process.
 
-    The same image to the bit needs the same configuration and the same inputs,
-    which the Butler keeps, and all of this.  The dataset ``packages`` lacks
-    the network's software, which is imported after it has been written.
+    With the configuration and the inputs, which the Butler keeps, this is all
+    that the pixels depend on to the bit.  The dataset ``packages`` lacks the
+    network's software, which is imported after it has been written.
 
     Parameters
     ----------
@@ -67,14 +68,12 @@ def describe_computation(
         ``machine``, ``cpu``
             Architecture and name of the processor.
         ``switches``
-            Environment variables that choose between implementations, those
-            that are set.
+            Environment variables that choose between implementations, if set.
         ``network``
             ``version`` of the trained network's weights, ``sha256`` of
-            their file, and ``fine_tuning_steps``, for which they were
-            trained further on the patch.
+            their file, and ``fine_tuning_steps`` of training on the patch.
         ``versions``
-            Versions of Python and of the packages that make the pixels.
+            Versions of Python and of the packages that compute the pixels.
     """
     return {
         **backend,

@@ -4,7 +4,7 @@
 # license that can be found in the LICENSE file.
 
 """A network with a decoder whose kernels are weights, too (appendix A of the
-second paper).
+second paper): its layers, its crops, and the points that stars are in it.
 
 This module imports Keras; import it inside of the function that needs it.
 """
@@ -16,7 +16,7 @@ __all__ = (
     "BlindCrops",
     "BlindDecoder",
     "Centered",
-    "PlacePoints",
+    "PointsOfStars",
     "ProjectedReLU",
     "build_blind_trainer",
     "build_crop_encoder",
@@ -29,11 +29,12 @@ import numpy as np
 from keras import layers, ops
 
 from ..restoration.convolution import PsfDecoder
-from ..restoration.crops import Crop, CropSampler
+from ..restoration.crops import Crop, CropSampler, NetworkInput
 from ..restoration.network import crop
 from ..stack.subpixel import point_image
 from .point_sources import PointSources
-from .star_kernels import StarStamps
+from .star_kernels import place_stars
+from .star_stamps import StarStamps
 
 # Newton steps that center kernels after each step of the optimizer: these change little.
 _TILT_STEPS = 2
@@ -62,7 +63,7 @@ class Centered(keras.constraints.Constraint):
     """Keeps the centroids of kernels on their middle pixels.
 
     The weights are changes of the kernels' logarithms.  A linear function of
-    the pixel coordinates is added to them; see `star_kernels.center`.
+    the pixel coordinates is added to them; see `cell_variation.center`.
 
     Parameters
     ----------
@@ -109,7 +110,7 @@ class BlindDecoder(PsfDecoder):
         Kernels to start from, shape ``(n, k, k)``, positive.
     strength : `float`
         Weight of ``change**2 / 2``, summed over all kernels' pixels, in the
-        loss; 0 for none.  The change is that of the logarithm.
+        loss.  The change is that of the logarithm.
     **kwargs
         Passed to `keras.layers.Layer`.
     """
@@ -119,7 +120,7 @@ class BlindDecoder(PsfDecoder):
         self._logarithm = np.log(np.asarray(start, np.float32))
         self._strength = strength
 
-    def build(self, latent_shape: tuple, kernels_shape: tuple, points_shape: tuple | None = None) -> None:
+    def build(self, latent_shape: tuple, kernels_shape: tuple, points_shape: tuple) -> None:
         """Make the weights."""
         self.change = self.add_weight(
             name="change",
@@ -133,7 +134,7 @@ class BlindDecoder(PsfDecoder):
         """Return the kernels, shape ``(n, k, k)``."""
         return _softmax(self.change + self._logarithm)
 
-    def call(self, latent: Any, kernels: Any, points: Any = None) -> Any:
+    def call(self, latent: Any, kernels: Any, points: Any) -> Any:  # type: ignore[override]
         """Blur latent images.
 
         Parameters
@@ -144,24 +145,21 @@ class BlindDecoder(PsfDecoder):
             Factor by which the kernels of a cell differ from the exposure's
             mean kernels, shape ``(batch, cells_y, cells_x, n, k, k)``; zero
             where the exposure has none.
-        points : tensor, optional
-            Stars to add to the latent image, same shape.  If there are any,
-            the kernels learn from their images only.
+        points : tensor
+            Stars to add to the latent image, shape of ``latent``.  The kernels
+            are fitted to their images only.
 
         Returns
         -------
         exposures : tensor
             Shape ``(batch, n, height, width)``.
         """
-        if self._strength:
-            self.add_loss(0.5 * self._strength * ops.sum(ops.square(self.change)))
+        self.add_loss(0.5 * self._strength * ops.sum(ops.square(self.change)))
         fitted = kernels * self.mean_kernels()
-        if points is None:
-            return super().call(latent, fitted)
         return super().call(latent, ops.stop_gradient(fitted)) + super().call(points, fitted)
 
-    def compute_output_shape(
-        self, latent_shape: tuple, kernels_shape: tuple, points_shape: tuple | None = None
+    def compute_output_shape(  # type: ignore[override]
+        self, latent_shape: tuple, kernels_shape: tuple, points_shape: tuple
     ) -> tuple:
         """Shape of the result of `call`."""
         return super().compute_output_shape(latent_shape, kernels_shape)
@@ -207,12 +205,11 @@ def _project(values: Any) -> tuple[Any, Any]:
 
 
 class ProjectedReLU(layers.Layer):
-    """A ReLU that the training can climb back from.
+    """A ReLU with a projected gradient.
 
-    Forwards it is the ReLU.  Backwards, a pixel at zero keeps the part of its
-    gradient that would make it brighter, as in a projected gradient: with the
-    plain ReLU, a latent image that one large step made dark everywhere would
-    stay dark.
+    Its values are those of the ReLU.  The gradient of a pixel at zero keeps the
+    part that would make it brighter: with the plain ReLU, a latent image that
+    one large step set to zero everywhere would stay zero.
     """
 
     def call(self, inputs: Any) -> Any:
@@ -270,8 +267,6 @@ def build_blind_trainer(
     n_exposures: int,
     context_shape: tuple[int, int],
     kernels_shape: tuple[int, ...],
-    *,
-    anchored: bool,
 ) -> keras.Model:
     """Join encoder and decoder to a model that can be fitted (equation 8).
 
@@ -283,8 +278,6 @@ def build_blind_trainer(
         The decoder.
     n_exposures, context_shape, kernels_shape
         As for `build_trainer`.
-    anchored : `bool`
-        Whether the latent image of stars is held at points.
 
     Returns
     -------
@@ -294,26 +287,24 @@ def build_blind_trainer(
 
     Notes
     -----
-    Not anchored, this is equation 8: a broader latent image with sharper
-    kernels describes the exposures as well, and a network, whose images are
-    never as sharp as stars are, makes the kernels collapse.
-
-    Anchored, the latent image is not the encoder's where ``open`` is zero but
-    ``points``: stars, which are points however wide the kernels are.  The
-    kernels learn from the stars' images, with the encoder's image of
-    everything else beside them.
+    By equation 8 alone a broader latent image with sharper kernels describes
+    the exposures as well, and a network, whose images are never as sharp as
+    stars are, makes the kernels collapse.  Here the latent image is not the
+    encoder's where ``open`` is zero but ``points``: stars, which are points
+    however wide the kernels are.  The kernels are fitted to the stars' images,
+    with the encoder's image of everything else in addition.
     """
     exposures = keras.Input((*context_shape, n_exposures), name="exposures")
     variation = keras.Input(kernels_shape, name="kernels")
     latent = encoder(exposures)
-    inputs = {"exposures": exposures, "kernels": variation}
-    if anchored:
-        inputs["open"] = keras.Input(latent.shape[1:], name="open")
-        inputs["points"] = keras.Input(latent.shape[1:], name="points")
-        latent = layers.Multiply(name="elsewhere")([latent, inputs["open"]])
-        predicted = decoder(latent, variation, inputs["points"])
-    else:
-        predicted = decoder(latent, variation)
+    inputs = {
+        "exposures": exposures,
+        "kernels": variation,
+        "open": keras.Input(latent.shape[1:], name="open"),
+        "points": keras.Input(latent.shape[1:], name="points"),
+    }
+    latent = layers.Multiply(name="elsewhere")([latent, inputs["open"]])
+    predicted = decoder(latent, variation, inputs["points"])
     inputs["inverse_sigma"] = keras.Input(predicted.shape[1:], name="inverse_sigma")
     scaled = layers.Multiply(name="scaled")([predicted, inputs["inverse_sigma"]])
     return keras.Model(inputs, scaled, name="blind_astroclearnet")
@@ -327,15 +318,15 @@ class BlindCrops(CropSampler):
     field, **kwargs
         As for `CropSampler`; the kernels of the field's stack are the
         variation between cells.
-    points : `numpy.ndarray` or `None`
+    points : `numpy.ndarray`
         Image of the stars on the latent image's grid, nJy, shape ``(height +
         k - 1, width + k - 1)``.  It may be changed between batches.
-    is_open : `numpy.ndarray` or `None`
+    is_open : `numpy.ndarray`
         `bool`, same shape: where the latent image is the encoder's.
     """
 
     def __init__(
-        self, field: Any, *, points: np.ndarray | None, is_open: np.ndarray | None, **kwargs: Any
+        self, field: NetworkInput, *, points: np.ndarray, is_open: np.ndarray, **kwargs: Any
     ) -> None:
         super().__init__(field, **kwargs)
         self._points = points
@@ -344,8 +335,6 @@ class BlindCrops(CropSampler):
     def batch(self, crops: list[Crop]) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
         """Cut crops; see `CropSampler.batch`."""
         inputs, target, weight = super().batch(crops)
-        if self._points is None or self._is_open is None:
-            return inputs, target, weight
         border = 2 * self._field.stack.padding
         windows = [(slice(c.y, c.y + c.height + border), slice(c.x, c.x + c.width + border)) for c in crops]
         scale = np.float32(self._field.scale)
@@ -354,8 +343,8 @@ class BlindCrops(CropSampler):
         return inputs, target, weight
 
 
-class PlacePoints:
-    """Draws the stars into the latent image, again whenever the kernels have
+class PointsOfStars:
+    """The image of the stars as points, drawn again whenever the kernels have
     changed.
 
     Parameters
@@ -363,35 +352,58 @@ class PlacePoints:
     stars : `PointSources`
         The stars.
     stamps : `StarStamps`
-        Their stamps; fluxes and positions are changed in place.
-    image : `numpy.ndarray`
-        Where to draw them, on the latent image's grid, nJy.
+        Their stamps, with fluxes and positions to start from.
+    shape : `tuple` [`int`, `int`]
+        Height and width of the latent image.
     padding : `int`
-        Width of the latent image's border, pixels.
-    delta : `float`
-        Residual in units of sigma beyond which the loss is linear.
+        Width of its border, pixels.
+
+    Attributes
+    ----------
+    stamps : `StarStamps`
+        The stamps with the fluxes and positions that were fitted last.
+    image : `numpy.ndarray`
+        The points, nJy, `numpy.float32`, shape of the latent image; its pixels
+        are replaced by `fit`.
     """
 
-    def __init__(
-        self, stars: PointSources, stamps: StarStamps, image: np.ndarray, padding: int, delta: float
-    ) -> None:
+    def __init__(self, stars: PointSources, stamps: StarStamps, shape: tuple[int, int], padding: int) -> None:
         self._origin = np.rint(stars.y) + padding, np.rint(stars.x) + padding
-        self._stamps = stamps
-        self._image = image
-        self._delta = delta
+        self.stamps = stamps
+        self.image = np.zeros(shape, np.float32)
+        self._draw()
 
     def _places(self) -> tuple[np.ndarray, np.ndarray]:
-        return self._origin[0] + self._stamps.dy, self._origin[1] + self._stamps.dx
+        return self._origin[0] + self.stamps.dy, self._origin[1] + self.stamps.dx
 
-    def draw(self) -> None:
-        """Draw the stars."""
-        self._image[:] = point_image(*self._places(), self._stamps.flux, self._image.shape)
+    def _draw(self) -> None:
+        self.image[:] = point_image(*self._places(), self.stamps.flux, self.image.shape)
+
+    def fit(self, kernels: np.ndarray) -> None:
+        """Fit fluxes and positions again, and draw the points there.
+
+        Parameters
+        ----------
+        kernels : `numpy.ndarray`
+            The exposures' mean kernels, shape ``(n, k, k)``.
+        """
+        self.stamps = place_stars(self.stamps, kernels, np.ones(len(kernels)))
+        self._draw()
 
     def is_far(self, radius: float) -> np.ndarray:
-        """Return which pixels are further than a radius from all stars
-        (`numpy.ndarray` of `bool`).
+        """Find the pixels beyond a radius from all stars.
+
+        Parameters
+        ----------
+        radius : `float`
+            The radius, pixels.
+
+        Returns
+        -------
+        is_far : `numpy.ndarray`
+            `bool`, shape of the latent image.
         """
-        result = np.ones(self._image.shape, bool)
+        result = np.ones(self.image.shape, bool)
         reach = int(np.ceil(radius)) + 1
         for y, x in zip(*self._places(), strict=True):
             rows, columns = (
@@ -401,19 +413,3 @@ class PlacePoints:
             inside = result[rows, columns]
             inside &= (np.hypot(grid[0] - y, grid[1] - x) > radius)[: inside.shape[0], : inside.shape[1]]
         return result
-
-    def callback(self, decoder: BlindDecoder) -> keras.callbacks.Callback:
-        """Return what draws them after each epoch (`keras.callbacks.Callback`).
-
-        Parameters
-        ----------
-        decoder : `BlindDecoder`
-            Where the kernels are.
-        """
-
-        def draw(epoch: int, logs: Any) -> None:
-            kernels = ops.convert_to_numpy(decoder.mean_kernels()).astype(np.float64)
-            self._stamps.place(kernels, np.ones(len(kernels)), self._delta)
-            self.draw()
-
-        return keras.callbacks.LambdaCallback(on_epoch_end=draw)

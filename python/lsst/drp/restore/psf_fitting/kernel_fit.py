@@ -17,37 +17,38 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class KernelFit:
-    """What `FitKernelsTask` found.
+    """Kernels that `FitKernelsTask` fitted to the exposures.
 
     Parameters
     ----------
     start : `numpy.ndarray`
         Kernels at the start, the mean over the cells, shape ``(n, k, k)``.
-    cell_kernels : `numpy.ndarray`
-        The fitted kernels by cell, `numpy.float32`, shape ``(n, cells_y,
-        cells_x, k, k)``.
     kernels : `numpy.ndarray`
         The same of the fitted kernels.
+    cell_kernels : `numpy.ndarray`
+        The fitted kernels by cell: ``kernels`` of the stack to restore,
+        `numpy.float32`, shape ``(n, cells_y, cells_x, k, k)``.
     start_fwhm, fwhm : `numpy.ndarray`
         Their full widths at half maximum, pixels, shape ``(n,)``.
     snr : `numpy.ndarray`
         Signal-to-noise ratio of all stars of an exposure together, shape
-        ``(n,)``: the widths are good to about its inverse.
+        ``(n,)``: the relative error of a width is about its inverse.
     shift : `numpy.ndarray`
-        Where the stars of an exposure are from their mean position, y and x,
+        Position of the stars of an exposure from their mean position, y and x,
         pixels, shape ``(n, 2)``: errors of the astrometry.
     stars : `numpy.ndarray`
         The stars that were used: columns y, x (pixels of the patch) and flux
         (nJy), shape ``(s, 3)``.
     method : `str`
-        How they were fitted.
+        How they were fitted: ``stars``, ``network``, or ``none`` if there are no
+        stars.
     seconds : `float`
         Wall time, s.
     """
 
     start: np.ndarray
-    cell_kernels: np.ndarray
     kernels: np.ndarray
+    cell_kernels: np.ndarray
     start_fwhm: np.ndarray
     fwhm: np.ndarray
     snr: np.ndarray
@@ -57,7 +58,7 @@ class KernelFit:
     seconds: float
 
     def metrics(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """Return what is reported in ``restored_coadd_metrics``.
+        """Return the entries of ``restored_coadd_metrics``.
 
         Parameters
         ----------

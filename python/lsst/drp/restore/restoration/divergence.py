@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = ("describe_extreme", "require_finite", "retry_diverged")
+__all__ = ("RETRY_FACTOR", "describe_extreme", "require_finite", "retry_diverged")
 
 from collections.abc import Callable
 
@@ -19,30 +19,37 @@ from ..errors import DivergedError
 from ..stack.exposure_stack import ExposureStack
 from .restoration import Restoration
 
+RETRY_FACTOR = 0.25
+"""Factor on the learning rate with which a training that diverged is repeated:
+small enough to matter, and large enough for the epochs that there are.
+"""
 
-def retry_diverged[T](train: Callable[[float], T], factor: float, log: LsstLogAdapter) -> tuple[T, int]:
+
+def retry_diverged[T](
+    train: Callable[[float], T], log: LsstLogAdapter, factor: float = RETRY_FACTOR
+) -> tuple[T, int]:
     """Repeat a training once if it diverges, with a smaller learning rate.
 
     Parameters
     ----------
     train : `~collections.abc.Callable`
         Takes a factor on the learning rate, and trains from fresh weights.
-    factor : `float`
-        The factor for the second time; 0 if there is to be none.
     log : `lsst.utils.logging.LsstLogAdapter`
-        Where a warning goes.
+        Logger of a warning.
+    factor : `float`, optional
+        The factor for the second time; 0 for no second time.
 
     Returns
     -------
     result : `T`
-        The result of ``train``.
+        Result of ``train``.
     n_retries : `int`
-        How often it diverged before: 0 or 1.
+        Number of trainings that diverged before: 0 or 1.
 
     Raises
     ------
     DivergedError
-        Raised if it diverges, for the last time.
+        Raised if the last training diverges.
     """
     try:
         return train(1.0), 0

@@ -3,15 +3,16 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""What Keras' ``fit`` needs from us: batches, and a record of its progress.
+"""Training with Keras' ``fit``: optimizer, batches, and a record of progress.
 
 This module imports Keras; import it inside of the function that needs it.
 """
 
 from __future__ import annotations
 
-__all__ = ("Batches", "History", "fit")
+__all__ = ("PROGRESS_INTERVAL", "Batch", "Batches", "History", "LearningRate", "fit", "optimize")
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,9 +23,103 @@ import numpy as np
 
 from lsst.utils.logging import LsstLogAdapter
 
+from .network import MaskedHuber
 from .restoration import make_history
 
 Batch = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
+"""Inputs by name, target and sample weight."""
+
+PROGRESS_INTERVAL = 5.0
+"""Seconds between two messages on the progress of a training: often enough to
+see that it runs, and some lines in all.
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LearningRate:
+    """A learning rate that decays in steps.
+
+    Parameters
+    ----------
+    initial : `float`
+        Rate of the first steps.
+    decay : `float`
+        Factor on it after each interval.
+    interval : `int`
+        Steps of the optimizer between two decays.
+    """
+
+    initial: float
+    decay: float
+    interval: int
+
+    def scaled(self, factor: float) -> LearningRate:
+        """Return the same schedule with ``factor`` on all rates."""
+        return dataclasses.replace(self, initial=factor * self.initial)
+
+
+def optimize(
+    trainer: keras.Model,
+    draw: Callable[[], Batch],
+    held_out: Sequence[Batch] = (),
+    *,
+    delta: float,
+    rate: LearningRate,
+    max_gradient_norm: float | None = None,
+    steps: int,
+    epochs: int,
+    pixels_per_step: int,
+    log: LsstLogAdapter,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> astropy.table.Table:
+    """Train a model with Adam and the masked Huber loss.
+
+    Parameters
+    ----------
+    trainer : `keras.Model`
+        The model; it is compiled here.
+    draw, held_out
+        Batches, see `fit`.
+    delta : `float`
+        Residual in units of sigma beyond which the loss is linear.
+    rate : `LearningRate`
+        The learning rate.
+    max_gradient_norm : `float`, optional
+        Norm of all gradients together to which larger ones are cut.
+    steps, epochs : `int`
+        See `fit`.
+    pixels_per_step : `int`
+        Exposure pixels that a step predicts.
+    log : `lsst.utils.logging.LsstLogAdapter`
+        Logger of the progress.
+    callbacks : `~collections.abc.Sequence` [`keras.callbacks.Callback`], optional
+        Further callbacks.
+
+    Returns
+    -------
+    history : `astropy.table.Table`
+        A row by epoch; see `make_history`.  A training that diverged ends with
+        a loss that is not finite.
+    """
+    schedule = keras.optimizers.schedules.ExponentialDecay(
+        rate.initial, rate.interval, rate.decay, staircase=True
+    )
+    # Keras compiles with XLA what it can: all of it with JAX, nothing with a deterministic TensorFlow.
+    trainer.compile(
+        optimizer=keras.optimizers.Adam(schedule, global_clipnorm=max_gradient_norm), loss=MaskedHuber(delta)
+    )
+    history = History(
+        log, max_steps=steps * epochs, pixels_per_step=pixels_per_step, interval=PROGRESS_INTERVAL
+    )
+    fit(
+        trainer,
+        draw,
+        held_out,
+        steps=steps,
+        epochs=epochs,
+        callbacks=[history, keras.callbacks.TerminateOnNaN(), *callbacks],
+    )
+    return history.table()
 
 
 def fit(
@@ -45,13 +140,13 @@ def fit(
     draw : `~collections.abc.Callable`
         Returns the next batch to train on: inputs, target and weight.
     held_out : `~collections.abc.Sequence`
-        Batches whose loss is looked at after each epoch; may be empty.
+        Batches whose loss is computed after each epoch; may be empty.
     steps : `int`
         Batches in an epoch.
     epochs : `int`
         Epochs at most.
     callbacks : `~collections.abc.Sequence` [`keras.callbacks.Callback`]
-        What looks on.
+        Callbacks.
     """
     batches, others = Batches(lambda _: draw(), steps), Batches(held_out.__getitem__, len(held_out))
     try:
@@ -96,7 +191,7 @@ class Batches(keras.utils.PyDataset):
         return self._make(index)
 
     def forget(self) -> None:
-        """Give up the function, and all that it refers to."""
+        """Release the function, and all that it refers to."""
         self._make = None
 
 
@@ -106,7 +201,7 @@ class History(keras.callbacks.Callback):
     Parameters
     ----------
     log : `lsst.utils.logging.LsstLogAdapter`
-        Where progress goes.
+        Logger of the progress.
     max_steps : `int`
         Steps after which the training ends at the latest.
     interval : `float`
@@ -161,7 +256,7 @@ class History(keras.callbacks.Callback):
         )
 
     def table(self) -> astropy.table.Table:
-        """Return what was recorded.
+        """Return the records.
 
         Returns
         -------

@@ -9,7 +9,13 @@ that turns them into one latent image (arXiv:2302.02030, arXiv:2504.06463).
 
 from __future__ import annotations
 
-__all__ = ("PublishedNetConfig", "PublishedNetTask")
+__all__ = (
+    "LEARNING_RATE",
+    "LEARNING_RATE_DECAY",
+    "LEARNING_RATE_DECAY_STEPS",
+    "PublishedNetConfig",
+    "PublishedNetTask",
+)
 
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,12 +30,25 @@ from ..stack.exposure_stack import ExposureStack
 from ..stack.oversampling import bin_pixels
 from ..stack.reference_coadd import weighted_mean
 from .backend import Backend
-from .divergence import describe_extreme, retry_diverged
+from .divergence import RETRY_FACTOR, describe_extreme, retry_diverged
 from .restoration import FittedRestorer, Restoration, Restorer, RestorerConfig, StartingPoint
 from .seeds import Seeds
 
 if TYPE_CHECKING:
     from .crops import NetworkInput
+
+
+# Adam's learning rate and its decay (remark in section 3.3 of the second paper).
+LEARNING_RATE = 0.002
+"""Adam's initial learning rate (`float`)."""
+
+LEARNING_RATE_DECAY = 0.95
+"""Factor on the learning rate every `LEARNING_RATE_DECAY_STEPS` steps
+(`float`).
+"""
+
+LEARNING_RATE_DECAY_STEPS = 1000
+"""Steps between two decays of the learning rate (`int`)."""
 
 
 class PublishedNetConfig(RestorerConfig):
@@ -43,7 +62,8 @@ class PublishedNetConfig(RestorerConfig):
     # Section 3.4 of the second paper: parallel depthwise convolutions, ReLU,
     # batch normalization, concatenation, a pointwise convolution, ReLU.
     kernelSizes = pexConfig.ListField[int](
-        doc="Sizes of the parallel depthwise convolutions, pixels; odd. The papers give none.",
+        doc="Sizes of the parallel depthwise convolutions, pixels; odd and different. The papers give none; "
+        "fewer or smaller ones make the network faster and its image less sharp.",
         default=[1, 3, 5, 7, 9, 11],
         listCheck=lambda sizes: len(sizes) > 0 and len(set(sizes)) == len(sizes),
         itemCheck=lambda size: size > 0 and size % 2 == 1,
@@ -52,53 +72,34 @@ class PublishedNetConfig(RestorerConfig):
     # The loss (equations 4 and 5).
     huberDelta = pexConfig.RangeField(
         dtype=float,
-        doc="Residual in units of sigma beyond which the loss is linear. The papers give none.",
+        doc="Residual in units of sigma beyond which the loss is linear. The papers give none; a smaller one "
+        "gives less weight to artifacts that no mask has.",
         default=1.0,
         min=0.0,
         inclusiveMin=False,
     )
 
-    # The optimizer (remark in section 3.3).
-    learningRate = pexConfig.RangeField(
-        dtype=float, doc="Adam's initial learning rate.", default=0.002, min=0.0, inclusiveMin=False
-    )
-    learningRateDecay = pexConfig.RangeField(
-        dtype=float,
-        doc="Factor on the learning rate every learningRateDecaySteps.",
-        default=0.95,
-        min=0.0,
-        max=1.0,
-    )
-    learningRateDecaySteps = pexConfig.RangeField(
-        dtype=int, doc="Steps between two decays of the learning rate.", default=1000, min=1
-    )
-    divergenceRetryFactor = pexConfig.RangeField(
-        dtype=float,
-        doc="Factor on the learning rate with which a training that diverges is repeated, once and from "
-        "fresh weights; 0 for no retry.",
-        default=0.25,
-        min=0.0,
-        max=1.0,
-        inclusiveMax=False,
-    )
     maxEpochs = pexConfig.RangeField(
-        dtype=int, doc="Epochs; one is a step on the whole patch.", default=450, min=1
+        dtype=int,
+        doc="Epochs, each one step on the whole patch. More make bright stars sharper.",
+        default=450,
+        min=1,
     )
 
     # How it runs.
     tileSize = pexConfig.RangeField(
         dtype=int,
-        doc="Height and width of the tiles of the last pass, pixels: bounds its memory.",
+        doc="Height and width of the tiles of the last pass, pixels: a smaller one takes less memory and "
+        "gives the same image.",
         default=256,
         min=32,
-    )
-    progressInterval = pexConfig.RangeField(
-        dtype=float, doc="Seconds between two progress messages.", default=5.0, min=0.0
     )
 
 
 class PublishedNetTask(Restorer):
-    """Restore a stack of exposures with a network fitted to nothing else."""
+    """Restore a stack of exposures with a network that is fitted to them
+    alone.
+    """
 
     ConfigClass = PublishedNetConfig
     _DefaultName: ClassVar[str] = "publishedNet"
@@ -130,8 +131,8 @@ class PublishedNetTask(Restorer):
         Raises
         ------
         DivergedError
-            Raised if the training diverges, also when it is repeated with a
-            smaller learning rate.
+            Raised if the training diverges, and again when it is repeated with
+            a smaller learning rate.
         """
         began = time.perf_counter()
         from .crops import NetworkInput
@@ -151,9 +152,7 @@ class PublishedNetTask(Restorer):
         field = NetworkInput(stack, weighted_mean(stack, start.weights), margin, guides=guides)
         seed = seeds.number("published network")
         (encoder, history), n_retries = retry_diverged(
-            lambda factor: self._fit(field, backend.device, seed, factor),
-            self.config.divergenceRetryFactor,
-            self.log,
+            lambda factor: self._fit(field, backend.device, seed, factor), self.log, RETRY_FACTOR
         )
         fitted = FittedEncoder(
             encoder,
@@ -194,11 +193,9 @@ class PublishedNetTask(Restorer):
         """Build a network and train it, with ``factor`` on the learning rate;
         return the encoder and the history.
         """
-        import keras
-
         from .crops import CropSampler
-        from .fitting import History, fit
-        from .network import MaskedHuber, build_encoder, build_trainer, set_field_statistics
+        from .fitting import LearningRate, optimize
+        from .network import build_encoder, build_trainer, set_field_statistics
 
         stack = field.stack
         encoder = build_encoder(
@@ -227,40 +224,31 @@ class PublishedNetTask(Restorer):
         trainer = build_trainer(
             encoder, stack.n_exposures, sampler.context_shape, sampler.kernels_shape, len(field.guides)
         )
-        first_rate = factor * self.config.learningRate
-        rate = keras.optimizers.schedules.ExponentialDecay(
-            first_rate,
-            self.config.learningRateDecaySteps,
-            self.config.learningRateDecay,
-            staircase=True,
+        rate = LearningRate(
+            initial=factor * LEARNING_RATE,
+            decay=LEARNING_RATE_DECAY,
+            interval=LEARNING_RATE_DECAY_STEPS,
         )
-        # Keras compiles with XLA where possible: always with JAX, never with a deterministic TensorFlow.
-        trainer.compile(optimizer=keras.optimizers.Adam(rate), loss=MaskedHuber(self.config.huberDelta))
-        history = History(
-            self.log,
-            max_steps=self.config.maxEpochs,
-            pixels_per_step=sampler.pixels_per_step,
-            interval=self.config.progressInterval,
-        )
-        fit(
+        history = optimize(
             trainer,
             sampler.training_batch,
-            [],
+            delta=self.config.huberDelta,
+            rate=rate,
             steps=1,
             epochs=self.config.maxEpochs,
-            callbacks=[history, keras.callbacks.TerminateOnNaN()],
+            pixels_per_step=sampler.pixels_per_step,
+            log=self.log,
         )
-        table = history.table()
-        loss = table["loss"][-1]
+        loss = history["loss"][-1]
         if not (np.isfinite(loss) and all(np.isfinite(np.asarray(v)).all() for v in encoder.variables)):
             raise DivergedError(
-                f"The loss is {loss} after {table['step'][-1]} steps with a learning rate of {first_rate:g}: "
-                f"the training diverged. Set a smaller learningRate, or mask pixels that should not be "
-                f"fitted: {describe_extreme(field.stack)}."
+                f"The training diverged: the loss is {loss} after {history['step'][-1]} steps with a "
+                f"learning rate of {rate.initial:g}. Mask pixels that should not be fitted: "
+                f"{describe_extreme(field.stack)}."
             )
         tiles = (tile for _, _, tile in field.tiles(self.config.tileSize))
         set_field_statistics(encoder, self.config.kernelSizes, tiles)
-        return encoder, table
+        return encoder, history
 
 
 class FittedEncoder(FittedRestorer):

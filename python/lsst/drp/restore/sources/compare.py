@@ -164,12 +164,12 @@ def format_source_metrics(metrics: Mapping[str, Any]) -> str:
             f"sources     {metrics['n_restored']} on the restored coadd, {metrics['n_primary']} of them in "
             f"the patch's inner region, {metrics['n_blended']} from {metrics['n_blends']} blends; "
             f"{metrics['n_not_restored']} without a peak on it",
-            f"reference   {metrics['n_reference']} on the reference coadd, {fraction['reference']:.1%} of them "
-            f"matched, {metrics['n_split']} resolved into several; {fraction['restored']:.1%} of those on the "
-            "restored coadd matched",
+            f"reference   {metrics['n_reference']} on the reference coadd, {fraction['reference']:.1%} "
+            f"matched, {metrics['n_split']} resolved into several; {fraction['restored']:.1%} of those on "
+            "the restored coadd matched",
             f'agreement   positions {metrics["median_separation_arcsec"]:.3f}" (median), fluxes '
-            f"{ratio['median']:.4f} +- {ratio['scatter']:.4f} times the reference coadd's ({ratio['n']} bright "
-            "sources)",
+            f"{ratio['median']:.4f} +- {ratio['scatter']:.4f} times those of the reference coadd "
+            f"({ratio['n']} bright sources)",
             f"depth       {5 * metrics['median_flux_error']:.4g} nJy at 5 sigma (median)",
         ]
     )

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.ndimage
 from PIL import Image, ImageColor
 
-from ...outputs.plot_restoration import _NO_DATA_COLOR, _block_mean, _noise, _percentile
+from ...outputs.plot_tools import NO_DATA_COLOR, block_mean, sky_sigma, upper_limit
 
 PANELS = ("coadd", "restored", "coadd, enlarged", "restored, enlarged")
 """Titles of the panels, from left to right."""
@@ -29,7 +29,7 @@ SIZE = (len(PANELS) * (_PANEL + _GAP) - _GAP, _PANEL)
 
 _GAP_COLOR = (255, 255, 255)
 _EMPTY = (32, 32, 32)
-_NO_DATA = ImageColor.getrgb(_NO_DATA_COLOR)
+_NO_DATA = ImageColor.getrgb(NO_DATA_COLOR)
 
 
 def draw_thumbnail(reference: np.ndarray | None, restored: np.ndarray | None) -> Image.Image:
@@ -59,9 +59,9 @@ def draw_thumbnail(reference: np.ndarray | None, restored: np.ndarray | None) ->
     if first is None:
         return picture
     if restored is not None and restored.shape != first.shape:
-        restored = _block_mean(restored, max(first.shape))[0] * (restored.shape[0] / first.shape[0]) ** 2
-    noise = _noise(first)
-    top = max(_percentile(first, 99.95), 20 * noise)
+        restored = block_mean(restored, max(first.shape))[0] * (restored.shape[0] / first.shape[0]) ** 2
+    noise = sky_sigma(first)
+    top = upper_limit(first, noise)
     zoom = _bright_region(first, noise)
     for i, image in enumerate((reference, restored)):
         if image is None:
@@ -75,7 +75,7 @@ def _panel(image: np.ndarray, noise: float, top: float) -> Image.Image:
     """Draw one image into the middle of a panel."""
     # Block means leave one to two pixels per pixel of the panel; the rest is
     # resampled.
-    means, _ = _block_mean(image, 2 * _PANEL - 1)
+    means, _ = block_mean(image, 2 * _PANEL - 1)
     low, high = np.arcsinh(-1.0), np.arcsinh(top / (3 * noise))
     level = (np.arcsinh(means / (3 * noise)) - low) / (high - low)
     known = np.isfinite(level)
@@ -97,7 +97,7 @@ def _bright_region(image: np.ndarray, noise: float) -> tuple[slice, slice]:
     """Return the square with the largest flux, where bright pixels count no
     more than 10 sigma so that a single star does not dominate.
     """
-    means, size = _block_mean(image, _PANEL)
+    means, size = block_mean(image, _PANEL)
     flux = np.clip(np.nan_to_num(means, nan=0.0) / noise, 0.0, 10.0)
     within = scipy.ndimage.uniform_filter(flux, max(_ZOOM // size, 1), mode="constant")
     center = np.unravel_index(np.argmax(within), within.shape)
