@@ -68,8 +68,8 @@ def block(
         The lines, with an empty one at the end.
     """
     texts = [*header, *(value for row in rows.values() for value in row if isinstance(value, str))]
-    width = max(9, *(len(text) + 2 for text in texts))
-    labels = max(_LABEL_WIDTH, *(len(name) + 1 for name in rows))
+    width = max([9, *(len(text) + 2 for text in texts)])
+    labels = max([_LABEL_WIDTH, *(len(name) + 1 for name in rows)])
     lines = [title, _row("".ljust(labels), header, "", width)]
     return [*lines, *(_row(name.ljust(labels), row, form, width) for name, row in rows.items()), ""]
 

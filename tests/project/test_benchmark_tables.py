@@ -29,6 +29,7 @@ def test_block() -> None:
     assert lines[1].split() == ["a", "long", "header"]
     assert lines[2].split() == ["row", "1.2", "-"]
     assert lines[3].endswith("x") and lines[3].startswith("a longer name" * 3 + " ")
+    assert len(block("title", ("a",), {}, ".1f")) == 3
     # Columns are aligned, however long the names of rows and columns are.
     assert len({len(line) for line in lines[1:-1]}) == 1
 

@@ -26,7 +26,7 @@ from lsst.utils.logging import LsstLogAdapter
 from .network import MaskedHuber
 from .restoration import make_history
 
-Batch = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
+type Batch = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
 """Inputs by name, target and sample weight."""
 
 PROGRESS_INTERVAL = 5.0

@@ -32,7 +32,7 @@ _PIXELS_PER_BATCH = 2**22
 # the next, in the same unit (4 bytes each).
 _PIXELS_KEPT = 2**26
 
-Cells = list[tuple[int, int, slice, slice]]
+type Cells = list[tuple[int, int, slice, slice]]
 """Cells that are computed together; see `ExposureStack.cells`."""
 
 

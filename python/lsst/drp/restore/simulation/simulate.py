@@ -16,7 +16,7 @@ Datasets, all in the RUN collection ``<collection>/run``:
     pixel; see `.truth.draw_truth` for its sampling.
 ``truth_catalog`` (skymap, tract, patch, band; ArrowAstropy)
     The sources on the patch's outer bounding box: the columns of a catalog
-    (`.sky`) and ``x``, ``y``, pixels of the tract.
+    (`~lsst.drp.restore.simulation.sky`) and ``x``, ``y``, pixels of the tract.
 """
 
 from __future__ import annotations
