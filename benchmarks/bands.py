@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import command
+from .command import Command, add_fields, add_jobs
 from .fields import SNR_BINS, FieldOptions
 from .jobs import Job, run_jobs
 from .robust import median, robust_scatter
@@ -161,43 +160,25 @@ def format_table(results: dict[int, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the options.
-
-    Parameters
-    ----------
-    arguments : `~collections.abc.Sequence` [`str`], optional
-        Arguments of the command line.
-
-    Returns
-    -------
-    options : `argparse.Namespace`
-        The options.
-    """
-    parser = command.make_parser("bands", __doc__)
-    command.add_fields(parser, seeds=(301, 302, 303), size=192, visits=8)
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
+    add_fields(parser, seeds=(301, 302, 303), size=192, visits=8)
     add = parser.add_argument
     add("--shallow", type=int, default=3, help="exposures in g; --visits is their number in i, and in r")
     add("--color", type=float, nargs=2, default=[0.4, 0.2], help="mean and scatter of the colors, mag")
-    command.add_jobs(parser)
-    return parser.parse_args(arguments)
+    add_jobs(parser)
 
 
-def run(options: argparse.Namespace, folder: Path) -> None:
-    """Restore all fields and print the table.
-
-    Parameters
-    ----------
-    options : `argparse.Namespace`
-        See `parse`.
-    folder : `pathlib.Path`
-        For temporary files.
-    """
+def _run(options: argparse.Namespace, folder: Path) -> None:
+    """Restore all fields and print the table."""
     rest = (options.size, options.visits, options.shallow, tuple(options.color))
     jobs: list[Job] = [(f"field {seed}", compare, (seed, *rest)) for seed in options.seeds]
     done = run_jobs(jobs, options.workers, options.log)
     print(format_table({seed: done[f"field {seed}"] for seed in options.seeds}))
 
 
+COMMAND = Command(name="bands", description=__doc__, add_options=_add_options, run=_run)
+"""The command line (`Command`)."""
+
 if __name__ == "__main__":
-    command.main(parse, run)
+    COMMAND.main()

@@ -11,11 +11,10 @@ Run by ``python -m benchmarks.blind``.  Prints a table for each field.
 
 from __future__ import annotations
 
-__all__ = ("mean_widths", "measure_blind", "measure_cases", "parse", "run", "start_stack")
+__all__ = ("COMMAND", "mean_widths", "measure_blind", "measure_cases", "start_stack")
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from lsst.drp.restore.outputs.image_quality import star_fwhm
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.drp.restore.stack.kernel_shape import fwhm, gaussian_kernel
 
-from . import command
+from .command import Command, add_fields, add_jobs
 from .fields import Field, FieldOptions, make_field
 from .jobs import Job, run_jobs
 from .tables import block
@@ -136,35 +135,14 @@ def measure_cases(seed: int, size: int, visits: int) -> dict[str, list[float]]:
     return rows
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the options.
-
-    Parameters
-    ----------
-    arguments : `~collections.abc.Sequence` [`str`], optional
-        Arguments of the command line.
-
-    Returns
-    -------
-    options : `argparse.Namespace`
-        The options.
-    """
-    parser = command.make_parser("blind", __doc__)
-    command.add_fields(parser, seeds=(201, 202, 203), size=256, visits=8)
-    command.add_jobs(parser)
-    return parser.parse_args(arguments)
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
+    add_fields(parser, seeds=(201, 202, 203), size=256, visits=8)
+    add_jobs(parser)
 
 
-def run(options: argparse.Namespace, folder: Path) -> None:
-    """Restore all fields and print a table for each.
-
-    Parameters
-    ----------
-    options : `argparse.Namespace`
-        See `parse`.
-    folder : `pathlib.Path`
-        For temporary files.
-    """
+def _run(options: argparse.Namespace, folder: Path) -> None:
+    """Restore all fields and print a table for each."""
     jobs: list[Job] = [
         (f"seed {seed}", measure_cases, (seed, options.size, options.visits)) for seed in options.seeds
     ]
@@ -176,5 +154,8 @@ def run(options: argparse.Namespace, folder: Path) -> None:
         )
 
 
+COMMAND = Command(name="blind", description=__doc__, add_options=_add_options, run=_run)
+"""The command line (`Command`)."""
+
 if __name__ == "__main__":
-    command.main(parse, run)
+    COMMAND.main()

@@ -9,9 +9,10 @@ how they are run.
 
 from __future__ import annotations
 
-__all__ = ("add_fields", "add_jobs", "main", "make_parser")
+__all__ = ("Command", "add_fields", "add_jobs")
 
 import argparse
+import dataclasses
 import os
 import tempfile
 import time
@@ -19,8 +20,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 
-def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """Make the parser of a benchmark's options.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Command:
+    """The command line of a benchmark.
 
     Parameters
     ----------
@@ -28,14 +30,49 @@ def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
         Name of its module in `benchmarks`.
     description : `str` or `None`
         Docstring of the module; the first paragraph is shown.
-
-    Returns
-    -------
-    parser : `argparse.ArgumentParser`
-        The parser, without options.
+    add_options : `~collections.abc.Callable`
+        Adds options to the parser that it is called with.
+    run : `~collections.abc.Callable`
+        Prints the results; called with the options and a folder for temporary
+        files.
     """
-    first = (description or "").partition("\n\n")[0]
-    return argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=first)
+
+    name: str
+    description: str | None
+    add_options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, Path], None]
+
+    def parse(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+        """Read the options.
+
+        Parameters
+        ----------
+        arguments : `~collections.abc.Sequence` [`str`], optional
+            Arguments of the command line; by default those of this process.
+
+        Returns
+        -------
+        options : `argparse.Namespace`
+            The options.
+        """
+        first = (self.description or "").partition("\n\n")[0]
+        parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{self.name}", description=first)
+        self.add_options(parser)
+        return parser.parse_args(arguments)
+
+    def main(self, arguments: Sequence[str] | None = None) -> None:
+        """Run the benchmark and print the time that it took.
+
+        Parameters
+        ----------
+        arguments : `~collections.abc.Sequence` [`str`], optional
+            See `parse`.
+        """
+        start = time.perf_counter()
+        options = self.parse(arguments)
+        with tempfile.TemporaryDirectory() as folder:
+            self.run(options, Path(folder))
+        print(f"{(time.perf_counter() - start) / 60:.1f} minutes in all")
 
 
 def add_fields(parser: argparse.ArgumentParser, *, seeds: Sequence[int], size: int, visits: int) -> None:
@@ -69,27 +106,3 @@ def add_jobs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--workers", type=int, default=2, help="number of processes, one thread each")
     add("--log", type=Path, default=Path(os.devnull), help="file for the output of the jobs  [default: none]")
-
-
-def main(
-    parse: Callable[[Sequence[str] | None], argparse.Namespace],
-    run: Callable[[argparse.Namespace, Path], None],
-    arguments: Sequence[str] | None = None,
-) -> None:
-    """Run a benchmark and print the time that it took.
-
-    Parameters
-    ----------
-    parse : `~collections.abc.Callable`
-        Reads the arguments of the command line.
-    run : `~collections.abc.Callable`
-        Prints the results; called with the options and a folder for temporary
-        files.
-    arguments : `~collections.abc.Sequence` [`str`], optional
-        Arguments of the command line; by default those of this process.
-    """
-    start = time.perf_counter()
-    options = parse(arguments)
-    with tempfile.TemporaryDirectory() as folder:
-        run(options, Path(folder))
-    print(f"{(time.perf_counter() - start) / 60:.1f} minutes in all")

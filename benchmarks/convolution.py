@@ -12,12 +12,12 @@ JAX.  Prints a table.
 
 from __future__ import annotations
 
-__all__ = ("DirectBlur", "parse", "run", "time_cells", "time_training")
+__all__ = ("COMMAND", "DirectBlur", "time_cells", "time_training")
 
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from unittest import mock
 
 import numpy as np
 
-from . import command
+from .command import Command
 from .tables import block
 
 _KERNEL = 25
@@ -170,38 +170,17 @@ def _median_time(function: Callable[[], Any], repeats: int) -> float:
     return statistics.median(times)
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the options.
-
-    Parameters
-    ----------
-    arguments : `~collections.abc.Sequence` [`str`], optional
-        Arguments of the command line.
-
-    Returns
-    -------
-    options : `argparse.Namespace`
-        The options.
-    """
-    parser = command.make_parser("convolution", __doc__)
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
     add = parser.add_argument
     add("--exposures", type=int, nargs="+", default=[8, 33], help="numbers of exposures")
     add("--device", default="auto", help="auto, gpu or cpu")
     add("--threads", type=int, default=1, help="CPU threads")
     add("--repeats", type=int, default=10, help="repetitions of each measurement")
-    return parser.parse_args(arguments)
 
 
-def run(options: argparse.Namespace, folder: Path) -> None:
-    """Time everything and print the table.
-
-    Parameters
-    ----------
-    options : `argparse.Namespace`
-        See `parse`.
-    folder : `pathlib.Path`
-        For temporary files.
-    """
+def _run(options: argparse.Namespace, folder: Path) -> None:
+    """Time everything and print the table."""
     import keras
 
     from lsst.drp.restore.restoration.backend import prepare_backend
@@ -225,5 +204,8 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     print("\n".join(block(title, ("FFT", "FFT, XLA", "direct", "direct, XLA"), rows, ".1f")))
 
 
+COMMAND = Command(name="convolution", description=__doc__, add_options=_add_options, run=_run)
+"""The command line (`Command`)."""
+
 if __name__ == "__main__":
-    command.main(parse, run)
+    COMMAND.main()

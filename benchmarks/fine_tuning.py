@@ -24,7 +24,7 @@ from lsst.drp.restore.restore_coadd import RestoreStackConfig, RestoreStackTask
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.drp.restore.stack.reference_coadd import reference_coadd
 
-from . import command
+from .command import Command, add_jobs
 from .fields import FieldOptions, make_field
 from .held_out import HALVES, decam_folder, load_stack, median_chi2, predict, source_chi2, source_pixels
 from .jobs import Job, run_jobs
@@ -172,39 +172,18 @@ def format_table(figures: Figures) -> str:
     return "\n".join(lines)
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the options.
-
-    Parameters
-    ----------
-    arguments : `~collections.abc.Sequence` [`str`], optional
-        Arguments of the command line.
-
-    Returns
-    -------
-    options : `argparse.Namespace`
-        The options.
-    """
-    parser = command.make_parser("fine_tuning", __doc__)
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
     add = parser.add_argument
     rate = RestoreStackConfig().restorer.fineTuneRate
     add("--steps", type=int, nargs="+", default=[0, 100, 300], help="steps to try; 0 is the shipped network")
     add("--rate", type=float, default=rate, help="learning rate")
     add("--seeds", type=int, nargs="*", default=[102], help="seeds of the simulated fields")
-    command.add_jobs(parser)
-    return parser.parse_args(arguments)
+    add_jobs(parser)
 
 
-def run(options: argparse.Namespace, folder: Path) -> None:
-    """Restore all fields with all numbers of steps and print the table.
-
-    Parameters
-    ----------
-    options : `argparse.Namespace`
-        See `parse`.
-    folder : `pathlib.Path`
-        For temporary files.
-    """
+def _run(options: argparse.Namespace, folder: Path) -> None:
+    """Restore all fields with all numbers of steps and print the table."""
     rest = (options.steps, options.rate)
     jobs: list[Job] = [
         *(
@@ -219,5 +198,8 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     print(format_table({name: row for job, *_ in jobs for name, row in results[job].items()}))
 
 
+COMMAND = Command(name="fine_tuning", description=__doc__, add_options=_add_options, run=_run)
+"""The command line (`Command`)."""
+
 if __name__ == "__main__":
-    command.main(parse, run)
+    COMMAND.main()

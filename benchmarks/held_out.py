@@ -33,6 +33,7 @@ that of the others is subtracted by the same task from themselves alone.
 from __future__ import annotations
 
 __all__ = (
+    "COMMAND",
     "DATA_VARIABLE",
     "HALVES",
     "HeldOut",
@@ -40,9 +41,7 @@ __all__ = (
     "load_stack",
     "measure_half",
     "median_chi2",
-    "parse",
     "predict",
-    "run",
     "run_half",
     "source_chi2",
     "source_pixels",
@@ -64,7 +63,7 @@ from lsst.drp.restore.restoration.target_psf import convolution_kernels
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.drp.restore.stack.reference_coadd import ReferenceCoadd, reference_coadd, weighted_mean
 
-from . import command
+from .command import Command, add_jobs
 from .jobs import run_jobs
 from .methods import default_task, restore_alone
 from .robust import GAUSSIAN_MEDIAN
@@ -310,20 +309,8 @@ def run_half(folder: Path, half: str) -> dict[str, dict[str, float]]:
     return {method: dataclasses.asdict(figure) for method, figure in measure_half(folder, half).items()}
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the options.
-
-    Parameters
-    ----------
-    arguments : `~collections.abc.Sequence` [`str`], optional
-        Arguments of the command line.
-
-    Returns
-    -------
-    options : `argparse.Namespace`
-        The options.
-    """
-    parser = command.make_parser("held_out", __doc__)
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
     parser.add_argument(
         "--data",
         type=Path,
@@ -331,20 +318,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="folder of the exposures and their load.py (default: the environment variable "
         f"{DATA_VARIABLE}, or shared/data/decam_i beside the checkout)",
     )
-    command.add_jobs(parser)
-    return parser.parse_args(arguments)
+    add_jobs(parser)
 
 
-def run(options: argparse.Namespace, folder: Path) -> None:
-    """Predict both halves and print a table for each.
-
-    Parameters
-    ----------
-    options : `argparse.Namespace`
-        See `parse`.
-    folder : `pathlib.Path`
-        For temporary files.
-    """
+def _run(options: argparse.Namespace, folder: Path) -> None:
+    """Predict both halves and print a table for each."""
     if not (options.data / "load.py").is_file():
         print(f"DECam: skipped, there is no load.py in {options.data} (--data or {DATA_VARIABLE} says where)")
         return
@@ -354,5 +332,8 @@ def run(options: argparse.Namespace, folder: Path) -> None:
         print("\n".join(block(f"DECam, {half}", ("median chi2", "chi2 on sources", "s"), rows, ".4f")))
 
 
+COMMAND = Command(name="held_out", description=__doc__, add_options=_add_options, run=_run)
+"""The command line (`Command`)."""
+
 if __name__ == "__main__":
-    command.main(parse, run)
+    COMMAND.main()

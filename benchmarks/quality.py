@@ -18,11 +18,11 @@ import json
 import math
 import pickle
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import command
+from .command import Command, add_fields, add_jobs
 from .fields import FieldOptions
 from .held_out import DATA_VARIABLE, HALVES, decam_folder, run_half
 from .hsc_hst import FIELDS, run_on_coadd
@@ -37,21 +37,9 @@ RESULTS = Path(__file__).resolve().parent / "results"
 _SOME = ("default", "imagemm", "sgp", "rubin", "proper", "reference")
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the options.
-
-    Parameters
-    ----------
-    arguments : `~collections.abc.Sequence` [`str`], optional
-        Arguments of the command line.
-
-    Returns
-    -------
-    options : `argparse.Namespace`
-        The options.
-    """
-    parser = command.make_parser("quality", __doc__)
-    command.add_fields(parser, seeds=(931, 932, 933), size=512, visits=16)
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
+    add_fields(parser, seeds=(931, 932, 933), size=512, visits=16)
     add = parser.add_argument
     add("--methods", nargs="+", help="methods to run  [default: all]")
     add("--paper-seeds", type=int, default=1, help="seeds that the network as published is trained on")
@@ -63,20 +51,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--no-scenes", action="store_true", help="leave out real morphologies, crowded field and pure noise")
     add("--no-real", action="store_true", help="leave out the real exposures of HSC and DECam")
     add("--results", type=Path, default=RESULTS, help="folder to write to")
-    command.add_jobs(parser)
-    return parser.parse_args(arguments)
+    add_jobs(parser)
 
 
-def run(options: argparse.Namespace, folder: Path) -> None:
-    """Run the benchmark; print and write its results.
-
-    Parameters
-    ----------
-    options : `argparse.Namespace`
-        See `parse`.
-    folder : `pathlib.Path`
-        For temporary files.
-    """
+def _run(options: argparse.Namespace, folder: Path) -> None:
+    """Run the benchmark; print and write its results."""
     start = time.perf_counter()
     options.results.mkdir(parents=True, exist_ok=True)
     results, images = Benchmark(options, folder).run()
@@ -96,7 +75,7 @@ class Benchmark:
     Parameters
     ----------
     options : `argparse.Namespace`
-        See `parse`.
+        From the command line, see `COMMAND`.
     folder : `pathlib.Path`
         For temporary files.
     """
@@ -356,5 +335,8 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | str) else value.item()
 
 
+COMMAND = Command(name="quality", description=__doc__, add_options=_add_options, run=_run)
+"""The command line (`Command`)."""
+
 if __name__ == "__main__":
-    command.main(parse, run)
+    COMMAND.main()

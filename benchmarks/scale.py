@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import command
+from .command import Command
 from .fields import FieldOptions
 from .jobs import Job, prepare_field, run_jobs, run_method
 from .methods import IMAGEMM_STEPS
@@ -237,23 +237,27 @@ def compare_methods(methods: Sequence[str], folder: Path) -> None:
     print("\n".join(block(title, header, rows, ".3g")))
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the options.
+def _size(text: str) -> int:
+    """Read a size of which a quarter is a whole number of cells."""
+    size = int(text)
+    if size % (4 * _CELL) or size < 4 * _CELL:
+        raise argparse.ArgumentTypeError(f"must be a multiple of {4 * _CELL}")
+    return size
 
-    Parameters
-    ----------
-    arguments : `~collections.abc.Sequence` [`str`], optional
-        Arguments of the command line.
 
-    Returns
-    -------
-    options : `argparse.Namespace`
-        The options.
-    """
-    parser = command.make_parser("scale", __doc__)
+def _visits(text: str) -> int:
+    """Read a number of exposures of which a quarter can be restored."""
+    visits = int(text)
+    if visits < 8:
+        raise argparse.ArgumentTypeError("must be at least 8: a quarter of them are restored, too")
+    return visits
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
     add = parser.add_argument
-    add("--size", type=int, default=4200, help="height and width of the patch, pixels")
-    add("--visits", type=int, default=33, help="number of exposures")
+    add("--size", type=_size, default=4200, help="height and width of the patch, pixels")
+    add("--visits", type=_visits, default=33, help="number of exposures")
     add("--cores", type=int, default=2, help="CPU cores")
     add("--repo", type=Path, help="repository to keep: the exposures are not simulated where there is one")
     add(
@@ -262,24 +266,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         default=("default", "imagemm", "paper", "starred"),
         help="methods to run on a small field",
     )
-    options = parser.parse_args(arguments)
-    if options.size % (4 * _CELL) or options.size < 4 * _CELL:
-        parser.error(f"--size must be a multiple of {4 * _CELL}")
-    if options.visits < 8:
-        parser.error("--visits must be at least 8: a quarter of them are restored, too")
-    return options
 
 
-def run(options: argparse.Namespace, folder: Path) -> None:
-    """Simulate, restore patches of all sizes and print the tables.
-
-    Parameters
-    ----------
-    options : `argparse.Namespace`
-        See `parse`.
-    folder : `pathlib.Path`
-        For temporary files.
-    """
+def _run(options: argparse.Namespace, folder: Path) -> None:
+    """Simulate, restore patches of all sizes and print the tables."""
     start = time.perf_counter()
     sizes = (options.size // 4, options.size // 2, options.size)
     repo = options.repo or folder / "repo"
@@ -298,5 +288,8 @@ def run(options: argparse.Namespace, folder: Path) -> None:
         compare_methods(options.methods, folder)
 
 
+COMMAND = Command(name="scale", description=__doc__, add_options=_add_options, run=_run)
+"""The command line (`Command`)."""
+
 if __name__ == "__main__":
-    command.main(parse, run)
+    COMMAND.main()

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import pickle
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import numpy as np
 
 from lsst.drp.restore.outputs.image_quality import psnr
 
-from . import command
+from .command import Command, add_fields, add_jobs
 from .fields import SNR_BINS
 from .jobs import Job, run_jobs, write_fields
 from .photometry import aperture_flux
@@ -215,36 +214,15 @@ def _over_seeds(values: list[np.ndarray]) -> tuple[float, float, float]:
     )
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the options.
-
-    Parameters
-    ----------
-    arguments : `~collections.abc.Sequence` [`str`], optional
-        Arguments of the command line.
-
-    Returns
-    -------
-    options : `argparse.Namespace`
-        The options.
-    """
-    parser = command.make_parser("seeds", __doc__)
-    command.add_fields(parser, seeds=(301,), size=192, visits=8)
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
+    add_fields(parser, seeds=(301,), size=192, visits=8)
     parser.add_argument("--trainings", type=int, default=10, help="number of trainings on each field")
-    command.add_jobs(parser)
-    return parser.parse_args(arguments)
+    add_jobs(parser)
 
 
-def run(options: argparse.Namespace, folder: Path) -> None:
-    """Train on all fields and print the table.
-
-    Parameters
-    ----------
-    options : `argparse.Namespace`
-        See `parse`.
-    folder : `pathlib.Path`
-        For temporary files.
-    """
+def _run(options: argparse.Namespace, folder: Path) -> None:
+    """Train on all fields and print the table."""
     paths = write_fields(options, folder)
     jobs: list[Job] = [(f"trainings {seed}", train, (paths[seed], options.trainings)) for seed in paths]
     done = run_jobs(jobs, options.workers, options.log)
@@ -255,5 +233,8 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     print(format_table([done[name] for name, *_ in jobs]))
 
 
+COMMAND = Command(name="seeds", description=__doc__, add_options=_add_options, run=_run)
+"""The command line (`Command`)."""
+
 if __name__ == "__main__":
-    command.main(parse, run)
+    COMMAND.main()

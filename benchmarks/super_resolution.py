@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from . import command
+from .command import Command, add_fields, add_jobs
 from .jobs import Job, run_jobs, write_fields
 from .tables import block
 
@@ -92,36 +91,15 @@ def restore_finer(path: Path, oversampling: int) -> dict[str, float]:
     }
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the options.
-
-    Parameters
-    ----------
-    arguments : `~collections.abc.Sequence` [`str`], optional
-        Arguments of the command line.
-
-    Returns
-    -------
-    options : `argparse.Namespace`
-        The options.
-    """
-    parser = command.make_parser("super_resolution", __doc__)
-    command.add_fields(parser, seeds=(911, 912, 913), size=320, visits=8)
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
+    add_fields(parser, seeds=(911, 912, 913), size=320, visits=8)
     parser.add_argument("--oversampling", type=int, nargs="+", default=[1, 2], help="values to compare")
-    command.add_jobs(parser)
-    return parser.parse_args(arguments)
+    add_jobs(parser)
 
 
-def run(options: argparse.Namespace, folder: Path) -> None:
-    """Restore all fields on pixels of all sizes and print the table.
-
-    Parameters
-    ----------
-    options : `argparse.Namespace`
-        See `parse`.
-    folder : `pathlib.Path`
-        For temporary files.
-    """
+def _run(options: argparse.Namespace, folder: Path) -> None:
+    """Restore all fields on pixels of all sizes and print the table."""
     paths = write_fields(options, folder)
     jobs: list[Job] = [
         (f"oversampling {oversampling}, seed {seed}", restore_finer, (path, oversampling))
@@ -138,5 +116,8 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     print("\n".join(block(title, names, rows, ".3f")))
 
 
+COMMAND = Command(name="super_resolution", description=__doc__, add_options=_add_options, run=_run)
+"""The command line (`Command`)."""
+
 if __name__ == "__main__":
-    command.main(parse, run)
+    COMMAND.main()

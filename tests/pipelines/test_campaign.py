@@ -13,17 +13,15 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from bps_configs import BPS, load_config, seconds_per_patch
 from click.testing import CliRunner
 from doc_pages import FOLDER, TOP, commands
 
 import lsst.ctrl.bps
-from lsst.ctrl.bps import BPS_DEFAULTS, BPS_SEARCH_ORDER, BpsConfig, GenericWorkflow
-from lsst.ctrl.bps.initialize import translate_command_line_values
-from lsst.ctrl.bps.parsl.site import SiteConfig
+from lsst.ctrl.bps import BpsConfig, GenericWorkflow
 from lsst.ctrl.bps.pre_transform import read_quantum_graph
 from lsst.ctrl.bps.quantum_clustering_funcs import dimension_clustering
 from lsst.ctrl.bps.transform import transform
@@ -31,9 +29,8 @@ from lsst.ctrl.mpexec.cli.pipetask import cli as pipetask
 from lsst.daf.butler import Butler, Config
 from lsst.daf.butler.cli.butler import cli as butler_cli
 
-BPS = TOP / "bps" / "restoreCoadd"
 SITES = ["local", "slurm", "slurmGpu", "htcondor", "htcondorGpu", "panda"]
-# What is tested is not the image.
+# The image does not matter here.
 PIPELINE = """
 description: A restoration of seconds.
 imports:
@@ -55,7 +52,7 @@ def documented_commands(name: str, about: str = "") -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory in which the commands of the page have been given."""
+    """A directory in which the commands of the page have been run."""
     directory = tmp_path_factory.mktemp("campaign")
     (directory / "bps").symlink_to(TOP / "bps")
     (directory / "quick.yaml").write_text(PIPELINE)
@@ -83,23 +80,6 @@ def saved_graph(directory: Path) -> Path:
     return graph
 
 
-def load_config(site: str, directory: Path, **options: Any) -> BpsConfig:
-    """Read a file as ``bps submit`` does; the plugin is always Parsl's."""
-    config = BpsConfig(
-        str(BPS / f"{site}.yaml"),
-        search_order=BPS_SEARCH_ORDER,
-        defaults=BPS_DEFAULTS,
-        wms_service_class_fqn="lsst.ctrl.bps.parsl.ParslService",
-    )
-    options = {"butler_config": "demo/campaign", "input": "sim", "output": "u/me/campaign"} | options
-    translate_command_line_values(config, **options)
-    config[".bps_defined.timestamp"] = "now"
-    config[".bps_defined.operator"] = "me"
-    config[".bps_defined.uniqProcName"] = "u_me_campaign_now"
-    config[".bps_defined.submitPath"] = str(directory)
-    return config
-
-
 def plan_jobs(config: BpsConfig, graph: Path, directory: Path) -> GenericWorkflow:
     """Divide a graph into jobs, as ``bps submit`` does."""
     config[".bps_defined.runQgraphFile"] = str(graph)
@@ -108,6 +88,7 @@ def plan_jobs(config: BpsConfig, graph: Path, directory: Path) -> GenericWorkflo
     return workflow
 
 
+@pytest.mark.slow
 def test_every_patch_is_in_the_repository(campaign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(campaign)
     with Butler.from_config("demo/campaign", collections="u/me/campaign") as butler:
@@ -132,6 +113,7 @@ def with_graph(arguments: list[str], directory: Path) -> list[str]:
     return [str(saved_graph(directory)) if argument.endswith(".qg") else argument for argument in arguments]
 
 
+@pytest.mark.slow
 def test_only_what_failed_is_done_again(
     campaign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,12 +152,13 @@ def test_only_what_failed_is_done_again(
 
 @pytest.fixture
 def panda_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What ctrl_bps_panda, which is not installed here, says of a facility."""
+    """The configuration of a facility in ctrl_bps_panda, which is not installed."""
     (tmp_path / "config").mkdir()
     (tmp_path / "config/bps_usdf.yaml").write_text("computeSite: SLAC\nfinalJob:\n  queue: Merge\n")
     monkeypatch.setenv("CTRL_BPS_PANDA_DIR", str(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.usefixtures("panda_site")
 def test_jobs_ask_for_what_they_use(site: str, campaign: Path, tmp_path: Path) -> None:
@@ -194,35 +177,6 @@ def test_jobs_ask_for_what_they_use(site: str, campaign: Path, tmp_path: Path) -
     final = workflow.get_final()
     assert (final.request_cpus, final.request_memory) == (1, 4096)
     assert final.queue == ("Merge" if site == "panda" else None)
-
-
-def seconds_per_patch(config: BpsConfig) -> int:
-    labels = ("restoreCoadd", "detectRestoredSources")
-    return sum(config[f".pipetask.{label}.requestWalltime"] for label in labels)
-
-
-@pytest.mark.parametrize("site", ["slurm", "slurmGpu"])
-def test_slurm(site: str, tmp_path: Path) -> None:
-    config = load_config(site, tmp_path)
-    (executor,) = SiteConfig.from_config(config).get_executors()
-    assert executor.cores_per_worker == config["requestCpus"]
-    assert executor.mem_per_worker == config["requestMemory"] / 1024
-    hours, minutes, seconds = map(int, executor.provider.walltime.split(":"))
-    patches = config[".cluster.restorePatches.partitionMaxSize"]
-    assert 3600 * hours + 60 * minutes + seconds >= patches * seconds_per_patch(config)
-    assert ("--gpus-per-node=1" in executor.provider.scheduler_options) == (site == "slurmGpu")
-
-
-@pytest.mark.parametrize(
-    ("cores", "cpus", "memory", "jobs"), [(5, 2, 1, 2), (1, 2, 1, 1), (8, 1, 10**9, 1), (None, 1, 1, None)]
-)
-def test_one_node(cores: int | None, cpus: int, memory: int, jobs: int | None, tmp_path: Path) -> None:
-    config = load_config("local", tmp_path)
-    if cores is not None:
-        config[".site.local.cores"] = cores
-    config["requestCpus"], config["requestMemory"] = cpus, memory
-    (executor,) = SiteConfig.from_config(config).get_executors()
-    assert executor.max_workers_per_node == (jobs or os.cpu_count())
 
 
 def test_gpu_of_an_htcondor_job(tmp_path: Path) -> None:

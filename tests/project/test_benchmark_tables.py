@@ -7,6 +7,7 @@
 up.
 """
 
+import argparse
 import logging
 import os
 from pathlib import Path
@@ -14,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import bands, command, seeds
+from benchmarks import bands, scale, seeds
+from benchmarks.command import Command, add_fields, add_jobs
 from benchmarks.jobs import Job, run_jobs
 from benchmarks.tables import block
 
@@ -57,22 +59,34 @@ def test_jobs_are_alone_and_quiet(tmp_path: Path, capfd: pytest.CaptureFixture) 
 
 
 def test_common_options(capsys: pytest.CaptureFixture) -> None:
-    def parse(arguments: object) -> object:
-        parser = command.make_parser("example", "First paragraph.\n\nSecond.")
-        command.add_fields(parser, seeds=(1, 2), size=64, visits=3)
-        command.add_jobs(parser)
-        return parser.parse_args(arguments)
-
-    options = parse(["--seeds", "5", "--workers", "4"])
-    assert (options.seeds, options.size, options.visits, options.workers) == ([5], 64, 3, 4)
     seen = []
-    command.main(parse, lambda options, folder: seen.append((options.seeds, folder.is_dir())), [])
+
+    def add_options(parser: argparse.ArgumentParser) -> None:
+        add_fields(parser, seeds=(1, 2), size=64, visits=3)
+        add_jobs(parser)
+
+    command = Command(
+        name="example",
+        description="First paragraph.\n\nSecond.",
+        add_options=add_options,
+        run=lambda options, folder: seen.append((options.seeds, folder.is_dir())),
+    )
+    options = command.parse(["--seeds", "5", "--workers", "4"])
+    assert (options.seeds, options.size, options.visits, options.workers) == ([5], 64, 3, 4)
+    command.main([])
     assert seen == [([1, 2], True)]
     assert capsys.readouterr().out == "0.0 minutes in all\n"
     with pytest.raises(SystemExit):
-        parse(["--help"])
+        command.parse(["--help"])
     shown = capsys.readouterr().out
     assert "python -m benchmarks.example" in shown and "First paragraph." in shown and "Second" not in shown
+
+
+@pytest.mark.parametrize(("option", "value"), [("--size", "1000"), ("--visits", "4")])
+def test_scale_refuses(option: str, value: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        scale.COMMAND.parse([option, value])
+    assert "must be" in capsys.readouterr().err
 
 
 def test_table_of_seeds() -> None:

@@ -32,7 +32,7 @@ from benchmarks.peers import (
     scaled_gradient_projection,
 )
 from benchmarks.photometry import aperture_flux, psf_flux, psf_stamp, shift_kernel
-from benchmarks.quality import parse
+from benchmarks.quality import COMMAND
 from benchmarks.report import combine, format_report, summarize_draws
 from benchmarks.robust import median, robust_scatter
 from benchmarks.scenes import Scene, crowded_scene, empty_scene, make_scene, measure_scene, moffat
@@ -486,7 +486,7 @@ def test_report(truth: Truth) -> None:
     draws = {name: {"empty": 1.0, "points": 2.0, "galaxies": 1.0, "flux": 1.0, "draws": 3} for name in OURS}
     star = {"target psnr": 30.0, "common psnr": 31.0, "bias": 0.1}
     results = {
-        "options": vars(parse(["--seeds", "51", "52"])),
+        "options": vars(COMMAND.parse(["--seeds", "51", "52"])),
         "medians": {name: combine({"1": one}) for name in IMAGES},
         "costs": {name: [1.0, 1.0, 0.5] for name in IMAGES},
         "notes": {"STARRED": "not run"},

@@ -197,7 +197,7 @@ def check(command: Command) -> None:
         case ["python", "-m", name, *arguments]:
             module = importlib.import_module(name)
             if arguments:
-                module.parse(arguments)
+                module.COMMAND.parse(arguments)
         case ["setup", "-r", ".", "drp_restore"]:
             assert (TOP / "ups/drp_restore.table").exists()
         case ["scons"]:

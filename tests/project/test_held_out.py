@@ -15,16 +15,7 @@ import numpy as np
 import pytest
 from stacks import star_field
 
-from benchmarks import command
-from benchmarks.held_out import (
-    load_stack,
-    median_chi2,
-    parse,
-    predict,
-    run,
-    source_chi2,
-    source_pixels,
-)
+from benchmarks.held_out import COMMAND, load_stack, median_chi2, predict, source_chi2, source_pixels
 from lsst.drp.restore.stack.reference_coadd import reference_coadd
 
 
@@ -71,7 +62,7 @@ def test_coadd_of_real_exposures() -> None:
 
 
 def test_missing_data_are_no_failure(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    command.main(parse, run, ["--data", str(tmp_path)])
+    COMMAND.main(["--data", str(tmp_path)])
     first, last = capsys.readouterr().out.splitlines()
     assert "skipped, there is no load.py in" in first
     assert last.endswith("minutes in all")

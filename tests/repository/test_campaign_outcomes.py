@@ -54,6 +54,7 @@ def put_log(butler: Butler, run: str, *messages: str, name: str = EXECUTOR, **ex
 def put_metadata(butler: Butler, run: str, caveats: QuantumSuccessCaveats) -> DatasetRef:
     metadata = TaskMetadata()
     metadata["quantum"] = TaskMetadata.from_dict({"caveats": caveats.value})
+    butler.collections.register(run)
     return butler.put(metadata, "metadata", run=run)
 
 

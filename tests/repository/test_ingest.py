@@ -187,7 +187,7 @@ def test_contradiction_with_the_repository(butler: Butler, exposures: Exposures)
     exposures.add(1)
     ingest_exposures(butler, exposures.manifest())
     (problem,) = problems_of(butler, exposures.manifest())
-    assert "v1d0.fits: collection 'ingested/run' has it already" in problem
+    assert "v1d0.fits: collection 'ingested/run' has it already (--skip-existing)" in problem
     assert ingest_exposures(butler, exposures.manifest(), skip_existing=True).n_images == 0
 
     exposures.rows[0] |= {"exposure_time": 31.0}

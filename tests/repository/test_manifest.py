@@ -91,7 +91,8 @@ def test_defaults_of_columns_that_can_be_left_out(exposures: Exposures) -> None:
     ],
 )
 def test_problem_of_a_row(exposures: Exposures, cells: dict[str, Any], problem: str) -> None:
-    exposures.add(1, **cells)
+    exposures.add(1)
+    exposures.rows[0] |= cells
     manifest = read_manifest(exposures.manifest())
     (found,) = manifest.problems
     assert found.startswith("manifest.ecsv: row 1 (visit ") and problem in found

@@ -23,7 +23,16 @@ spec = importlib.util.spec_from_file_location("gpus", {gpus.__file__!r})
 gpus = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(gpus)
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
-print("took", gpus.claim_gpu(sys.argv[1:]), flush=True)
+limit, *names = sys.argv[1:]
+if again := names[-1] == "again":
+    names.pop()
+try:
+    print("took", gpus.claim_gpu(names, float(limit)), flush=True)
+except TimeoutError as err:
+    print("gave up:", err, flush=True)
+if again:
+    for order in (names, names, names[::-1]):
+        print("took", gpus.claim_gpu(order), flush=True)
 sys.stdin.read()
 """
 
@@ -36,9 +45,9 @@ def claim(tmp_path: Path) -> Iterator[Claim]:
     environment = dict(os.environ, TMPDIR=str(tmp_path))
     with ExitStack() as stack:
 
-        def start(*names: str) -> subprocess.Popen[str]:
+        def start(*names: str, limit: float = 600.0) -> subprocess.Popen[str]:
             process = subprocess.Popen(
-                [sys.executable, "-c", CLAIM, *names],
+                [sys.executable, "-c", CLAIM, str(limit), *names],
                 env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -72,7 +81,7 @@ def test_waits_until_a_process_ends(claim: Claim, tmp_path: Path, end: str) -> N
     assert said(first) == "took 0"
     second = claim("GPU/0")
     message = said(second)
-    assert message.startswith("Waiting for a GPU")
+    assert message.startswith("Waiting for a GPU for 600 s at most")
     assert "computeDevice='cpu'" in message
     (lock,) = tmp_path.iterdir()
     assert str(lock) in message
@@ -85,13 +94,29 @@ def test_waits_until_a_process_ends(claim: Claim, tmp_path: Path, end: str) -> N
     assert int(lock.read_text()) == second.pid
 
 
-def test_a_process_keeps_its_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpus.tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(gpus, "_claimed", {})
-    assert [gpus.claim_gpu(["a", "b"]) for _ in range(3)] == [0, 0, 0]
-    assert gpus.claim_gpu(["b", "a"]) == 1
-    for descriptor in gpus._claimed.values():
-        os.close(descriptor)
+def test_waits_no_longer_than_the_limit(claim: Claim, tmp_path: Path) -> None:
+    first = claim("a")
+    assert said(first) == "took 0"
+    second = claim("a", limit=0.5)
+    assert said(second).startswith("Waiting for a GPU for 0.5 s at most")
+    message = said(second)
+    (lock,) = tmp_path.iterdir()
+    assert message.startswith("gave up: No GPU became free within 0.5 s") and str(lock) in message
+    assert "computeDevice='cpu'" in message
+    # Another one is free: the limit does not matter.
+    assert said(claim("a", "b", limit=0.0)) == "took 1"
+    # The process that gave up holds nothing.
+    third = claim("a", limit=600.0)
+    assert said(third).startswith("Waiting")
+    first.kill()
+    assert said(third) == "took 0"
+
+
+def test_a_process_keeps_its_gpu(claim: Claim) -> None:
+    """However often it asks, and in whatever order."""
+    first = claim("a", "b", "again")
+    assert [said(first) for _ in range(4)] == ["took 0", "took 0", "took 0", "took 1"]
+    assert said(claim("a", "b")) == "took 1"
 
 
 def test_without_cuda() -> None:

@@ -17,12 +17,9 @@ from stacks import run_restorer, star_field
 import lsst.pex.config as pexConfig
 from lsst.drp.restore.errors import DivergedError, RestorationError
 from lsst.drp.restore.restoration import published_net
-from lsst.drp.restore.restoration.divergence import require_finite, retry_diverged
-from lsst.drp.restore.restoration.image_mm import ImageMMConfig, ImageMMTask
 from lsst.drp.restore.restoration.published_net import PublishedNetConfig, PublishedNetTask
 from lsst.drp.restore.restore_coadd import RestoreCoaddConfig
 from lsst.drp.restore.stack.reference_coadd import reference_coadd
-from lsst.utils.logging import getLogger
 
 PAPER = Path(__file__).parents[2] / "config" / "paper.py"
 
@@ -132,29 +129,6 @@ def test_diverged_training_is_an_error(
         run_restorer(task, stack)
     # It was tried twice.
     assert caplog.text.count("Retrying from fresh weights with 0.25 of the learning rate") == 1
-
-
-def test_no_second_try() -> None:
-    factors: list[float] = []
-
-    def train(factor: float) -> None:
-        factors.append(factor)
-        raise DivergedError("The loss is nan.")
-
-    with pytest.raises(DivergedError):
-        retry_diverged(train, getLogger("lsst.test"), 0.0)
-    assert factors == [1.0]
-
-
-def test_latent_image_that_is_not_finite_is_an_error() -> None:
-    stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4)
-    config = ImageMMConfig()
-    config.maxSteps = 1
-    restoration = run_restorer(ImageMMTask(config=config), stack)
-    assert require_finite(restoration, stack) is restoration
-    restoration.latent[3, 4] = np.inf
-    with pytest.raises(DivergedError, match="1 of the .* pixels of the restored image are not finite"):
-        require_finite(restoration, stack)
 
 
 def test_diverged_training_is_repeated_from_fresh_weights(monkeypatch: pytest.MonkeyPatch) -> None:

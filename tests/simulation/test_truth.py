@@ -68,7 +68,8 @@ def test_truth_galaxies(geometry: PatchGeometry, sersic_n: float, size: float) -
 
 
 @pytest.mark.parametrize(
-    ("x0", "y0", "total"), [(1, 2, 12.0), (-1, 0, 8.0), (4, 3, 2.0), (9, 0, 0.0), (-4, 0, 0.0)]
+    ("x0", "y0", "total"),
+    [(1, 1, 12.0), (-1, 0, 8.0), (4, 0, 8.0), (1, 2, 9.0), (4, 3, 4.0), (9, 0, 0.0), (-4, 0, 0.0)],
 )
 def test_stamps_are_cut_at_the_edges(x0: int, y0: int, total: float) -> None:
     image = np.zeros((5, 6))

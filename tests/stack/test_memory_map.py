@@ -3,9 +3,12 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
+"""Tests of arrays in temporary files."""
+
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 from pathlib import Path
 
@@ -13,8 +16,7 @@ import numpy as np
 import pytest
 from stacks import star_field
 
-from lsst.drp.restore.errors import RestorationError
-from lsst.drp.restore.restore_coadd import RestoreStackConfig, RestoreStackTask
+from lsst.drp.restore import RestoreStackConfig, RestoreStackTask
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.drp.restore.stack.memory_map import empty_like, release, scratch_array
 
@@ -62,8 +64,10 @@ def test_arrays_in_memory_are_left_alone() -> None:
 def test_full_disk_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     free = os.statvfs(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with pytest.raises(RestorationError, match="TMPDIR"):
+    with pytest.raises(OSError, match="No room for a temporary file of .* GiB") as info:
         scratch_array((2, free.f_blocks * free.f_frsize), np.float32)
+    assert info.value.errno in (errno.ENOSPC, errno.EFBIG)
+    assert info.value.filename == str(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import binary_dilation
 
-from lsst.drp.restore.restoration.network_input import starting_image
 from lsst.drp.restore.stack.saturated_stars import find_saturated_stars
 
 SHAPE = (70, 80)
@@ -56,21 +55,3 @@ def test_other_holes_are_no_stars() -> None:
     assert len(find_saturated_stars(np.where(dark, image, 0.0), dark, KERNEL, 1.0)) == 1
     everything = np.ones(SHAPE, bool)
     assert find_saturated_stars(np.zeros(SHAPE), everything, KERNEL, 1.0).shape == (0, 3)
-
-
-@pytest.mark.parametrize("factor", [1, 2, 3])
-def test_stars_of_the_starting_image(factor: int) -> None:
-    padding = 12
-    shape = tuple((extent + 2 * padding) * factor for extent in SHAPE)
-    stars = np.array([[20.3, 31.6, 5e4], [50.0, 60.0, 1e5]])
-    empty = starting_image(shape, stars[:0], 2.0, padding, factor)
-    assert empty.min() == empty.max() > 0.0
-    image = starting_image(shape, stars, 2.0, padding, factor) - empty
-    assert image.sum(dtype=float) == pytest.approx(1.5e5, rel=1e-4)
-    # Centroids in pixels of the exposures.
-    part = image[: 40 * factor + padding * factor].astype(float)
-    y, x = (np.arange(extent) for extent in part.shape)
-    row = (part.sum(axis=1) @ y) / part.sum()
-    column = (part.sum(axis=0) @ x) / part.sum()
-    assert (row + 0.5) / factor - 0.5 - padding == pytest.approx(20.3, abs=0.02)
-    assert (column + 0.5) / factor - 0.5 - padding == pytest.approx(31.6, abs=0.02)

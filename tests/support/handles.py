@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Handles of visit images in memory, which behave as the Butler's do."""
+"""Handles of datasets in memory, and their errors, as the Butler has them."""
 
 from __future__ import annotations
 
@@ -73,3 +73,44 @@ class ConvertedHandle:
         # A bounding box is silently ignored.
         self.reads.append("image and all")
         return self.image
+
+
+class WarpHandle:
+    """A warp in memory, which is read whole.
+
+    Parameters
+    ----------
+    warp
+        The warp.
+    visit : `int`
+        ID of the visit.
+    """
+
+    def __init__(self, warp: Any, visit: int = 1) -> None:
+        self.dataId: dict[str, Any] = {
+            "instrument": "Cam",
+            "visit": visit,
+            "physical_filter": "Cam-i",
+            "day_obs": 20240301,
+        }
+        self.warp = warp
+
+    def get(self) -> Any:
+        return self.warp
+
+
+def formatter_error(error: Exception) -> ValueError:
+    """Return an error as a datastore raises it for one of a formatter."""
+    try:
+        try:
+            raise error
+        except Exception as err:
+            raise ValueError("Failure from formatter for dataset from file:///data/x.fits") from err
+    except ValueError as err:
+        return err
+
+
+class ServerError(Exception):
+    """Error of an object store's client, which is not known here."""
+
+    __module__ = "botocore.exceptions"

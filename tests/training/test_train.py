@@ -3,259 +3,63 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
+"""Training from a seed to weights, interrupted or not."""
+
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.signal import fftconvolve
-from stacks import star_field
 
-from lsst.drp.restore.restoration.network_input import NO_DATA_NOISE
-from lsst.drp.restore.restoration.target_psf import TARGET_FWHM, target_kernel
-from lsst.drp.restore.training.samples import Sample, _majorize_minimize, draw_sample, write_samples
-from lsst.drp.restore.training.skies import draw_sky
-
-SIZE = 96
-
-
-@pytest.fixture(scope="module")
-def samples() -> list[Sample]:
-    return [draw_sample(np.random.default_rng((5, index)), SIZE) for index in range(10)]
+# Not imported at the top of the module: Keras.
+PLAN = {
+    "samples": 3,
+    "sample_size": 96,
+    "stages": ((1, 2), (2, 1)),
+    "steps": 2,
+    "batch": 2,
+    "crop_size": 64,
+    "seed": 5,
+}
 
 
-def stacked(samples: list[Sample]) -> tuple[np.ndarray, np.ndarray]:
-    return np.stack([s.planes for s in samples]), np.stack([s.kernels for s in samples])
+@pytest.mark.slow
+def test_training_is_reproducible_and_resumable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lsst.drp.restore.training import train as module
 
+    plan = module.Plan(**PLAN)
+    whole = module.train(plan, tmp_path / "whole", workers=1)
+    for a, b in zip(whole, module.train(plan, tmp_path / "again", workers=1), strict=True):
+        np.testing.assert_array_equal(a, b)
 
-def test_skies_are_varied() -> None:
-    skies = [draw_sky(np.random.default_rng(seed), SIZE, TARGET_FWHM, 3.5) for seed in range(12)]
-    for sky in skies:
-        assert sky.shape == (SIZE, SIZE) and sky.dtype == np.float32
-        assert np.isfinite(sky).all()
-        # Rounding errors of profiles that are drawn by Fourier transforms.
-        assert sky.min() > -1e-3 * sky.max() - 1e-3
-        assert sky.max() > 0.0
-    totals = [sky.sum() for sky in skies]
-    assert len(set(totals)) == 12
-    assert max(totals) > 5 * min(totals)
-    again = draw_sky(np.random.default_rng(3), SIZE, TARGET_FWHM, 3.5)
-    np.testing.assert_array_equal(again, skies[3])
+    crops = module.Crops
+    for last in (1, 2):
 
+        def stop(*args: object, seed: tuple[int, int], last: int = last, **kwargs: object) -> object:
+            if seed[1] == last:
+                raise KeyboardInterrupt
+            return crops(*args, seed=seed, **kwargs)
 
-def test_samples_are_reproducible_and_finite(samples: list[Sample]) -> None:
-    again = draw_sample(np.random.default_rng((5, 2)), SIZE)
-    np.testing.assert_array_equal(again.planes, samples[2].planes)
-    np.testing.assert_array_equal(again.kernels, samples[2].kernels)
-    for sample in samples:
-        assert sample.planes.shape == (5, SIZE, SIZE) and sample.planes.dtype == np.float32
-        assert sample.kernels.shape == (2, 25, 25) and sample.kernels.dtype == np.float32
-        assert np.isfinite(sample.planes).all() and np.isfinite(sample.kernels).all()
-        _, start, noise, valid, _ = sample.planes
-        assert start.min() > -1e-3
-        assert set(np.unique(valid)) <= {0.0, 1.0}
-        assert (noise > 0).all() and (noise[valid == 0] == NO_DATA_NOISE).all()
-    planes, _ = stacked(samples)
-    # Some have holes, some have none.
-    covered = planes[:, 3].mean(axis=(1, 2))
-    assert covered.min() < 0.99 and covered.max() == 1.0
+        monkeypatch.setattr(module, "Crops", stop)
+        with pytest.raises(KeyboardInterrupt):
+            module.train(plan, tmp_path / "parts", workers=1)
+    monkeypatch.setattr(module, "Crops", crops)
+    parts = module.train(plan, tmp_path / "parts", workers=1)
+    losses, others = (np.load(tmp_path / name / "checkpoint.npz")["losses"] for name in ("whole", "parts"))
+    assert len(losses) == len(others) == 3
+    assert losses[0] == others[0]
+    # It goes on with the same crops, in another order: nearly the same steps of Adam.
+    np.testing.assert_allclose(losses, others, rtol=0.1)
+    for a, b in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(a, b, atol=6 * plan.learning_rate)
+    # What is done is not done again.
+    again = module.train(plan, tmp_path / "whole", workers=1)
+    for a, b in zip(whole, again, strict=True):
+        np.testing.assert_array_equal(a, b)
 
-
-def test_coadd_is_the_sky_and_noise() -> None:
-    """Of the stated width, wherever the sky is not so bright that errors of
-    the PSF matter.
-    """
-    pulls = []
-    for index in range(12):
-        sample = draw_sample(np.random.default_rng((6, index)), SIZE)
-        coadd, _, noise, valid, sky = sample.planes.astype(float)
-        predicted = fftconvolve(sky, sample.kernels[0].astype(float), mode="same")
-        faint = (valid > 0) & (predicted < 3.0) & (noise < NO_DATA_NOISE)
-        # Light of what is outside of the image is unknown.
-        faint[:13] = faint[-13:] = faint[:, :13] = faint[:, -13:] = False
-        if faint.sum() > 200:
-            pull = (coadd - predicted)[faint] / noise[faint]
-            pulls.append((np.median(np.abs(pull)) * 1.4826, np.median(pull)))
-    assert len(pulls) > 6
-    widths, offsets = np.transpose(pulls)
-    # Resampled noise is narrower.
-    assert (widths > 0.5).all() and (widths < 1.3).all()
-    assert np.median(widths) == pytest.approx(1.0, abs=0.08)
-    assert np.median(np.abs(offsets)) < 0.15
-
-
-@pytest.mark.parametrize(("delta", "limit"), [(2.0, 0.1), (1e6, 1e-4)])
-def test_samples_start_as_a_restoration_does(
-    delta: float, limit: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The steps are the same; the loss is quadratic in the training."""
-    from lsst.drp.restore.restoration import first_estimate
-
-    monkeypatch.setattr(first_estimate, "_HUBER_DELTA", delta)
-    shape = (SIZE, SIZE)
-    stack, _, stars = star_field(
-        n=1, shape=shape, cell_shape=shape, n_stars=9, flux=(50.0, 2000.0), bad_fraction=0.03
-    )
-    weight = np.where(stack.good[0], 1.0 / stack.variance[0], 0.0)
-    mine = _majorize_minimize(stack.image[0], weight, stack.kernels[0, 0, 0])
-    assert (mine >= 0).all()
-    theirs = first_estimate.first_estimate(stack)[stack.latent_patch]
-    # The edge of the latent image is elsewhere.
-    first, second = (
-        fftconvolve(latent, target_kernel(), mode="same")[14:-14, 14:-14] for latent in (mine, theirs)
-    )
-    assert np.std(first - second) < limit * np.std(second)
-    for y, x, flux in stars:
-        stamp = slice(int(y) - 18, int(y) - 9), slice(int(x) - 18, int(x) - 9)
-        assert abs(first[stamp].sum() - second[stamp].sum()) < 3.0 + 0.03 * flux
-
-
-def test_samples_do_not_depend_on_the_workers(tmp_path: Path) -> None:
-    done: list[int] = []
-    planes, kernels = write_samples(tmp_path / "planes.npy", 3, 64, 7, 2, done.append)
-    assert done == [1, 2, 3]
-    assert planes.shape == (3, 5, 64, 64) and kernels.shape == (3, 2, 25, 25)
-    expected = draw_sample(np.random.default_rng((7, 1)), 64)
-    np.testing.assert_array_equal(planes[1], expected.planes)
-    np.testing.assert_array_equal(kernels[1], expected.kernels)
-    np.testing.assert_array_equal(np.load(tmp_path / "planes.npy"), planes)
-
-
-def draw_planes(number: int = 3, size: int = 80) -> tuple[np.ndarray, np.ndarray]:
-    """Return noiseless samples with PSFs that look different from each side."""
-    rng = np.random.default_rng(8)
-    planes = rng.exponential(size=(number, 5, size, size))
-    kernels = rng.uniform(size=(number, 2, 25, 25))
-    kernels /= kernels.sum(axis=(-2, -1), keepdims=True)
-    kernels[:, 1] = 2.0 * kernels[:, 0]
-    for index in range(number):
-        planes[index, 0] = fftconvolve(planes[index, 4], kernels[index, 0], mode="same")
-    planes[:, 3] = rng.uniform(size=(number, size, size)) < 0.9
-    return planes.astype(np.float32), kernels.astype(np.float32)
-
-
-def test_crops_are_turned_with_their_kernels() -> None:
-    from lsst.drp.restore.training.objective import Crops
-
-    planes, kernels = draw_planes()
-    crops = Crops(planes, kernels, size=48, batch=64, number=2, seed=(3,))
-    assert len(crops) == 2
-    inputs, target = crops[1]
-    assert inputs["planes"].shape == (64, 48, 48, 4) and inputs["kernels"].shape == (64, 2, 25, 25)
-    assert target.shape == (64, 48, 48, 3)
-    assert inputs["planes"].dtype == inputs["kernels"].dtype == target.dtype == np.float32
-    views = set()
-    for image, pair, truth in zip(inputs["planes"], inputs["kernels"], target[..., 0], strict=True):
-        seen = fftconvolve(truth, pair[0], mode="valid")
-        np.testing.assert_allclose(seen, image[12:-12, 12:-12, 0], atol=1e-3)
-        np.testing.assert_allclose(pair[1], 2 * pair[0])
-        views.add(pair[0].tobytes())
-    # Three samples from eight sides.
-    assert 15 < len(views) <= 24
-
-
-def test_crops_have_a_frame_without_data() -> None:
-    from lsst.drp.restore.training.objective import Crops
-
-    planes, kernels = draw_planes()
-    inputs, target = Crops(planes, kernels, size=48, batch=4, number=1, seed=(3,))[0]
-    frame = np.ones((48, 48), bool)
-    frame[12:-12, 12:-12] = False
-    assert (inputs["planes"][:, frame, 2] == NO_DATA_NOISE).all()
-    weight = target[..., 1]
-    assert (weight[:, frame] == 0).all() and (weight[:, ~frame] > 0).all()
-    np.testing.assert_allclose(weight.sum(axis=(1, 2)), 1.0, rtol=1e-4)
-    # Truth is known in the frame, too, and what is known is not changed.
-    assert (target[:, frame, 0] > 0).any()
-    error = (weight * (inputs["planes"][..., 1] - target[..., 0]) ** 2).sum(axis=(1, 2))
-    np.testing.assert_allclose(target[:, 0, 0, 2], 0.05 + error, rtol=1e-4)
-
-
-def test_crops_are_reproducible() -> None:
-    from lsst.drp.restore.training.objective import Crops
-
-    planes, kernels = draw_planes()
-    before = planes.copy()
-    first, second = (Crops(planes, kernels, size=48, batch=4, number=3, seed=(3,)) for _ in range(2))
-    # In any order.
-    others = {index: second[index] for index in (2, 0, 1)}
-    for index in range(3):
-        for name, array in first[index][0].items():
-            np.testing.assert_array_equal(array, others[index][0][name])
-        np.testing.assert_array_equal(first[index][1], others[index][1])
-    assert (first[0][1] != first[1][1]).any()
-    seeded = Crops(planes, kernels, size=48, batch=4, number=3, seed=(4,))
-    assert (first[0][1] != seeded[0][1]).any()
-    np.testing.assert_array_equal(planes, before)
-
-
-def test_loss() -> None:
-    from lsst.drp.restore.training.objective import SkyLoss
-
-    rng = np.random.default_rng(5)
-    truth = rng.exponential(size=(3, 16, 16))
-    weight = rng.uniform(size=(3, 16, 16))
-    weight[:, :4] = 0.0
-    easy = np.array([0.3, 0.05, 20.0])
-    target = np.stack([truth, weight, np.broadcast_to(easy[:, None, None], truth.shape)], axis=-1)
-    output = np.concatenate(
-        [(truth + rng.normal(size=truth.shape))[..., None], rng.uniform(0.05, 2, (*truth.shape, 1))] * 2, -1
-    )
-    output[..., 2:] *= 1.1
-    expected = []
-    for k in range(3):
-        total = 0.0
-        for one, share in ((0, 0.5), (1, 1.0)):
-            image, stated = output[k, ..., 2 * one], output[k, ..., 2 * one + 1]
-            relative = (weight[k] * (image - truth[k]) ** 2).sum() / easy[k]
-            inside = weight[k] > 0
-            chi2 = np.minimum((image - truth[k])[inside] ** 2 / stated[inside] ** 2, 100.0)
-            likelihood = np.mean(np.log(stated[inside]) + 0.5 * chi2)
-            total += share * (np.sqrt(relative + 1e-6) + 0.02 * likelihood)
-        expected.append(total)
-    loss = SkyLoss(reduction=None)(target.astype("f4"), output.astype("f4"))
-    np.testing.assert_allclose(np.asarray(loss), expected, rtol=1e-4)
-
-
-def test_stated_error_does_not_pull_the_image() -> None:
-    """The error that makes the loss smallest is that of the image, and the
-    image that does is the truth, whatever the error.
-    """
-    from lsst.drp.restore.training.objective import SkyLoss
-
-    rng = np.random.default_rng(5)
-    truth = np.zeros((1, 32, 32), np.float32)
-    weight = np.full_like(truth, 1.0 / 1024)
-    target = np.stack([truth, weight, np.ones_like(truth)], axis=-1)
-    image = rng.normal(0.0, 0.7, truth.shape).astype("f4")
-    errors = np.linspace(0.3, 1.2, 19)
-    loss = [
-        float(SkyLoss()(target, np.stack([image, np.full_like(image, error)], axis=-1))) for error in errors
-    ]
-    assert errors[np.argmin(loss)] == pytest.approx(0.7, abs=0.06)
-
-
-def test_training_lowers_the_loss(samples: list[Sample]) -> None:
-    import keras
-
-    from lsst.drp.restore.restoration.sky_network import build_network
-    from lsst.drp.restore.training.objective import Crops, SkyLoss, build_trainer
-
-    keras.utils.set_random_seed(1)
-    planes, kernels = stacked(samples)
-    network = build_network((8, 8, 8))
-    trainer = build_trainer(network, 56, 25, 2)
-    assert trainer.output_shape == (None, 56, 56, 4)
-    trainer.compile(optimizer=keras.optimizers.Adam(3e-3), loss=SkyLoss())
-    fixed = Crops(planes, kernels, size=56, batch=16, number=1, seed=(1,))
-    before = trainer.evaluate(fixed, verbose=0)
-    # The image does not change at first.
-    inputs, _ = fixed[0]
-    result = trainer.predict_on_batch(inputs)
-    np.testing.assert_allclose(result[..., 2], np.maximum(inputs["planes"][..., 1], 0.0), rtol=1e-5)
-    trainer.fit(Crops(planes, kernels, size=56, batch=8, number=40, seed=(2,)), verbose=0)
-    after = trainer.evaluate(fixed, verbose=0)
-    assert after < before - 0.02
-    # What was trained is the network itself.
-    assert network.get_layer("correction").get_weights()[0].any()
+    module.plot_losses(tmp_path / "whole", tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="another plan"):
+        module.train(dataclasses.replace(plan, seed=6), tmp_path / "whole", workers=1)

@@ -8,113 +8,37 @@
 from __future__ import annotations
 
 import logging
-import mmap
 
 import astropy.units as u
 import numpy as np
 import pytest
-from astropy.time import Time
 from handles import ConvertedHandle, StoredHandle
-from skies import make_geometry, tan_wcs
+from skies import make_geometry
+from visit_images import (
+    BBOX,
+    MOSAIC,
+    SHAPE,
+    build,
+    failing,
+    gaussian,
+    make_image,
+    mosaic,
+    register_images,
+)
 
 from lsst.daf.butler import Butler, DatasetRef, DatasetType, FileDataset
-from lsst.drp.restore.errors import InputError, RestorationError
-from lsst.drp.restore.repository.make_visit_image import make_visit_image
-from lsst.drp.restore.repository.register import put_visit_image, register_instrument, register_visit
+from lsst.drp.restore.errors import InputError
+from lsst.drp.restore.repository.register import put_visit_image
 from lsst.drp.restore.stack.kernel_shape import fwhm
-from lsst.drp.restore.warping.build_stack import BuildStackConfig, BuildStackTask
-from lsst.drp.restore.warping.projections import sky_region
-from lsst.drp.restore.warping.psf_drawing import psf_kernel
+from lsst.drp.restore.warping.psf_drawing import resampled_psf_kernel
 from lsst.images import Box, Mask, MaskPlane, MaskSchema, Polygon, VisitImage
 from lsst.images.fields import ChebyshevField
-from lsst.images.psfs import GaussianPointSpreadFunction, PointSpreadFunction
-from lsst.pex.config import FieldValidationError
-from lsst.pipe.base import NoWorkFound
-
-BEGIN = Time("2024-03-02T03:04:05", scale="utc")
-SHAPE = (70, 80)
-BBOX = Box.from_shape(SHAPE)
-GEOMETRY = make_geometry(cells=(4, 4), cell_size=30)
-"""A patch of 120x120 pixels, whose middle is at (RA, DEC)."""
-
-# Positions of (RA, DEC) on the detectors of a 2x2 mosaic with gaps of 6 pixels
-# that covers the patch.
-MOSAIC = {0: (82.5, 72.5), 1: (-3.5, 72.5), 2: (82.5, -3.5), 3: (-3.5, -3.5)}
-
-
-def gaussian(sigma: float = 1.6, stamp_size: int = 41) -> PointSpreadFunction:
-    return GaussianPointSpreadFunction(sigma, bounds=BBOX, stamp_size=stamp_size)
-
-
-def make_image(
-    visit: int = 1, detector: int = 1, *, center=(40.0, 35.0), angle: float = 0.0, **kwargs
-) -> VisitImage:
-    """Return a visit image of flat sky, value 5 and variance 2, that is by
-    default in the middle of the patch.
-    """
-    arguments = dict(
-        image=np.full(SHAPE, 5.0),
-        variance=np.full(SHAPE, 2.0),
-        mask={},
-        wcs=tan_wcs(center=center, angle=angle),
-        psf=gaussian(),
-        instrument="Cam",
-        visit=visit,
-        detector=detector,
-        physical_filter="i_1",
-        band="i",
-        begin=BEGIN,
-        exposure_time=30.0,
-    )
-    return make_visit_image(**arguments | kwargs)
-
-
-def build(*sources: VisitImage | StoredHandle | ConvertedHandle, geometry=GEOMETRY, **config):
-    """Run the task."""
-    task = BuildStackTask(config=BuildStackConfig(**config))
-    handles = [StoredHandle(source) if isinstance(source, VisitImage) else source for source in sources]
-    result = task.run(handles, geometry, "i")
-    result.metadata = task.metadata
-    return result
-
-
-class FailingPsf(GaussianPointSpreadFunction):
-    """A PSF that cannot be evaluated left of a column."""
-
-    limit = np.inf
-
-    def compute_kernel_image(self, *, x, y):
-        if x < self.limit:
-            raise RuntimeError("no stars to interpolate\nbetween")
-        return super().compute_kernel_image(x=x, y=y)
-
-
-def failing(limit: float = np.inf) -> FailingPsf:
-    psf = FailingPsf(1.6, bounds=BBOX, stamp_size=41)
-    psf.limit = limit
-    return psf
-
+from lsst.images.psfs import GaussianPointSpreadFunction
 
 # -- the stack
 
 
-def mosaic(visit: int, **kwargs) -> list[VisitImage]:
-    """Return the four images of a visit, of values 1, 2, 3 and 4."""
-    return [
-        make_image(
-            visit,
-            detector,
-            center=center,
-            image=np.full(SHAPE, detector + 1.0),
-            variance=np.full(SHAPE, 0.5 * (detector + 1)),
-            psf=gaussian(1.5 + 0.1 * detector),
-            **kwargs,
-        )
-        for detector, center in MOSAIC.items()
-    ]
-
-
-def test_detectors_of_a_visit_become_one_plane():
+def test_detectors_of_a_visit_become_one_exposure():
     first, second = mosaic(20), mosaic(7)
     result = build(first[2], second[0], *second[1:], first[3], first[0], first[1])
     stack = result.stack
@@ -142,7 +66,7 @@ def test_kernels_are_those_of_the_cells_detectors():
     assert stack.has_kernel.all()
     detectors = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]])
     for (i, j), detector in np.ndenumerate(detectors):
-        expected, _ = psf_kernel(gaussian(1.5 + 0.1 * detector), 0.0, 0.0, np.eye(2))
+        expected = resampled_psf_kernel(gaussian(1.5 + 0.1 * detector), 0.0, 0.0, np.eye(2))
         assert np.abs(stack.kernels[0, i, j] - expected).max() < 0.01 * expected.max()
     widths = [fwhm(kernel) for kernel in stack.kernels[0].reshape(16, 25, 25)]
     assert result.seeing.shape == (2,)
@@ -179,7 +103,7 @@ def test_cells_without_an_exposure_have_no_kernel():
     assert np.array_equal(stack.has_kernel, counts > 0)
 
 
-def test_inputs_describe_what_each_image_gave():
+def test_inputs_describe_the_contribution_of_each_image():
     mask = np.zeros(SHAPE, bool)
     mask[40:60, 10:30] = True
     images = mosaic(1, angle=10.0, mask={"SATURATED": mask})
@@ -348,25 +272,6 @@ def test_images_converted_from_exposures_are_read_once():
     assert [len(handle.reads) for handle in handles] == [1] * 8
     assert np.array_equal(result.stack.image, expected.stack.image)
     assert np.array_equal(result.stack.kernels, expected.stack.kernels)
-
-
-def register_images(butler: Butler, images: list[VisitImage]) -> None:
-    """Register the records of images of visits 1 and 2."""
-    register_instrument(butler, "Cam", {d: f"S{d}" for d in range(4)}, {"i_1": "i"})
-    for visit in (1, 2):
-        register_visit(
-            butler,
-            instrument="Cam",
-            visit=visit,
-            physical_filter="i_1",
-            begin=BEGIN + visit * u.min,
-            exposure_time=30.0,
-            detector_regions={
-                image.sky_projection.pixel_frame.detector: sky_region(image.sky_projection, BBOX)
-                for image in images
-                if image.sky_projection.pixel_frame.visit == visit
-            },
-        )
 
 
 def test_exposures_without_afw_say_what_to_do(butler, tmp_path):
@@ -542,19 +447,6 @@ def test_one_detector_of_a_visit_is_dropped():
     assert [i.detector for i in result.inputs] == [0, 1, 3, 9]
 
 
-def test_visit_with_few_good_pixels_is_dropped(caplog):
-    corner = make_image(2, 5, center=(-50.0, -45.0))
-    with caplog.at_level(logging.WARNING, "lsst"):
-        result = build(make_image(1), corner, make_image(3), minGoodFraction=0.02)
-    assert result.stack.names == ("Cam visit 1", "Cam visit 3")
-    assert result.dropped[0][0] == "Cam visit 2 detector 5"
-    assert "less than minGoodFraction=0.02" in result.dropped[0][1]
-    # What it had is gone.
-    assert np.array_equal(result.stack.good[0], result.stack.good[1])
-    assert np.array_equal(result.stack.kernels[0], result.stack.kernels[1])
-    assert build(make_image(1), corner, minGoodFraction=0.001).stack.n_exposures == 2
-
-
 # -- PSFs
 
 
@@ -628,93 +520,3 @@ def test_psf_is_evaluated_where_it_is_valid():
     assert x.min() == 10.0 and x.max() < 78.0 and y.min() == 5.0 and y.max() == 59.0
     # The cells' borders are at 10, 40 and 70 on the detector, which ends at 79.5.
     assert np.isin(np.unique(x.round(3)), [10.0, 25.0, 55.0, 74.75]).all()
-
-
-# -- how many
-
-
-def test_no_image_and_one_visit_are_no_work():
-    with pytest.raises(
-        NoWorkFound, match="0 usable visits on patch 3 of tract 0 in band i, fewer than minExposures=2"
-    ):
-        build()
-    handles = [StoredHandle(image) for image in mosaic(1)]
-    with pytest.raises(NoWorkFound, match="1 usable visits"):
-        build(*handles)
-    assert not any(handle.reads for handle in handles)
-    assert build(make_image(1), minExposures=1).stack.n_exposures == 1
-
-
-def test_too_few_usable_visits_is_no_work_with_the_reasons():
-    images = [
-        make_image(1),
-        make_image(2, psf=gaussian(6.0, stamp_size=81)),
-        make_image(3, mask={"BAD": np.ones(SHAPE, bool)}),
-        make_image(4, center=(400.0, 0.0)),
-    ]
-    with pytest.raises(NoWorkFound) as info:
-        build(*images)
-    text = str(info.value)
-    assert "1 usable visits" in text
-    assert "Cam visit 2 detector 1: its PSF kernel of 25x25 pixels misses" in text
-    assert "Cam visit 3 detector 1: none of its" in text
-    assert "Cam visit 4 detector 1: it has no pixel on the patch" in text
-
-
-def test_images_beside_the_patch_are_ignored(caplog):
-    """Regions of a repository are bounds, so that this is no defect; such an
-    image may even lack what others must have.
-    """
-    beside = make_image(3, center=(150.0, 35.0), unit=u.adu)
-    touching = make_image(4, center=(-57.8, 35.0))
-    with caplog.at_level(logging.WARNING, "lsst"):
-        result = build(make_image(1), make_image(2), beside, touching)
-    assert result.stack.n_exposures == 2
-    assert result.dropped == []
-    assert not caplog.records
-    assert result.metadata["n_visit_images_outside"] == 2
-
-
-def test_even_kernel_size_is_refused():
-    config = BuildStackConfig()
-    config.kernelSize = 24
-    with pytest.raises(FieldValidationError, match="must be odd, not 24"):
-        config.validate()
-
-
-# -- memory
-
-
-def test_pixels_that_do_not_fit_into_memory_are_kept_in_a_file(caplog: pytest.LogCaptureFixture) -> None:
-    images = [make_image(visit, angle=0.1 * visit) for visit in (1, 2, 3)]
-    in_memory = build(*images).stack
-    # 120x120 pixels need hardly more than what any patch needs.
-    least = (1.5e9 + 330 * 120**2) / 2**30
-    with caplog.at_level(logging.INFO, logger="lsst"):
-        on_disk = build(*images, maxMemory=least + 1e-5).stack
-    assert any("temporary file" in message for message in caplog.messages)
-    assert not isinstance(in_memory.image.base.base, mmap.mmap)
-    assert isinstance(on_disk.image.base.base, mmap.mmap)
-    for name in ("image", "variance", "good", "kernels", "correlation"):
-        np.testing.assert_array_equal(getattr(on_disk, name), getattr(in_memory, name))
-
-
-def test_other_bands_and_finer_pixels_take_memory_too() -> None:
-    least = (1.5e9 + 330 * 120**2) / 2**30
-    handles = [StoredHandle(make_image(visit)) for visit in (1, 2)]
-    task = BuildStackTask(config=BuildStackConfig(maxMemory=least + 1e-3))
-
-    def in_file(**others: int) -> bool:
-        return isinstance(task.run(handles, GEOMETRY, "i", **others).stack.image.base.base, mmap.mmap)
-
-    # Another visit is 0.0002 GiB, twice as fine an image 0.013 GiB.
-    assert not in_file()
-    assert not in_file(n_beside=2)
-    assert in_file(n_beside=3)
-    with pytest.raises(RestorationError, match="allow for more"):
-        in_file(oversampling=2)
-
-
-def test_patch_that_does_not_fit_at_all_is_refused() -> None:
-    with pytest.raises(RestorationError, match=r"maxMemory=1.0: allow for more, or make smaller patches"):
-        build(make_image(1), make_image(2), maxMemory=1.0)

@@ -3,14 +3,11 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Restoring from warps: visits that are on the patch's grid already."""
+"""Tests of the way from warps to a stack of exposures."""
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -20,89 +17,21 @@ import pytest
 from click.testing import CliRunner
 from repositories import simulate_repository
 from skies import make_geometry, tan_wcs
+from warps import GEOMETRY, HAS_AFW, gaussian_kernel, make_afw_warp, make_warp, stack
 
 from lsst.ctrl.mpexec.cli.pipetask import cli as pipetask
 from lsst.daf.butler import Butler
-from lsst.drp.restore import InputError, PatchGeometry, StackWarpsConfig, StackWarpsTask
+from lsst.drp.restore import InputError, PatchGeometry, StackWarpsTask
 from lsst.drp.restore.simulation.config import SimulationConfig
 from lsst.drp.restore.warping.build_stack import BuildStackTask
-from lsst.drp.restore.warping.lanczos import interpolate, interpolate_variance, squared_weight
-from lsst.drp.restore.warping.noise_correlation import measure_correlation
-from lsst.drp.restore.warping.warp_input import WarpInput, coadd_from_afw
-from lsst.images import (
-    Box,
-    Image,
-    Mask,
-    MaskSchema,
-    SkyProjection,
-    TractFrame,
-    get_legacy_visit_image_mask_planes,
-)
+from lsst.drp.restore.warping.warp_input import WarpInput
+from lsst.images import Box, Image, MaskedImage, SkyProjection, TractFrame
 from lsst.images.cells import CellCoadd, CellGridBounds, CellIJ, CellPointSpreadFunction
-from lsst.pex.config import FieldValidationError
 from lsst.pipe.base import NoWorkFound
 
 PIPELINE = "resource://lsst.drp.restore/pipelines/restoreCoaddImageMM.yaml"
 DATA_ID = {"skymap": "test", "tract": 0, "patch": 0, "band": "i"}
 WHERE = "skymap='test' AND tract=0 AND patch=0 AND band='i'"
-GEOMETRY = make_geometry(cells=(2, 3), cell_size=40, start=(10, 20))
-HAS_AFW = importlib.util.find_spec("lsst.afw") is not None
-
-
-class Handle:
-    """A warp in memory."""
-
-    def __init__(self, warp: Any, visit: int = 1) -> None:
-        self.dataId = {"instrument": "Cam", "visit": visit, "physical_filter": "Cam-i", "day_obs": 20240301}
-        self.warp = warp
-
-    def get(self) -> Any:
-        return self.warp
-
-
-def gaussian_kernel(fwhm: float = 3.0, size: int = 31) -> np.ndarray:
-    offset = np.arange(size) - size // 2
-    profile = np.exp(-4.0 * np.log(2.0) * (offset / fwhm) ** 2)
-    kernel = profile[:, None] * profile
-    return kernel / kernel.sum()
-
-
-def make_warp(
-    *,
-    border: int = 7,
-    unit: u.UnitBase = u.nJy,
-    planes: tuple[str, ...] | None = None,
-    projection: SkyProjection | None = None,
-    bbox: Box | None = None,
-    seed: int = 1,
-    kernel_sum: float = 1.0,
-) -> CellCoadd:
-    """Return a warp of noise that is larger than the patch by a border, as
-    those of the Science Pipelines are.
-    """
-    bbox = GEOMETRY.outer_bbox.padded(border) if bbox is None else bbox
-    known = get_legacy_visit_image_mask_planes().values()
-    schema = MaskSchema([plane for plane in known if planes is None or plane.name in planes])
-    image = np.random.default_rng(seed).normal(0.0, 2.0, bbox.shape).astype(np.float32)
-    variance = np.full(bbox.shape, 4.0, np.float32)
-    mask = Mask(0, schema=schema, bbox=bbox)
-    grid = GEOMETRY.patch.cells
-    kernels = np.tile(kernel_sum * gaussian_kernel(), (2, 3, 1, 1))
-    psf = CellPointSpreadFunction(kernels, bounds=CellGridBounds(grid=grid, bbox=grid.bbox))
-    return CellCoadd(
-        Image(image, bbox=bbox, unit=unit, sky_projection=projection or GEOMETRY.sky_projection),
-        mask=mask,
-        variance=Image(variance, bbox=bbox, unit=unit**2),
-        psf=psf,
-        band="i",
-    )
-
-
-def stack(*warps: Any, geometry: PatchGeometry = GEOMETRY, **config: Any) -> Any:
-    chosen = StackWarpsConfig()
-    chosen.update(minExposures=1, **config)
-    handles = [Handle(warp, visit) for visit, warp in enumerate(warps, start=1)]
-    return StackWarpsTask(config=chosen).run(handles, geometry, "i")
 
 
 def test_pixels_are_taken_as_they_are() -> None:
@@ -183,18 +112,18 @@ def test_part_of_the_patch() -> None:
                     TractFrame(skymap="other", tract=0, bbox=Box.from_shape((200, 200))),
                 )
             ),
-            "0.3.* pixels away from the grid of patch 3 of tract 0.*patchGeometry",
+            "0.3.* pixels away from the grid of patch 3 of tract 0, more than 0.05.*patchGeometry",
         ),
     ],
 )
 def test_wrong_warps(kwargs: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=f"(?s)warp of Cam visit 1.*{message}"):
+    with pytest.raises(InputError, match=f"(?s)Cam visit 1 warp.*{message}"):
         stack(make_warp(**kwargs))
 
 
 def test_warp_of_another_patch() -> None:
     elsewhere = make_geometry(cells=(2, 3), cell_size=40, start=(500, 20))
-    with pytest.raises(InputError, match="(?s)warp of Cam visit 1 has .* none of which is in patch 3"):
+    with pytest.raises(InputError, match="(?s)Cam visit 1 warp has .* none of which is in patch 3"):
         stack(make_warp(), geometry=elsewhere)
 
 
@@ -205,112 +134,10 @@ def test_warps_that_cannot_be_used() -> None:
     result = stack(good, masked, empty)
     assert result.stack.names == ("Cam visit 1",)
     assert [(label, "masked by one of BAD" in reason) for label, reason in result.dropped] == [
-        ("warp of Cam visit 2", True)
+        ("Cam visit 2 warp", True)
     ]
     with pytest.raises(NoWorkFound, match="misses .* of the flux, more than maxKernelLoss"):
         stack(blurred, kernelSize=3)
-    with pytest.raises(FieldValidationError, match="must be odd"):
-        StackWarpsConfig(kernelSize=24).validate()
-
-
-class AfwMask:
-    """What is used of `lsst.afw.image.Mask`."""
-
-    def __init__(self, array: np.ndarray, planes: dict[str, int]) -> None:
-        self.array = array
-        self._planes = planes
-
-    def getMaskPlaneDict(self) -> dict[str, int]:  # noqa: N802
-        return self._planes
-
-    def getPlaneBitMask(self, names: list[str]) -> int:  # noqa: N802
-        return sum(1 << self._planes[name] for name in names)
-
-
-class AfwImage:
-    """What is used of `lsst.afw.image.Image`; its box has intervals with
-    begin and end.
-    """
-
-    def __init__(self, array: np.ndarray, bbox: Box) -> None:
-        self.array = array
-        self._bbox = bbox
-
-    def getBBox(self) -> Any:  # noqa: N802
-        x, y = self._bbox.x, self._bbox.y
-        return types.SimpleNamespace(
-            x=types.SimpleNamespace(begin=x.start, end=x.stop),
-            y=types.SimpleNamespace(begin=y.start, end=y.stop),
-        )
-
-
-class AfwPsf:
-    """What is used of `lsst.afw.detection.Psf`: undefined in the first
-    columns, as the PSF of a warp is beyond the edge of a detector.
-    """
-
-    def computeKernelImage(self, point: Any) -> AfwImage:  # noqa: N802
-        if point.x < 60.0:
-            raise RuntimeError("Cannot compute CoaddPsf at this point: no input images there.")
-        return AfwImage(gaussian_kernel(), Box.factory[-15:16, -15:16])
-
-
-class AfwExposure(AfwImage):
-    """What is used of `lsst.afw.image.ExposureF`.  A real one was not
-    available where this was written; `test_afw` takes it where it is.
-    """
-
-    def __init__(self, like: CellCoadd, *, mean: float | None, unit: str | None) -> None:
-        super().__init__(like.image.array, like.bbox)
-        names = ["BAD", "SAT", "INTRP", "CR", "EDGE", "DETECTED", "DETECTED_NEGATIVE", "SUSPECT", "NO_DATA"]
-        planes = {name: bit for bit, name in enumerate(names)}
-        self.image, self.variance = like.image, like.variance
-        self.mask = AfwMask(np.zeros(like.bbox.shape, np.int32), planes)
-        self._projection, self._mean, self._unit = like.sky_projection, mean, unit
-
-    def getMetadata(self) -> dict[str, str]:  # noqa: N802
-        return {} if self._unit is None else {"BUNIT": self._unit}
-
-    def getPhotoCalib(self) -> Any:  # noqa: N802
-        return None if self._mean is None else types.SimpleNamespace(getCalibrationMean=lambda: self._mean)
-
-    def getPsf(self) -> AfwPsf:  # noqa: N802
-        return AfwPsf()
-
-    def getWcs(self) -> Any:  # noqa: N802
-        def to_sky(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            sky = self._projection.pixel_to_sky_transform.apply_forward(x=x, y=y)
-            return sky.x, sky.y
-
-        return types.SimpleNamespace(pixelToSkyArray=to_sky)
-
-
-def make_afw_warp(*, mean: float | None = 1.0, unit: str | None = "nJy") -> Any:
-    """Return a warp of lsst.afw; a real one where there is lsst.afw."""
-    like = make_warp()
-    if not HAS_AFW:
-        return AfwExposure(like, mean=mean, unit=unit)
-    from lsst.afw.detection import GaussianPsf
-    from lsst.afw.image import ExposureF, PhotoCalib
-
-    exposure = ExposureF(like.bbox.to_legacy(), like.sky_projection.to_legacy())
-    exposure.image.array[:] = like.image.array
-    exposure.variance.array[:] = like.variance.array
-    exposure.setPsf(GaussianPsf(31, 31, 3.0 / np.sqrt(8.0 * np.log(2.0))))
-    if mean is not None:
-        exposure.setPhotoCalib(PhotoCalib(mean))
-    if unit is not None:
-        exposure.getMetadata()["BUNIT"] = unit
-    return exposure
-
-
-@pytest.fixture
-def geom(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Provide lsst.geom."""
-    if not HAS_AFW:
-        module = types.ModuleType("lsst.geom")
-        module.Point2D = lambda x, y: types.SimpleNamespace(x=x, y=y)  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "lsst.geom", module)
 
 
 @pytest.mark.usefixtures("geom")
@@ -336,56 +163,18 @@ def test_afw(mean: float, unit: str | None, scale: float) -> None:
     np.testing.assert_allclose(result.stack.kernels[0, 1, 2], gaussian_kernel()[3:-3, 3:-3], atol=1e-5)
 
 
-@pytest.mark.usefixtures("geom")
-def test_afw_planes_by_either_name() -> None:
-    warp = make_afw_warp()
-    warp.mask.array[20] |= warp.mask.getPlaneBitMask(["SAT"])
-    result = stack(warp, badMaskPlanes=["SATURATED"])
-    assert not result.stack.good[0, 13].any()
-    with pytest.raises(InputError, match="no mask plane SPIKE.*badMaskPlanes"):
-        stack(warp, badMaskPlanes=["SPIKE"])
-
-
-@pytest.mark.usefixtures("geom")
-def test_afw_without_calibration() -> None:
-    with pytest.raises(InputError, match="warp of Cam visit 1 has no photometric calibration"):
-        stack(make_afw_warp(mean=None, unit=None))
-
-
-def test_afw_coadd() -> None:
-    """A coadd of lsst.afw can be compared with."""
-    coadd = make_afw_warp(mean=10.0, unit=None)
-    coadd.mask.array[20] |= coadd.mask.getPlaneBitMask(["NO_DATA"])
-    image = coadd_from_afw(coadd)
-    assert image.unit == u.nJy
-    np.testing.assert_allclose(image.image.array, 10.0 * coadd.image.array, rtol=1e-6)
-    assert image.mask.get("NO_DATA").sum(axis=1).nonzero()[0].tolist() == [20]
-    with pytest.raises(InputError, match="connections.coadd"):
-        coadd_from_afw(make_afw_warp(mean=None, unit=None))
-
-
-@pytest.mark.parametrize(
-    ("scale", "angle", "phase"), [(1.0, 0.0, 0.0), (1.0, 0.0, 0.5), (1.0, 30.0, 0.2), (0.77, 10.0, 0.3)]
-)
-def test_correlation_of_interpolated_noise(scale: float, angle: float, phase: float) -> None:
-    """The measured correlation is the one that the weights of the
-    interpolation have.
-    """
-    rng = np.random.default_rng(17)
-    detector = rng.normal(size=(700, 700)).astype(np.float32)
-    y, x = np.indices((400, 400)) - 200.0
-    c, s = scale * np.cos(np.radians(angle)), scale * np.sin(np.radians(angle))
-    x, y = c * x - s * y + 350.0 + phase, s * x + c * y + 350.0 + phase
-    good = np.ones(detector.shape, bool)
-    image, norm = interpolate(detector, good, x, y)
-    variance = interpolate_variance(np.ones(detector.shape, np.float32), x, y, norm)
-    expected = 1.0 / (scale**2 * squared_weight(x, y, norm).mean())
-    measured = measure_correlation(
-        image * scale**2, variance * scale**4, np.ones(image.shape, bool), (100, 100)
+def test_gaussian_kernels_to_start_a_blind_restoration_from() -> None:
+    """A warp needs no PSF then."""
+    warp = make_warp()
+    bare = MaskedImage(
+        Image(warp.image.array, bbox=warp.bbox, unit=u.nJy, sky_projection=warp.sky_projection),
+        mask=warp.mask,
+        variance=Image(warp.variance.array, bbox=warp.bbox, unit=u.nJy**2),
     )
-    assert measured.shape == (4, 4)
-    np.testing.assert_allclose(np.median(measured), expected, rtol=0.04)
-    np.testing.assert_allclose(measured, expected, rtol=0.12)
+    result = stack(warp, bare, psf="gaussian", gaussianFwhm=5.0)
+    assert result.stack.has_kernel.all()
+    np.testing.assert_allclose(result.seeing, 5.0, rtol=0.01)
+    np.testing.assert_array_equal(result.stack.good[0], result.stack.good[1])
 
 
 def test_correlation_without_empty_sky(caplog: pytest.LogCaptureFixture) -> None:
@@ -416,6 +205,7 @@ def make_repo(root: Path, *, patch_size: int, cell_size: int, n_visits: int) -> 
     return simulate_repository(root, config, patch_size=patch_size, cell_size=cell_size)
 
 
+@pytest.mark.slow
 def test_warps_of_the_simulator(repo: Path) -> None:
     """Stacked warps are the stacked visit images, but for the correlation of
     noise, which is measured.
@@ -441,6 +231,7 @@ def test_warps_of_the_simulator(repo: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_pipeline(small_repo: Path) -> None:
     """A patch restored from warps is the one restored from visit images."""
     restored, metrics = {}, {}

@@ -7,18 +7,16 @@
 
 from __future__ import annotations
 
-import errno
-import gzip
-import logging
-
+import astropy.units as u
+import numpy as np
 import pytest
-from handles import StoredHandle
-from test_build_stack import build, make_image
+from handles import ConvertedHandle, StoredHandle, formatter_error
+from visit_images import BBOX, SHAPE, make_image
 
-from lsst.daf.butler import FileIntegrityError
 from lsst.drp.restore.errors import DamagedInputError, InputError
-from lsst.drp.restore.warping.visit_input import VisitInput
-from lsst.pipe.base import NoWorkFound
+from lsst.drp.restore.warping.visit_input import VisitInput, scale_to_njy
+from lsst.images import Box
+from lsst.images.fields import ChebyshevField
 
 
 def test_label_and_data_id():
@@ -50,79 +48,59 @@ def test_other_errors_are_not_swallowed(error):
         VisitInput(handle).get("unit")
 
 
-def wrapped(error):
-    """Return an error as a datastore raises it for one of a formatter."""
-    try:
-        try:
-            raise error
-        except Exception as err:
-            raise ValueError("Failure from formatter for dataset from file:///data/x.fits") from err
-    except ValueError as err:
-        return err
+def test_stored_image_is_read_in_parts():
+    handle = StoredHandle(make_image(image=np.arange(SHAPE[0] * SHAPE[1]).reshape(SHAPE)))
+    visit_input = VisitInput(handle)
+    assert not visit_input.is_whole
+    assert visit_input.get("bbox") == BBOX
+    box = Box.factory[10:20, 30:70]
+    part = visit_input.read(box)
+    assert part.bbox == box
+    assert np.array_equal(part.image.array, handle.image.image.array[10:20, 30:70])
+    assert "COSMIC_RAY" in visit_input.mask_planes()
+    assert handle.reads == ["bbox", "image and all", "bbox", "mask"]
 
 
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (FileIntegrityError("Size of file /data/x.fits (1) is not 2"), "not the size"),
-        (wrapped(OSError("Empty or corrupt FITS file")), "decoded .OSError: Empty or corrupt FITS file"),
-        (wrapped(gzip.BadGzipFile("CRC check failed")), "decoded .BadGzipFile: CRC check failed"),
-        (wrapped(KeyError("JSONADDR")), "decoded .KeyError: 'JSONADDR'"),
-    ],
-)
-def test_damaged_file(error, reason):
-    visit_input = VisitInput(StoredHandle(make_image(), broken={"psf": error}))
-    with pytest.raises(DamagedInputError, match=reason) as info:
+def test_converted_image_is_read_once_until_it_is_closed():
+    handle = ConvertedHandle(make_image())
+    visit_input = VisitInput(handle)
+    assert visit_input.is_whole
+    assert visit_input.get("bbox") == BBOX
+    assert visit_input.read(Box.factory[10:20, 30:70]).bbox == Box.factory[10:20, 30:70]
+    assert "COSMIC_RAY" in visit_input.mask_planes()
+    assert len(handle.reads) == 1
+    visit_input.close()
+    assert visit_input.is_whole
+    assert len(handle.reads) == 2
+
+
+@pytest.mark.parametrize("kind", [StoredHandle, ConvertedHandle])
+def test_missing_mask_planes(kind):
+    visit_input = VisitInput(kind(make_image()))
+    visit_input.require_planes({"BAD", "COSMIC_RAY"})
+    with pytest.raises(
+        InputError, match="detector 1 has no mask plane CR, SAT, without.*badMaskPlanes"
+    ) as info:
+        visit_input.require_planes({"BAD", "SAT", "CR"})
+    assert info.value.metadata == {"dataset": "Cam visit 1 detector 1", "missing": "CR, SAT"}
+
+
+def test_scale_to_njy():
+    image = make_image(unit=u.mJy)
+    VisitInput(StoredHandle(image)).require_flux()
+    assert scale_to_njy(image) == np.float32(1e6)
+    image = make_image(unit=u.electron)
+    with pytest.raises(InputError, match="pixels in electron.*no photometric_scaling"):
+        VisitInput(StoredHandle(image)).require_flux()
+    image.photometric_scaling = ChebyshevField(BBOX, np.array([[15.0, 5.0]]), unit=u.uJy / u.electron)
+    VisitInput(StoredHandle(image)).require_flux()
+    scale = scale_to_njy(image)
+    assert scale.shape == SHAPE and scale.dtype == np.float32
+    # A straight line from 10 to 20 over the width of 80 pixels.
+    assert np.allclose(scale[3], 1e3 * (15.0 + 5.0 * (np.arange(80) - 39.5) / 40.0), rtol=1e-5)
+
+
+def test_damaged_file():
+    visit_input = VisitInput(StoredHandle(make_image(), broken={"psf": formatter_error(KeyError("ZTILE1"))}))
+    with pytest.raises(DamagedInputError, match="its file cannot be decoded .KeyError: 'ZTILE1'"):
         visit_input.get("psf")
-    assert "/data" not in str(info.value)
-
-
-class ServerError(Exception):
-    """Of a client that is not known here."""
-
-    __module__ = "botocore.exceptions"
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        FileNotFoundError(errno.ENOENT, "no such file"),
-        wrapped(PermissionError(errno.EACCES, "denied")),
-        wrapped(OSError(errno.EIO, "input/output error")),
-        wrapped(ConnectionResetError("gone")),
-        wrapped(TimeoutError("gone")),
-        wrapped(MemoryError()),
-        wrapped(ServerError("SlowDown")),
-    ],
-)
-def test_failures_of_the_machine_do_not_drop_an_image(error):
-    """Another try may read it: the quantum fails, and says what it read."""
-    broken = make_image(2)
-    for component in ("psf", "image and all", "unit"):
-        handle = StoredHandle(broken, broken={component: error})
-        with pytest.raises(type(error)) as info:
-            build(make_image(1), handle, make_image(3))
-        assert "While reading Cam visit 2 detector 1." in info.value.__notes__
-
-
-@pytest.mark.parametrize("component", ["sky_projection", "unit", "psf", "image and all"])
-def test_damaged_image_is_dropped(component, caplog):
-    handle = StoredHandle(make_image(2), broken={component: wrapped(KeyError("ZTILE1"))})
-    with caplog.at_level(logging.WARNING, "lsst"):
-        result = build(make_image(1), handle, make_image(3))
-    assert result.stack.names == ("Cam visit 1", "Cam visit 3")
-    assert result.dropped == [("Cam visit 2 detector 1", "its file cannot be decoded (KeyError: 'ZTILE1')")]
-    assert result.metadata["n_visit_images_damaged"] == 1
-    # The log names the file.
-    assert "from file:///data/x.fits" in caplog.text
-
-
-def test_too_few_visits_because_of_damage_is_a_failure():
-    """No work would count as done."""
-    damaged = StoredHandle(make_image(2), broken={"psf": wrapped(KeyError("ZTILE1"))})
-    with pytest.raises(InputError, match="1 usable.*but 1 others are damaged.*skip-existing") as info:
-        build(make_image(1), damaged)
-    assert "Cam visit 2 detector 1: its file cannot be decoded" in str(info.value)
-    # Repaired, they would still be too few.
-    with pytest.raises(NoWorkFound):
-        build(make_image(1), damaged, minExposures=3)

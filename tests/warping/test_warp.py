@@ -11,34 +11,16 @@ import galsim
 import numpy as np
 import pytest
 import scipy.signal
-from skies import DEC, RA, detector_projection, make_geometry, tan_wcs, tpv_wcs
+from pixel_maps import BBOX, SIZE, make_map, patch_wcs
+from skies import DEC, RA, make_geometry, tan_wcs, tpv_wcs
 
-from lsst.drp.restore.warping.warp import PixelMap, Warp, WarpError, warp
+from lsst.drp.restore.warping.pixel_map import PixelMap
+from lsst.drp.restore.warping.warp import Warp, warp
 from lsst.images import YX, Box
 
 # The library finds its weights in a table, and rounding may find either of two
 # neighbors there: as a part of the scatter between pixels, 0.005 rms.
 TABLE = 0.04
-
-SIZE = 300  # of detectors and patches in most of these tests, pixels
-BBOX = Box.from_shape((SIZE, SIZE))
-
-
-def make_map(wcs, *, detector_bbox: Box = BBOX, geometry=None, **kwargs) -> PixelMap:
-    """Return the map from a whole patch to a detector."""
-    geometry = geometry or make_geometry(cells=(10, 10))
-    return PixelMap(
-        geometry.sky_projection,
-        detector_projection(wcs, detector_bbox),
-        geometry.outer_bbox,
-        detector_bbox,
-        **kwargs,
-    )
-
-
-def patch_wcs():
-    """Return the FITS WCS of the patch that `make_map` uses."""
-    return tan_wcs(center=((SIZE - 1) / 2, (SIZE - 1) / 2))
 
 
 def warp_all(image: np.ndarray, pixel_map: PixelMap, variance: np.ndarray | None = None, **kwargs) -> Warp:
@@ -71,64 +53,6 @@ def centroid(stamp: np.ndarray, sigma: float) -> tuple[float, float]:
         cx += 2.0 * (weight * (x - cx)).sum() / weight.sum()
         cy += 2.0 * (weight * (y - cy)).sum() / weight.sum()
     return cx, cy
-
-
-# -- the mapping of pixels
-
-
-@pytest.mark.parametrize("start", [(0, 0), (1000, 3000)])
-@pytest.mark.parametrize("angle", [0.0, 37.0, 180.0])
-def test_map_agrees_with_astropy(angle, start):
-    """Astropy has its own implementation of the TPV projection."""
-    geometry = make_geometry(cells=(10, 10), start=start)
-    wcs = tpv_wcs(center=(140.0, 155.0), angle=angle)
-    pixel_map = make_map(wcs, geometry=geometry)
-    tile = Box.factory[start[0] + 20 : start[0] + 90, start[1] + 200 : start[1] + 260]
-    x, y = pixel_map.positions(tile)
-    grid = tile.meshgrid()
-    center = (geometry.outer_bbox.x.center, geometry.outer_bbox.y.center)
-    expected = wcs.world_to_pixel(tan_wcs(center=center).pixel_to_world(grid.x, grid.y))
-    assert x.shape == tile.shape
-    assert np.hypot(x - expected[0], y - expected[1]).max() < 1e-3
-
-
-def test_map_of_a_single_pixel():
-    geometry = make_geometry(cells=(10, 10))
-    wcs = tan_wcs(center=(10.0, 20.0), angle=12.0)
-    pixel = Box.factory[7:8, 250:251]
-    pixel_map = PixelMap(geometry.sky_projection, detector_projection(wcs, BBOX), pixel, BBOX)
-    x, y = pixel_map.positions(pixel)
-    expected = wcs.world_to_pixel(patch_wcs().pixel_to_world(250, 7))
-    assert np.allclose([x.item(), y.item()], [float(e) for e in expected], atol=1e-3)
-
-
-def test_area_and_jacobian_are_the_derivatives():
-    wcs = tpv_wcs(center=(140.0, 155.0), scale=0.26, angle=70.0)
-    pixel_map = make_map(wcs)
-    x, y = np.array([20.0, 150.0, 280.0]), np.array([270.0, 140.0, 15.0])
-    jacobian = pixel_map.jacobian(x, y)
-    step = 0.5
-    for column, (dx, dy) in enumerate([(step, 0.0), (0.0, step)]):
-        ahead, behind = pixel_map.exact(x + dx, y + dy), pixel_map.exact(x - dx, y - dy)
-        assert np.allclose(jacobian[:, 0, column], (ahead[0] - behind[0]) / (2 * step), atol=1e-5)
-        assert np.allclose(jacobian[:, 1, column], (ahead[1] - behind[1]) / (2 * step), atol=1e-5)
-    area = pixel_map.area(BBOX)[y.astype(int), x.astype(int)]
-    assert np.allclose(area, np.abs(np.linalg.det(jacobian)), rtol=1e-5)
-    assert np.allclose(area, (0.2 / 0.26) ** 2, rtol=0.05)
-
-
-def test_map_refines_its_grid_until_it_is_accurate():
-    wcs = tpv_wcs(center=(140.0, 155.0))
-    pixel_map = make_map(wcs, step=300.0, tolerance=1e-6)
-    grid = BBOX.meshgrid()
-    expected = wcs.world_to_pixel(patch_wcs().pixel_to_world(grid.x, grid.y))
-    x, y = pixel_map.positions(BBOX)
-    assert np.hypot(x - expected[0], y - expected[1]).max() < 1e-5
-
-
-def test_map_that_cannot_be_followed_is_refused():
-    with pytest.raises(WarpError, match="cannot be followed to 1e-15 pixels"):
-        make_map(tpv_wcs(center=(140.0, 155.0)), tolerance=1e-15)
 
 
 # -- stars
@@ -233,6 +157,7 @@ def test_variance_is_the_scatter_of_noise(scale, angle):
     assert np.abs(ratio[good] - 1.0).max() < 6.0 * np.sqrt(2.0 / draws)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scale", "angle", "shift"),
     [
@@ -321,7 +246,7 @@ def test_what_is_not_good_has_no_weight():
 
 @pytest.mark.parametrize("angle", [0.0, 90.0, 180.0, 37.0])
 def test_pixels_near_the_edge_of_the_detector(angle):
-    """Good pixels have their whole footprint on the detector: they are those
+    """All pixels that good ones depend on are on the detector: they are those
     more than two pixels inside of its outermost pixel's center, except where
     the grids coincide and every pixel is good.
     """

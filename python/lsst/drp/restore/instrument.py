@@ -16,11 +16,11 @@ from lsst.pipe.base import Instrument
 
 
 class ExternalInstrument(Instrument):
-    """Any camera whose finished exposures are ingested or simulated here.
+    """A camera whose processed exposures are ingested or simulated.
 
-    The instrument's record in a repository names this class, whatever the
-    name of the instrument is, so that the middleware can instantiate it.
-    Detectors and filters are registered with the exposures that need them.
+    The instrument's record in a repository has the path of this class,
+    whatever the name of the instrument is; the middleware instantiates it.
+    Detectors and filters are registered together with exposures.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class ExternalInstrument(Instrument):
 
     @classmethod
     def getName(cls) -> str:
-        """Return the name that is used when none is given.
+        """Return the default name.
 
         Returns
         -------
@@ -94,4 +94,4 @@ class ExternalInstrument(Instrument):
         NotImplementedError
             Always raised.
         """
-        raise NotImplementedError("An external instrument has finished exposures only, no raws.")
+        raise NotImplementedError("An external instrument has no raw exposures, only processed ones.")

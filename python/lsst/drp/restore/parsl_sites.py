@@ -3,10 +3,11 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Parsl sites for ``bps submit`` on which jobs do not share cores.
+"""Parsl sites for ``bps submit`` that limit the number of jobs on a node by
+the cores and the memory that the jobs request.
 
-Those of ctrl_bps_parsl start as many jobs on a node as it has cores, or as
-they are told to, whatever a job asks for.
+The sites of ctrl_bps_parsl run one job per core, or a configured number of
+jobs, whatever the jobs request.
 """
 
 from __future__ import annotations
@@ -28,10 +29,9 @@ from lsst.ctrl.bps.parsl.configuration import get_bps_config_value
 class Local(sites.Local):
     """The machine that ``bps submit`` runs on.
 
-    Runs as many jobs at a time as find their ``requestCpus`` among
-    ``site.<computeSite>.cores`` (default: all cores) and their
-    ``requestMemory`` in the memory that is free when the workflow starts, but
-    one in any case.
+    The number of concurrent jobs is limited by ``requestCpus`` and
+    ``site.<computeSite>.cores`` (default: all cores), and by ``requestMemory``
+    and the memory that is free when the workflow starts; it is at least one.
     """
 
     def get_executors(self) -> list[ParslExecutor]:
@@ -47,8 +47,8 @@ class Local(sites.Local):
 class Slurm(sites.Slurm):
     """A Slurm cluster.
 
-    Runs as many jobs at a time on a node as find their ``requestCpus`` and
-    ``requestMemory`` there.
+    The number of concurrent jobs on a node is limited by ``requestCpus`` and
+    ``requestMemory``.
     """
 
     def get_executors(self) -> list[ParslExecutor]:
@@ -62,7 +62,7 @@ class Slurm(sites.Slurm):
 
 
 def job_request(config: BpsConfig) -> tuple[int, int]:
-    """Return what a job asks for.
+    """Return the resources that a job requests.
 
     Parameters
     ----------

@@ -5,8 +5,8 @@
 
 """Subcommands of ``butler``.
 
-Every ``butler`` call imports this package: its modules import what does the
-work inside of the functions only.
+Every ``butler`` call imports this package, so its modules import the rest of
+the package only inside of functions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import click
 
 
 def get_cli_subcommands() -> list[click.Command]:
-    """Return the commands that this package adds to ``butler``.
+    """Return the subcommands that this package adds to ``butler``.
 
     Returns
     -------

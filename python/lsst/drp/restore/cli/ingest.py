@@ -17,12 +17,12 @@ from lsst.daf.butler.cli.opt import repo_argument
 from lsst.daf.butler.cli.utils import ButlerCommand
 
 
-@click.command("ingest-exposures", cls=ButlerCommand, short_help="Ingest real exposures from FITS files.")
+@click.command("ingest-exposures", cls=ButlerCommand, short_help="Ingest exposures from FITS files.")
 @repo_argument(required=True)
 @click.argument("manifest", type=click.Path(exists=True, dir_okay=False))
 @click.option(
     "--instrument",
-    help="Name of the instrument.  [default: 'instrument' of the manifest's meta data, or External]",
+    help="Name of the instrument.  [default: 'instrument' of the manifest's metadata, or External]",
 )
 @click.option(
     "--collection",
@@ -32,12 +32,12 @@ from lsst.daf.butler.cli.utils import ButlerCommand
 )
 @click.option(
     "--tract-collection",
-    help="Collection with the geometry of the tract, to chain as well.  [default: skymaps, if there is one]",
+    help="Collection with the geometry of the tract, added to the chain.  [default: skymaps, if it exists]",
 )
 @click.option("--dataset-type", default="visit_image", show_default=True, help="Dataset type of the images.")
-@click.option("--skip-existing", is_flag=True, help="Leave out images that COLLECTION/run has already.")
+@click.option("--skip-existing", is_flag=True, help="Skip images that COLLECTION/run has already.")
 def ingest_exposures(repo: str, manifest: str, **options: Any) -> None:
-    """Ingest the exposures that MANIFEST lists as visit images in nJy.
+    """Ingest the exposures listed in MANIFEST as visit images in nJy.
 
     MANIFEST is an ECSV table with one row for each exposure and detector.
 
@@ -47,7 +47,7 @@ def ingest_exposures(repo: str, manifest: str, **options: Any) -> None:
     image            FITS image with WCS
     variance         FITS image, counts squared; or
     weight           FITS image, inverse variance
-    mask             FITS image, non-zero where bad (optional)
+    mask             FITS image, non-zero for bad pixels (optional)
     psf_kind         kernel, psfex, piff, fwhm_pixel or fwhm_arcsec
     psf              file of the PSF, or its FWHM
     band             band, for example i
@@ -56,8 +56,8 @@ def ingest_exposures(repo: str, manifest: str, **options: Any) -> None:
     exposure_time    seconds
     zero_point       AB magnitude of 1 count
 
-    Files are relative to MANIFEST; name.fits[1] or name.fits[SCI] chooses an
-    extension.  Everything is checked before anything is written.
+    File names are relative to MANIFEST; name.fits[1] or name.fits[SCI] chooses
+    an extension.  All files are checked before anything is written.
     """  # noqa: D301 (a backspace is how click is told to keep the lines)
     from lsst.daf.butler import Butler
 

@@ -35,15 +35,15 @@ from lsst.daf.butler.cli.utils import ButlerCommand
     type=int,
     default=150,
     show_default=True,
-    help="Border on each side of a patch, which overlaps the patches beside it, pixels.",
+    help="Width of the border on each side of a patch, which overlaps adjacent patches, pixels.",
 )
 @click.option(
     "--cell-size",
     type=int,
     default=150,
     show_default=True,
-    help="Height and width of a cell, within which the PSF of an exposure is constant, pixels.  Cells tile a "
-    "patch with its border.",
+    help="Height and width of a cell, within which the PSF of an exposure is constant, pixels.  Cells tile "
+    "the patch including its border.",
 )
 @click.option(
     "--patches",
@@ -64,9 +64,9 @@ from lsst.daf.butler.cli.utils import ButlerCommand
 def register_tract(repo: str, name: str, **options: Any) -> None:
     """Register a tract and its grid of patches as skymap NAME.
 
-    Nothing else of the Science Pipelines' skymaps is needed to restore
-    patches of it.  Patches are numbered from the south-east, along x first.
-    Registering the same tract again does nothing.
+    Patches are numbered from the south-east, along x first.  No skyMap dataset
+    of the Science Pipelines is needed.  Registering the same tract again has no
+    effect.
     """
     from lsst.daf.butler import Butler
 
@@ -81,6 +81,6 @@ def register_tract(repo: str, name: str, **options: Any) -> None:
     size = geometry["patch_size"] + 2 * geometry["patch_border"]
     click.echo(
         f"Skymap {name!r}: tract {geometry['tract']} with {columns}x{rows} patches of {size}x{size} pixels, "
-        f"{geometry['patch_border']} of them border on each side; geometry in collection "
+        f"including {geometry['patch_border']} pixels of border on each side; geometry in collection "
         f"{options['collection']!r}."
     )

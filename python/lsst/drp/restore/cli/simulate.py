@@ -18,8 +18,8 @@ from lsst.daf.butler.cli.opt import repo_argument
 from lsst.daf.butler.cli.utils import ButlerCommand
 
 # Field of SimulationConfig, its type (a pair for two values), its default and
-# its help.  The defaults are repeated here so that the butler command does not
-# have to import the simulation to print its help; a test compares them.
+# its help.  The defaults are repeated here so that the help of the command is
+# printed without importing the simulation; a test compares them.
 _OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
     ("tract", int, 0, "Tract."),
     ("patch", int, 0, "Patch to point at."),
@@ -33,36 +33,36 @@ _OPTIONS: tuple[tuple[str, Any, Any, str], ...] = (
     ("begin", str, "2025-11-20T02:00:00", "Start of the first visit, ISO format, TAI."),
     ("exposure_time", float, 30.0, "Exposure time, s."),
     ("detectors", (int, int), (2, 2), "Number of detectors along x and y."),
-    ("detector_size", int, None, "Height and width of a detector, pixels.  [default: to cover the patch]"),
+    ("detector_size", int, None, "Height and width of a detector, pixels.  [default: cover the patch]"),
     ("detector_gap", int, 20, "Gap between detectors, pixels."),
     ("pixel_scale", float, 0.2, "Size of a camera pixel, arcsec."),
     ("distortion", float, 0.01, "Radial distortion at the corner of the camera, relative."),
     ("dither_radius", float, 10.0, "Radius of the circle of pointings, arcsec."),
     ("rotations", (float, float), (0.0, 360.0), "Range of the camera's rotation, degrees."),
-    ("psf", ("piff", "kernel", "gaussian"), "piff", "How the PSF is modeled and stored."),
+    ("psf", ("piff", "kernel", "gaussian"), "piff", "Model of the PSF."),
     ("seeing_range", (float, float), (0.5, 0.95), "Range of the seeing (FWHM), arcsec."),
     ("moffat_beta", float, 3.5, "Exponent of the Moffat profile of the PSF."),
     ("psf_variation", float, 0.04, "Variation of the PSF's size and shape over the camera."),
-    ("psf_loss", float, 5e-4, "Fraction of the flux that the PSF's stamp may miss."),
-    ("depth", float, 24.5, "Magnitude of a star of 5 sigma in a visit with 0.7 arcsec of seeing."),
+    ("psf_loss", float, 5e-4, "Fraction of the flux outside of the PSF's stamp."),
+    ("depth", float, 24.5, "5-sigma depth for point sources in a visit with 0.7 arcsec of seeing, mag."),
     ("sky_brightness", float, 20.0, "Brightness of the sky, mag per square arcsec."),
     ("sky_scatter", float, 0.25, "Scatter of the sky brightness between visits, mag."),
     ("zero_point_scatter", float, 0.1, "Scatter of the zero point between visits, mag."),
-    ("calibration_error", float, 0.0, "Scatter of the relative error of the fluxes between visits."),
+    ("calibration_error", float, 0.0, "Scatter of the relative flux error between visits."),
     ("full_well", float, 1e5, "Electrons at which a pixel saturates."),
-    ("sky_residual", float, 0.05, "Amplitude of the sky left over, in units of the noise per pixel."),
+    ("sky_residual", float, 0.05, "Amplitude of the residual sky, in units of the noise per pixel."),
     ("bad_columns", float, 1.0, "Average number of dead columns of a detector."),
     ("hot_pixels", float, 100.0, "Hot pixels per million."),
     ("cosmic_rays", float, 60.0, "Cosmic rays per million pixels."),
-    ("unmasked_cosmic_rays", float, 0.1, "Fraction of the cosmic rays that is missing in the mask."),
+    ("unmasked_cosmic_rays", float, 0.1, "Fraction of the cosmic rays missing in the mask."),
     ("noise", bool, True, "Add noise to the images."),
-    ("noise_seed", int, None, "Seed of the photon noise alone.  [default: drawn with SEED]"),
+    ("noise_seed", int, None, "Seed of the photon noise.  [default: drawn with SEED]"),
     ("star_density", float, 1.0, "Number of stars relative to a field far from the Galactic plane."),
-    ("galaxy_density", float, 1.0, "Number of galaxies relative to the sky's average."),
+    ("galaxy_density", float, 1.0, "Number of galaxies relative to the average of the sky."),
     ("star_magnitudes", (float, float), (15.0, 26.0), "Range of the stars' magnitudes."),
     ("galaxy_magnitudes", (float, float), (18.0, 26.5), "Range of the galaxies' magnitudes."),
     ("bright_stars", int, 3, "Additional stars of 15 to 18 mag within the patch."),
-    ("warps", bool, False, "Write the visits also as warps on the patch's grid (direct_warp)."),
+    ("warps", bool, False, "Also write warps on the patch's grid (direct_warp)."),
     (
         "color",
         (float, float),
@@ -88,7 +88,7 @@ def _config_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command(
-    "simulate-exposures", cls=ButlerCommand, short_help="Simulate exposures of a patch, and their truth."
+    "simulate-exposures", cls=ButlerCommand, short_help="Simulate exposures of a patch and their truth."
 )
 @repo_argument(required=True)
 @click.option("--skymap", required=True, help="Name of the skymap, as given to register-tract.")
@@ -97,17 +97,17 @@ def _config_options(command: Callable[..., None]) -> Callable[..., None]:
     "--catalog",
     default=None,
     type=click.Path(exists=True, dir_okay=False),
-    help="Table of sources to draw instead of a random sky, for example an ECSV file with the columns "
+    help="Table of sources to draw instead of a random sky, for example an ECSV file, with the columns "
     "ra, dec (degrees), flux_nJy, and for galaxies kind, half_light_radius, sersic_n, axis_ratio, "
     "position_angle.",
 )
 def simulate_exposures(repo: str, catalog: str | None, **options: Any) -> None:
     """Simulate dithered visits of one patch with a small camera.
 
-    Stars and galaxies are seen through a telescope with distortion, seeing
-    that varies, sky noise and detector effects, and written as visit_image
-    datasets in nJy.  The truth is written as truth_image and truth_catalog.
-    The tract must have been registered with register-tract.
+    Exposures of stars and galaxies with distortion, variable seeing, sky noise
+    and detector effects are written as visit_image datasets in nJy, the truth
+    as truth_image and truth_catalog.  Register the tract with register-tract
+    first.
     """
     import astropy.table
 

@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Reads the FITS images of an exposure."""
+"""Images, variances, masks and WCSs of exposures, read from FITS files."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class ExposureFileError(ValueError):
     Parameters
     ----------
     *reasons : `str`
-        What is wrong, each beginning with the name of the file; nothing where
-        it has been reported already.
+        Reasons, each beginning with the name of the file; none if they have
+        been reported with the manifest.
     """
 
     def __init__(self, *reasons: str) -> None:
@@ -49,9 +49,9 @@ class ExposureArrays:
     ----------
     image, variance : `numpy.ndarray`
         Pixels, nJy and nJy**2, `numpy.float32`, shape ``(height, width)``.
-        The variance is infinite where it is not known.
+        The variance is infinite for pixels of unknown variance.
     mask : `dict` [`str`, `numpy.ndarray`]
-        Flagged pixels by mask plane, `bool`.
+        Flagged pixels by mask plane, `bool`, same shape.
     sky_projection : `lsst.images.SkyProjection` [`lsst.images.DetectorFrame`]
         Maps pixels to the sky.
     """
@@ -70,23 +70,23 @@ def read_exposure(
     Parameters
     ----------
     row : `ManifestRow`
-        Names the files.
+        Row with the file names.
     folder : `~pathlib.Path`
-        What the files are relative to.
+        Folder that the file names are relative to.
     instrument : `str`
         Name of the instrument.
     mask_planes : `dict` [`str`, `list` [`int`]] or `None`
-        Bit numbers by mask plane; `None` if a mask is non-zero where bad.
+        Bit numbers by mask plane; `None` if masks are non-zero for bad pixels.
 
     Returns
     -------
     arrays : `ExposureArrays`
-        The pixels, on the flux scale of 1 nJy per count.
+        The pixels, in nJy.
 
     Raises
     ------
     ExposureFileError
-        Raised with everything that is wrong with these files.
+        Raised with all problems of these files.
     """
     if not row.image:
         raise ExposureFileError()  # reported with the manifest
@@ -158,20 +158,20 @@ def read_fits_image(
     Parameters
     ----------
     folder : `~pathlib.Path`
-        What the file is relative to.
+        Folder that the file name is relative to.
     name : `str`
-        Name of the file, with ``[1]`` or ``[SCI]`` or ``[SCI,2]`` at its end
-        to choose an extension.
+        File name, followed by ``[1]``, ``[SCI]`` or ``[SCI,2]`` to choose an
+        extension.
 
     Returns
     -------
     array : `numpy.ndarray`
-        The pixels.
+        The pixels, shape ``(height, width)``.
     header : `astropy.io.fits.Header`
         The image's header.
     hdus : `astropy.io.fits.HDUList`
-        The file, for WCSs that need other extensions; it is closed, and what
-        had not been read is not available.
+        The closed file, for WCSs that need other extensions; data that have
+        not been read are not available.
 
     Raises
     ------
@@ -193,7 +193,7 @@ def read_fits_image(
                 raise ExposureFileError(f"{name}: no extension {extension}") from error
             if not _is_image(hdu):
                 raise ExposureFileError(f"{name}: extension {extension} is not a two-dimensional image")
-            # In the machine's byte order, which FITS is not.
+            # FITS is big-endian; convert to the byte order of the machine.
             array = np.asarray(hdu.data)
             return array.astype(array.dtype.newbyteorder("=")), hdu.header, hdus
     except OSError as error:
@@ -201,21 +201,22 @@ def read_fits_image(
 
 
 def split_extension(folder: Path, name: str) -> tuple[Path, int | str | tuple[str, int] | None]:
-    """Split the choice of an extension from the name of a file.
+    """Split a file name and the choice of an extension.
 
     Parameters
     ----------
     folder : `~pathlib.Path`
-        What the file is relative to.
+        Folder that the file name is relative to.
     name : `str`
-        Name of the file, with ``[...]`` at its end if an extension is chosen.
+        File name, followed by ``[...]`` if an extension is chosen.
 
     Returns
     -------
     path : `~pathlib.Path`
         The file.
     extension : `int`, `str`, `tuple` [`str`, `int`] or `None`
-        Number, name, or name and version of the extension.
+        Number, name, or name and version of the extension; `None` if none is
+        chosen.
     """
     match = re.fullmatch(r"(.+)\[([^\[\]]+)\]", name)
     if match is None or (folder / name).exists():
@@ -239,7 +240,7 @@ def _read_sky_projection(
 ) -> SkyProjection[DetectorFrame]:
     """Return the sky projection of a FITS header."""
     with warnings.catch_warnings():
-        # Only dates and units are fixed, nothing of the coordinates.
+        # Fixes concern dates and units, not the coordinates.
         warnings.simplefilter("ignore", FITSFixedWarning)
         try:
             wcs = WCS(header, fobj=hdus)

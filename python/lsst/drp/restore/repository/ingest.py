@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Ingests real exposures, which a manifest lists, as visit images."""
+"""Ingest of the exposures of a manifest as visit images."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ from .register import (
 
 _LOG = logging.getLogger(__name__)
 
-# Where register-tract and simulate-exposures have the tract's geometry, unless
-# told otherwise.
+# Default collection of the tract's geometry in register-tract and
+# simulate-exposures.
 _TRACT_COLLECTION = "skymaps"
 
-# Seconds between messages of progress.
+# Time between progress messages, s.
 _LOG_INTERVAL = 5.0
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class IngestSummary:
-    """What was ingested.
+    """Summary of an ingest.
 
     Parameters
     ----------
     instrument : `str`
         Name of the instrument.
     collection : `str`
-        CHAINED collection to read the images from.
+        CHAINED collection with the images.
     n_images, n_visits : `int`
-        Number of images that were written, and of their visits.
+        Numbers of images written and of their visits.
     """
 
     instrument: str
@@ -63,9 +63,9 @@ class IngestSummary:
     n_visits: int
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class _CheckedRow:
-    """A row whose files can be read, and its region on the sky."""
+    """A row whose files can be read, with its region on the sky."""
 
     row: ManifestRow
     region: ConvexPolygon
@@ -83,8 +83,8 @@ def ingest_exposures(
 ) -> IngestSummary:
     """Ingest the exposures of a manifest as visit images in nJy.
 
-    Every file is read and checked before anything is written, then read again
-    to be written, so that there is one image in memory at a time.
+    All files are read and checked before anything is written; then they are
+    read again one by one, so that only one image is in memory.
 
     Parameters
     ----------
@@ -93,31 +93,31 @@ def ingest_exposures(
     manifest_path : `str` or `~pathlib.Path`
         The manifest, see `lsst.drp.restore.repository.manifest`.
     instrument : `str`, optional
-        Name of the instrument; that of the manifest if not given, or
+        Name of the instrument; default is that of the manifest, or
         ``External``.
     collection : `str`, optional
-        CHAINED collection to make, of ``<collection>/run``, to which the
-        images are written, and the tract's collection.
+        CHAINED collection to make of ``<collection>/run``, which the images
+        are written to, and the tract's collection.
     tract_collection : `str`, optional
-        Collection with the geometry of the tract; ``skymaps`` if not given and
-        there is one.
+        Collection with the geometry of the tract; default is ``skymaps``, if
+        it exists.
     dataset_type : `str`, optional
         Dataset type of the images.
     skip_existing : `bool`, optional
-        Whether to leave out images that ``<collection>/run`` has already,
-        for example of an ingest that was interrupted.
+        Whether to skip images that ``<collection>/run`` has already, for
+        example after an interrupted ingest.
 
     Returns
     -------
     summary : `IngestSummary`
-        What was ingested.
+        Summary of the ingest.
 
     Raises
     ------
     ManifestError
-        Raised with everything that is wrong, before anything is written.
+        Raised with all problems, before anything is written.
     ValueError
-        Raised if ``collection`` exists and is no CHAINED collection.
+        Raised if ``collection`` exists and is not a CHAINED collection.
     """
     manifest = read_manifest(manifest_path)
     instrument = instrument or manifest.instrument or ExternalInstrument.getName()
@@ -131,7 +131,7 @@ def ingest_exposures(
         rows = [row for row in rows if (row.visit, row.detector) not in existing]
     else:
         problems.extend(
-            f"{row.label}: {row.image}: collection {run!r} has it already"
+            f"{row.label}: {row.image}: collection {run!r} has it already (--skip-existing)"
             for row in rows
             if (row.visit, row.detector) in existing
         )
@@ -142,7 +142,7 @@ def ingest_exposures(
         raise ManifestError(manifest.path, problems)
     children = [run, *_tract_collections(butler, tract_collection)]
 
-    # The collection comes first: it may be refused.
+    # The collection comes first because it may be refused.
     define_input_collection(butler, collection, [])
     butler.collections.register(run)
     define_input_collection(butler, collection, children)
@@ -170,7 +170,7 @@ def _existing(butler: Butler, dataset_type: str, run: str, instrument: str) -> s
 
 
 def _tract_collections(butler: Butler, name: str | None) -> list[str]:
-    """Return the collection of the tract's geometry, if there is one."""
+    """Return the collection of the tract's geometry, if it exists."""
     try:
         return list(butler.collections.query(name or _TRACT_COLLECTION))
     except MissingCollectionError as error:
@@ -184,7 +184,7 @@ def _tract_collections(butler: Butler, name: str | None) -> list[str]:
 def _check_files(
     manifest: Manifest, rows: list[ManifestRow], instrument: str
 ) -> tuple[list[_CheckedRow], list[str]]:
-    """Read everything once, and return what can be used and what is wrong."""
+    """Read all files once; return the valid rows and the problems."""
     folder = manifest.path.parent
     checked: list[_CheckedRow] = []
     problems: list[str] = []
@@ -198,7 +198,7 @@ def _check_files(
         except ExposureFileError as error:
             problems.extend(f"{row.label}: {reason}" for reason in error.reasons)
         try:
-            # Any pixel will do where there is no image.
+            # Without an image, the PSF is checked at an arbitrary pixel.
             bbox = projection.pixel_frame.bbox if projection is not None else Box.from_shape((1, 1))
             scale = pixel_scale(projection, bbox) if projection is not None else 1.0
             read_psf(row, folder, bbox, scale)
@@ -210,7 +210,7 @@ def _check_files(
 
 
 def _check_registered(butler: Butler, instrument: str, rows: list[ManifestRow]) -> list[str]:
-    """Return where the rows contradict what the repository knows already."""
+    """Return inconsistencies between rows and records of the repository."""
     problems = []
     filters = {
         record.name: record.band

@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Visit images made from plain arrays."""
+"""Visit images and PSFs made from arrays."""
 
 from __future__ import annotations
 
@@ -59,20 +59,20 @@ def make_visit_image(
     unit: u.UnitBase = u.nJy,
     detector_name: str | None = None,
 ) -> VisitImage:
-    """Make a visit image of plain arrays.
+    """Make a visit image from arrays.
 
     Parameters
     ----------
     image : `numpy.ndarray`
-        Sky-subtracted pixels, shape ``(height, width)``; the first pixel of
-        the result is (0, 0).
+        Sky-subtracted pixels, shape ``(height, width)``; the first one becomes
+        pixel (0, 0).
     variance : `numpy.ndarray`
-        Variance, the square of ``unit``, same shape.
+        Variance, unit squared, same shape.
     mask : `~collections.abc.Mapping` [`str`, `numpy.ndarray`]
-        Pixels to flag by mask plane, `bool`, same shape.  Planes are those of
-        Rubin's visit images, for example ``BAD`` or ``COSMIC_RAY``.
+        Pixels to flag by mask plane, `bool`, same shape.  The planes are those
+        of Rubin's visit images, for example ``BAD`` or ``COSMIC_RAY``.
     wcs : `astropy.wcs.WCS` or `lsst.images.SkyProjection`
-        Maps pixels to the sky; any celestial FITS WCS (TPV and SIP included).
+        Maps pixels to the sky; any celestial FITS WCS, TPV and SIP included.
     psf : `lsst.images.psfs.PointSpreadFunction`
         PSF model.  Gaussian and Piff models can be stored.
     instrument : `str`
@@ -88,13 +88,13 @@ def make_visit_image(
     unit : `astropy.units.UnitBase`, optional
         Unit of ``image``.
     detector_name : `str`, optional
-        Full name of the detector.
+        Full name of the detector; default is its ID.
 
     Returns
     -------
     visit_image : `lsst.images.VisitImage`
-        The image.  The geometry of its detector is nominal: the focal plane is
-        the detector's own pixel grid.
+        The image.  The focal plane of its detector is the detector's own pixel
+        grid.
 
     Raises
     ------
@@ -149,8 +149,8 @@ def _nominal_detector(
     projection: SkyProjection[DetectorFrame],
     bbox: Box,
 ) -> Detector:
-    """Return the detector of a camera of which nothing but its pixels is
-    known: focal plane coordinates are pixels from the detector's center.
+    """Return the detector of a camera of unknown geometry: focal plane
+    coordinates are pixels from the detector's center.
     """
     from starlink import Ast
 

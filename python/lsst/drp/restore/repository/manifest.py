@@ -3,50 +3,51 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The table of exposures to ingest.
+"""Manifests: tables of exposures to ingest.
 
 A manifest is an ECSV table with one row for each exposure and detector and
-these columns; those marked with * can be left out, and their cells be empty.
+the following columns.  Columns marked with * are optional, also cell by cell.
 
 ``visit``
     ID of the exposure, the same for all of its detectors; a positive integer.
 ``detector`` *
     ID of the detector, 0 if not given.
 ``image``
-    FITS image, sky-subtracted, in any unit of which ``zero_point`` is the
-    zero point ("counts"), with a celestial WCS (TPV and SIP included).
+    FITS image, sky-subtracted, in counts: any unit with the zero point
+    ``zero_point``.  It has a celestial WCS; TPV and SIP are supported.
 ``variance`` * and ``weight`` *
-    FITS image of the variance (counts squared), or of its inverse; one of the
-    two.  Pixels whose weight is not positive get the mask plane ``NO_DATA``.
+    FITS image of the variance (counts squared), or of its inverse; exactly one
+    of the two.  Pixels without positive weight get the mask plane ``NO_DATA``.
 ``mask`` *
-    FITS image, non-zero where a pixel is bad: mask plane ``BAD``.  Bit masks
-    are translated by ``mask_planes`` of the table's meta data, see below.
+    FITS image, non-zero for bad pixels (mask plane ``BAD``).  Bit masks need
+    ``mask_planes`` in the table's metadata, see below.
 ``psf_kind`` and ``psf``
     ``kernel``: FITS image of the PSF in pixels of the exposure, square with
     an odd size of at least 25; an offset of its centroid from the middle pixel
-    is kept.  ``psfex``: file of PSFEx.  ``piff``: file of Piff.
+    is preserved.  ``psfex``: PSFEx file.  ``piff``: Piff file.
     ``fwhm_pixel`` or ``fwhm_arcsec``: full width at half maximum of a round
-    Gaussian that includes the pixels' response.
+    Gaussian that includes the pixel response.
 ``band``
     Band, for example ``i``.
 ``physical_filter`` *
-    Name of the instrument's filter, that of the band if not given.
+    Name of the instrument's filter; default is that of the band.
 ``time``
     Start of the exposure: ISO format, MJD, or an Astropy time column.
 ``exposure_time``
     Exposure time, s.
 ``zero_point``
-    AB magnitude of a source of 1 count (of the whole exposure).
+    AB magnitude of a source of 1 count in the whole exposure.
 
-Files are relative to the manifest.  ``name.fits[1]`` or ``name.fits[SCI]``
-chooses an extension, the first one with an image (or PSFEx table) otherwise.
+File names are relative to the manifest.  ``name.fits[1]`` or
+``name.fits[SCI]`` chooses an extension; default is the first one with an image
+(or PSFEx table).
 
-Meta data of the table, all optional:
+Metadata of the table, all optional:
 
 ``instrument``
     Name of the instrument.
 ``time_scale``
-    Time scale of ``time``, for example ``tai``; UTC if not given.
+    Time scale of ``time``, for example ``tai``; default is UTC.
 ``mask_planes``
     Bit numbers by mask plane, for example ``{BAD: [0, 1], SATURATED: [2],
     COSMIC_RAY: [4]}``.  Other bits are ignored.
@@ -74,10 +75,10 @@ from ..instrument import ExternalInstrument
 PSF_FILE_KINDS = ("kernel", "psfex", "piff")
 PSF_FWHM_KINDS = ("fwhm_pixel", "fwhm_arcsec")
 
-# Characters that a repository has for the name of an instrument, filter or band.
+# Maximum length of names of instruments, filters and bands in a repository.
 MAX_NAME_LENGTH = 32
 
-# The first time that a repository can hold.
+# Earliest time in a repository.
 _EPOCH = Time("1970-01-01", scale="tai")
 
 _REQUIRED = ("visit", "image", "psf_kind", "psf", "band", "time", "exposure_time", "zero_point")
@@ -85,14 +86,14 @@ _OPTIONAL = ("detector", "variance", "weight", "mask", "physical_filter")
 
 
 class ManifestError(ValueError):
-    """A manifest, or what it names, cannot be ingested.
+    """A manifest, or a file it names, cannot be ingested.
 
     Parameters
     ----------
     path : `~pathlib.Path`
         The manifest.
     problems : `~collections.abc.Iterable` [`str`]
-        Everything that is wrong, each with file name and reason.
+        All problems, each with file name and reason.
     """
 
     def __init__(self, path: Path, problems: Iterable[str]) -> None:
@@ -101,26 +102,26 @@ class ManifestError(ValueError):
         super().__init__(f"Nothing was ingested, {len(self.problems)} problem(s) with {path}:\n{lines}")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class ManifestRow:
     """One exposure of one detector.
 
     Parameters
     ----------
     number : `int`
-        Row of the table, the first is 1.
+        Number of the row in the table, from 1.
     visit, detector : `int`
         IDs of the visit and detector.
     image : `str`
         File of the image, with extension if any.
     variance, weight, mask : `str` or `None`
-        The other files.
+        Files of variance, inverse variance and mask; `None` if not given.
     psf_kind : `str`
-        How the PSF is given.
+        Kind of PSF: one of `PSF_FILE_KINDS` or `PSF_FWHM_KINDS`.
     psf : `str` or `float`
-        File of the PSF, or its FWHM.
+        File of the PSF, or its FWHM in the unit of ``psf_kind``.
     band, physical_filter : `str`
-        Band and filter.
+        Names of band and filter.
     begin : `astropy.time.Time`
         Start of the exposure.
     exposure_time : `float`
@@ -128,7 +129,7 @@ class ManifestRow:
     zero_point : `float`
         AB magnitude of 1 count.
     complete : `bool`
-        Whether everything could be read.
+        Whether all cells are valid.
     """
 
     number: int
@@ -149,27 +150,27 @@ class ManifestRow:
 
     @property
     def label(self) -> str:
-        """What to call the row in messages (`str`)."""
+        """Name of the row in messages (`str`)."""
         return f"row {self.number} (visit {self.visit}, detector {self.detector})"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Manifest:
     """The exposures to ingest.
 
     Parameters
     ----------
     path : `~pathlib.Path`
-        The manifest; files are relative to its folder.
+        The manifest; file names are relative to its folder.
     rows : `tuple` [`ManifestRow`, ...]
-        The exposures; what could not be read of one is an empty text, -1 or
-        NaN, and reported in ``problems``.
+        The exposures; invalid cells are an empty text, -1 or NaN, and reported
+        in ``problems``.
     problems : `tuple` [`str`, ...]
-        What is wrong with the table itself.
+        Problems of the table, without those of the files it names.
     instrument : `str` or `None`
-        Name of the instrument, if the manifest has one.
+        Name of the instrument, if given.
     mask_planes : `dict` [`str`, `list` [`int`]] or `None`
-        Bit numbers by mask plane, if masks are bit masks.
+        Bit numbers by mask plane; `None` if masks are not bit masks.
     """
 
     path: Path
@@ -180,7 +181,7 @@ class Manifest:
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """Read and check a manifest, but none of the files that it names.
+    """Read and check a manifest, without the files it names.
 
     Parameters
     ----------
@@ -195,7 +196,7 @@ def read_manifest(path: str | Path) -> Manifest:
     Raises
     ------
     ManifestError
-        Raised if the file is no table with the required columns.
+        Raised if the file is not a table with the required columns.
     """
     path = Path(path)
     try:
@@ -219,7 +220,7 @@ def read_manifest(path: str | Path) -> Manifest:
         row = parser.parse(number)
         rows.append(row)
         problems.extend(f"{path.name}: {row.label}: {reason}" for reason in parser.problems)
-    problems.extend(_contradictions([row for row in rows if row.complete]))
+    problems.extend(_inconsistencies([row for row in rows if row.complete]))
     planes, reasons = _mask_planes(table.meta.get("mask_planes"))
     problems.extend(f"{path.name}: {reason}" for reason in reasons)
     return Manifest(
@@ -232,7 +233,7 @@ def read_manifest(path: str | Path) -> Manifest:
 
 
 def _cell(column: Any, index: int) -> Any:
-    """Return one value of a column, `None` where it is empty."""
+    """Return one value of a column, `None` if the cell is empty."""
     value = column[index]
     if value is np.ma.masked or (isinstance(value, str) and not value.strip()):
         return None
@@ -242,7 +243,7 @@ def _cell(column: Any, index: int) -> Any:
 
 
 class _RowParser:
-    """Turns the cells of one row into a `ManifestRow`, as far as possible."""
+    """Converts the cells of one row to a `ManifestRow` and collects problems."""
 
     def __init__(self, cells: dict[str, Any], time_scale: str) -> None:
         self._cells = cells
@@ -250,7 +251,7 @@ class _RowParser:
         self.problems: list[str] = []
 
     def parse(self, number: int) -> ManifestRow:
-        """Return the row, and collect what is wrong with it."""
+        """Return the row; its problems are added to ``problems``."""
         if (self._cells.get("variance") is None) == (self._cells.get("weight") is None):
             self.problems.append("give either a variance or a weight")
         row = ManifestRow(
@@ -344,8 +345,8 @@ class _RowParser:
         return time
 
 
-def _contradictions(rows: list[ManifestRow]) -> list[str]:
-    """Return what cannot be true of all rows together."""
+def _inconsistencies(rows: list[ManifestRow]) -> list[str]:
+    """Return inconsistencies between rows."""
     problems = []
     seen: dict[tuple[int, int], ManifestRow] = {}
     visits: dict[int, ManifestRow] = {}
@@ -372,7 +373,7 @@ def _contradictions(rows: list[ManifestRow]) -> list[str]:
 
 
 def _mask_planes(value: Any) -> tuple[dict[str, list[int]] | None, list[str]]:
-    """Return the bit numbers by mask plane, and what is wrong with them."""
+    """Return the bit numbers by mask plane, and their problems."""
     if value is None:
         return None, []
     if not isinstance(value, Mapping):

@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Registers a tract and its grid of patches without lsst.skymap."""
+"""Registration of a tract and its grid of patches without lsst.skymap."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def register_tract(
     """Register a skymap of one tract with a grid of patches.
 
     Writes the dimension records of the skymap, the tract and the patches, and
-    the dataset ``tract_geometry`` from which `PatchGeometry.from_tract`
-    reads.  Does nothing where the same is registered already.
+    the dataset ``tract_geometry``, which `PatchGeometry.from_tract` reads.
+    Registering the same tract again has no effect.
 
     Parameters
     ----------
@@ -54,8 +54,8 @@ def register_tract(
         Height and width of the inner box of a patch, pixels.  Inner boxes do
         not overlap.
     patch_border : `int`
-        Width by which the outer box of a patch is larger on each side,
-        pixels.  Also the patches at the edge of the tract have a border.
+        Width of the border between inner and outer box on each side of a
+        patch, pixels.  Patches at the edge of the tract have a border, too.
     cell_size : `int`
         Height and width of a cell, pixels; cells tile the outer box.
     n_patches : `tuple` [`int`, `int`]
@@ -73,8 +73,8 @@ def register_tract(
     Raises
     ------
     ValueError
-        Raised if cells do not tile a patch, a number is out of range, or a
-        skymap of this name but another geometry is registered.
+        Raised if cells do not tile a patch, a number is out of range, or the
+        skymap is registered with another geometry.
     """
     _check(ra, dec, pixel_scale, patch_size, patch_border, cell_size, n_patches, tract)
     extent = [n * patch_size + 2 * patch_border for n in n_patches]
@@ -114,7 +114,7 @@ def _check(
     n_patches: tuple[int, int],
     tract: int,
 ) -> None:
-    """Refuse what is no grid of patches."""
+    """Raise if the numbers do not define a grid of patches."""
     if not (math.isfinite(ra) and -90.0 <= dec <= 90.0):
         raise ValueError(f"The tract's center (ra={ra}, dec={dec}) is not a position in degrees.")
     if not 0.0 < pixel_scale < 3600.0:
@@ -137,7 +137,7 @@ def _register_records(butler: Butler, geometry: dict[str, Any]) -> None:
     """Register the skymap, the tract and its patches with their regions."""
     name, tract = geometry["skymap"], geometry["tract"]
     columns, rows = geometry["n_patches"]
-    # Also the name: the hash of a skymap is unique in a repository.
+    # With the name, because hashes of skymaps are unique in a repository.
     digest = hashlib.sha1(json.dumps(geometry, sort_keys=True).encode()).digest()
     known = butler.query_dimension_records("skymap", skymap=name, explain=False)
     if known:
@@ -160,8 +160,8 @@ def _register_records(butler: Butler, geometry: dict[str, Any]) -> None:
             },
         )
         patches = [PatchGeometry.from_tract(geometry, patch) for patch in range(columns * rows)]
-        # The edges of a box are great circles in a gnomonic projection: the
-        # corners are enough.
+        # Edges of a box are great circles in a gnomonic projection, so that
+        # the corners define the region.
         projection = patches[0].sky_projection
         registry.insertDimensionData(
             "tract",
@@ -188,7 +188,7 @@ def _register_records(butler: Butler, geometry: dict[str, Any]) -> None:
 
 
 def _put_once(butler: Butler, geometry: dict[str, Any], collection: str) -> None:
-    """Write the dataset if the collection does not have it."""
+    """Write the dataset unless the collection has it."""
     definition = DatasetType(
         "tract_geometry", ("skymap", "tract"), "StructuredDataDict", universe=butler.dimensions
     )

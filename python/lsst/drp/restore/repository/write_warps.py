@@ -3,8 +3,8 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Write warps without the full Science Pipelines, as `StackWarpsTask` reads
-them.
+"""Warps of visits, written without the full Science Pipelines in the format
+that `StackWarpsTask` reads.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ def write_direct_warps(
         Name of the dataset type, registered as a ``CellCoadd`` if it does not
         exist.
     config : `BuildStackConfig`, optional
-        How to warp; ``minExposures`` is not used.
+        Configuration of the warping; ``minExposures`` is ignored.
 
     Returns
     -------
     refs : `list` [`lsst.daf.butler.DatasetRef`]
-        The datasets.  A visit without a usable pixel on the patch has none.
+        The datasets, one for each visit with usable pixels on the patch.
     """
     chosen = BuildStackConfig()
     if config is not None:

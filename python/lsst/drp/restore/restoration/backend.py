@@ -21,7 +21,7 @@ _LOG = logging.getLogger(__name__)
 
 COMPUTE_DEVICES = {
     "auto": "A GPU where there is one, else the CPU. A process has its GPU for itself: where other processes "
-    "of the same user have all of them, it waits until one ends.",
+    "of the same user have all of them, it waits until one ends, an hour at most.",
     "gpu": "The same, but fail where there is no GPU.",
     "cpu": "The CPU.",
 }

@@ -19,6 +19,15 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+WAITING_TIME = 3600.0
+"""Seconds to wait for a GPU (`float`): longer than a patch takes on one, so that
+processes that share GPUs take turns; a process that holds one for longer is
+stuck, or is another program's.
+"""
+
+# Seconds between two attempts.
+_POLLING_TIME = 1.0
+
 _LOG = logging.getLogger(__name__)
 
 _claimed: dict[str, int] = {}
@@ -27,25 +36,33 @@ system does when the process ends, however it ends.
 """
 
 
-def claim_gpu(names: Sequence[str]) -> int:
+def claim_gpu(names: Sequence[str], time_limit: float = WAITING_TIME) -> int:
     """Take one of several GPUs for this process until it ends.
 
     Processes of the same user that use this function, with the same directory
     for temporary files, never have the same GPU.  If others have all of them,
-    this waits until one ends: a patch on a GPU takes minutes, elsewhere hours.
+    this waits until one ends: a patch takes minutes on a GPU, hours elsewhere.
 
     Parameters
     ----------
     names : `~collections.abc.Sequence` [`str`]
         Names of the GPUs, the same in all processes.
+    time_limit : `float`, optional
+        Time to wait at most, s.
 
     Returns
     -------
     index : `int`
         Index of the GPU in ``names``: the one that this process has already,
         else the first free one.
+
+    Raises
+    ------
+    TimeoutError
+        Raised if no GPU becomes free within the time limit; another attempt
+        may have one.
     """
-    waiting = False
+    begin, waiting = time.monotonic(), False
     while True:
         for index, name in enumerate(names):
             if name in _claimed:
@@ -55,14 +72,23 @@ def claim_gpu(names: Sequence[str]) -> int:
             if descriptor is not None:
                 _claimed[name] = descriptor
                 return index
+        files = ", ".join(str(_lock_file(name)) for name in names)
+        remaining = begin + time_limit - time.monotonic()
+        if remaining <= 0.0:
+            raise TimeoutError(
+                f"No GPU became free within {time_limit:g} s: other processes of this user have all "
+                f"{len(names)} of them. Their process IDs are in {files}. End those that are stuck, run no "
+                "more processes at a time than there are GPUs, or set computeDevice='cpu'."
+            )
         if not waiting:
             _LOG.info(
-                "Waiting for a GPU: other processes of this user have all of them (their process IDs are in "
-                "%s). computeDevice='cpu' restores on the CPU.",
-                ", ".join(str(_lock_file(name)) for name in names),
+                "Waiting for a GPU for %g s at most: other processes of this user have all of them (their "
+                "process IDs are in %s). computeDevice='cpu' restores on the CPU.",
+                time_limit,
+                files,
             )
             waiting = True
-        time.sleep(1.0)
+        time.sleep(min(_POLLING_TIME, remaining))
 
 
 def _lock_file(name: str) -> Path:

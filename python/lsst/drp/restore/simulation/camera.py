@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The simulated camera, and the conditions under which each visit is taken."""
+"""The simulated camera, and the pointing and conditions of each visit."""
 
 from __future__ import annotations
 
@@ -19,31 +19,32 @@ from astropy.coordinates import SkyCoord
 
 from lsst.images import Box
 
-from .config import SimulationConfig, Stream
+from .config import AB_ZERO_POINT, SimulationConfig, Stream
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class SimulatedVisit:
     """Pointing and conditions of a visit.
 
     Parameters
     ----------
     visit : `int`
-        ID.
+        ID of the visit.
     begin : `astropy.time.Time`
         Start of the exposure.
     boresight : `astropy.coordinates.SkyCoord`
-        Where the optical axis points.
+        Position of the optical axis on the sky.
     rotation : `float`
         Angle from north through east to the camera's y axis, degrees.
     seeing : `float`
-        FWHM of the PSF at the optical axis before the pixel, arcsec.
+        FWHM of the PSF at the optical axis, without the pixel response,
+        arcsec.
     sky_level : `float`
-        Brightness of the sky before it was subtracted, nJy per pixel.
+        Brightness of the sky before sky subtraction, nJy per pixel.
     gain : `float`
         Electrons per nJy.
     calibration : `float`
-        Measured over true flux.
+        Ratio of measured to true flux.
     """
 
     visit: int
@@ -62,7 +63,7 @@ class SimulatedVisit:
 
     @classmethod
     def draw(cls, config: SimulationConfig, visit: int, center: SkyCoord) -> SimulatedVisit:
-        """Draw a visit's pointing and conditions at random.
+        """Draw the pointing and conditions of a visit at random.
 
         Parameters
         ----------
@@ -81,11 +82,12 @@ class SimulatedVisit:
         rng = config.generator(Stream.VISIT, visit)
         distance = config.dither_radius * np.sqrt(rng.random())
         angle = rng.uniform(0, 360)
-        # Sky photons give the noise of the depth at 0.7 arcsec: the effective
-        # area of a Gaussian PSF is 4 pi sigma**2 = 2.266 FWHM**2.
+        # The gain follows from the depth at 0.7 arcsec, where the noise is that
+        # of sky photons: the effective area of a Gaussian PSF is
+        # 4 pi sigma**2 = 2.266 FWHM**2.
         pixel_area = config.pixel_scale**2
-        sky_level = 10 ** (0.4 * (31.4 - config.sky_brightness)) * pixel_area
-        sigma = 10 ** (0.4 * (31.4 - config.depth)) / 5 / np.sqrt(2.266 * 0.7**2 / pixel_area)
+        sky_level = 10 ** (0.4 * (AB_ZERO_POINT - config.sky_brightness)) * pixel_area
+        sigma = 10 ** (0.4 * (AB_ZERO_POINT - config.depth)) / 5 / np.sqrt(2.266 * 0.7**2 / pixel_area)
         gain = sky_level / sigma**2
         return cls(
             visit=visit,
@@ -99,7 +101,7 @@ class SimulatedVisit:
         )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class SimulatedCamera:
     """A rectangle of square detectors behind a distorting telescope.
 
@@ -112,9 +114,9 @@ class SimulatedCamera:
 
     Notes
     -----
-    The detectors are not quite where they should be: each is shifted by about
-    a pixel, turned by about 0.1 degrees, and has distortions of its own.  All
-    that is a property of the camera: it is the same in all visits.
+    Each detector is shifted by about a pixel and rotated by about 0.1 degrees
+    from its nominal position, and has distortions of its own.  These are the
+    same in all visits.
     """
 
     config: SimulationConfig
@@ -136,7 +138,8 @@ class SimulatedCamera:
         Returns
         -------
         camera : `SimulatedCamera`
-            The camera; as wide as the patch needs, if the size is free.
+            The camera.  Without ``detector_size``, its shorter side is 1.25
+            times as long as the patch's longer side.
         """
         size = config.detector_size
         if size is None:
@@ -166,7 +169,7 @@ class SimulatedCamera:
 
     @property
     def field_radius(self) -> float:
-        """Radius of a circle with all that any visit can see, arcsec
+        """Radius of a circle that contains the camera in all visits, arcsec
         (`float`).
         """
         distorted = self.half_diagonal * (1 + 1.5 * abs(self.config.distortion))
@@ -211,8 +214,8 @@ class SimulatedCamera:
         Returns
         -------
         wcs : `astropy.wcs.WCS`
-            TAN-SIP WCS about the optical axis, exact: the third order is the
-            telescope's radial distortion, the second the detector's own.
+            TAN-SIP WCS about the optical axis.  Its third order is the radial
+            distortion of the telescope, its second order that of the detector.
         """
         config = self.config
         axis, turn = self.focal_plane(detector)

@@ -3,11 +3,11 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The options of a simulated observation."""
+"""Options and random numbers of a simulation."""
 
 from __future__ import annotations
 
-__all__ = ("BANDS", "SimulationConfig", "Stream")
+__all__ = ("AB_ZERO_POINT", "BANDS", "SimulationConfig", "Stream")
 
 import dataclasses
 import enum
@@ -16,7 +16,10 @@ import astropy.table
 import numpy as np
 
 BANDS = ("u", "g", "r", "i", "z", "y")
-"""Bands between which sources have colors, from blue to red."""
+"""Bands for which sources have colors, from blue to red."""
+
+AB_ZERO_POINT = 31.4
+"""AB magnitude of 1 nJy."""
 
 
 class Stream(enum.IntEnum):
@@ -55,17 +58,20 @@ class SimulationConfig:
         Number of visits.
     first_visit : `int`
         ID of the first visit; the others follow.  Two simulations in one
-        repository (two bands, say) need different IDs.  A visit is random by
-        its ID: more visits do not change the first ones.
+        repository (of two bands, for example) need different IDs.  The random
+        numbers of a visit depend on its ID: more visits do not change the first
+        ones.
     begin : `str`
-        Start of the first visit, ISO format, TAI.  There is one visit a night.
+        Start of the first visit, ISO format, TAI.  There is one visit per
+        night.
     exposure_time : `float`
         Exposure time, s.
     detectors : `tuple` [`int`, `int`]
         Number of detectors along x and y.
     detector_size : `int` or `None`
-        Height and width of a detector, pixels.  `None` makes the camera 25 %
-        wider than the patch, so that it covers nearly all when rotated.
+        Height and width of a detector, pixels, at least 16.  `None` makes the
+        camera 25 % wider than the patch, so that it covers nearly all of it at
+        any rotation.
     detector_gap : `int`
         Gap between detectors, pixels.
     pixel_scale : `float`
@@ -79,37 +85,37 @@ class SimulationConfig:
     rotations : `tuple` [`float`, `float`]
         Range of the camera's rotation, degrees.
     psf : `str`
-        How the PSF is modeled and stored: ``piff`` (Moffat with size and
-        shape of second order over each detector), ``kernel`` (pixels of first
-        order over each detector) or ``gaussian`` (round and constant over each
-        detector).
+        Model of the PSF: ``piff`` (Moffat profile whose size and shape vary
+        over each detector in second order), ``kernel`` (pixels that vary over
+        each detector in first order) or ``gaussian`` (round and constant over
+        each detector).
     seeing_range : `tuple` [`float`, `float`]
-        Range of the visits' seeing (FWHM of the PSF at the optical axis before
-        the pixel), arcsec.
+        Range of the visits' seeing (FWHM of the PSF at the optical axis without
+        the pixel response), arcsec.
     moffat_beta : `float`
-        Exponent of the Moffat profile of the PSF.  GalSim draws 2.5, 3.5 and
-        4.5 several times faster than other values.
+        Exponent of the Moffat profile of the PSF, above 1.  GalSim draws
+        profiles with 2.5, 3.5 and 4.5 several times faster than others.
     psf_variation : `float`
         Amplitude of the variation over the camera of the PSF's size
         (relative) and of its ellipticity (absolute).
     psf_loss : `float`
-        Fraction of the flux that may fall outside of the stored PSF's stamp,
-        and of the stamp a source is drawn on.
+        Fraction of the flux that may fall outside of the stamp of the stored
+        PSF, and of the stamps of sources.
     depth : `float`
         AB magnitude of a point source of 5 sigma in a typical visit with 0.7
         arcsec of seeing, sky noise only.
     sky_brightness : `float`
         Typical brightness of the sky, AB mag / arcsec**2.  With ``depth`` it
-        sets how many electrons there are to a nJy.
+        sets the gain.
     sky_scatter, zero_point_scatter : `float`
         Scatter of sky brightness and zero point between visits, mag.
     calibration_error : `float`
-        Scatter between visits of the relative error of the fluxes.
+        Scatter of the relative flux error between visits.
     full_well : `float`
         Electrons at which a pixel saturates, sky included.
     sky_residual : `float`
-        Amplitude of the second-order background left by the sky subtraction,
-        in units of the sky noise per pixel.
+        Amplitude of the second-order residual background, in units of the sky
+        noise per pixel.
     bad_columns : `float`
         Average number of dead columns (BAD) of a detector.
     hot_pixels : `float`
@@ -119,29 +125,30 @@ class SimulationConfig:
     unmasked_cosmic_rays : `float`
         Fraction of the cosmic rays that is missing in the mask.
     noise : `bool`
-        Whether to add noise to the image.  The variance is the same.
+        Whether to add noise to the image.  The variance does not depend on it.
     noise_seed : `int` or `None`
-        Seed of the photon noise alone: two simulations that differ only in it
-        show the same sky through the same atmosphere and detectors, cosmic
-        rays included.  `None` is the noise that belongs to ``seed``.
+        Seed of the photon noise: two simulations that differ only in it have
+        the same sky, PSFs, detector effects and cosmic rays.  `None` draws the
+        noise with ``seed``.
     star_density, galaxy_density : `float`
-        Numbers of stars and galaxies relative to those of `random_sky`.
+        Numbers of stars and galaxies relative to those in the notes of
+        `random_sky`.
     star_magnitudes, galaxy_magnitudes : `tuple` [`float`, `float`]
         Brightest and faintest AB magnitude of the random sources.
     bright_stars : `int`
-        Additional stars of 15 to 18 mag within the patch: with the defaults
-        the brighter ones are saturated.
+        Number of additional stars of 15 to 18 mag within the patch; with the
+        defaults the brighter ones are saturated.
     warps : `bool`
-        Whether to write the visits also as warps on the patch's grid.
+        Whether to write warps on the patch's grid, too.
     color : `tuple` [`float`, `float`]
-        Mean and scatter, over the sources, of the magnitudes by which a source
-        is brighter in each of the bands u, g, r, i, z and y than in the one
-        before.  Magnitudes and fluxes that are configured are those in i.
-        With zeros the sky is grey.  A source has the same color in every
-        band that is simulated with the same ``seed`` and catalog.
+        Mean and scatter over the sources of the color between neighboring
+        bands of u, g, r, i, z and y, mag; positive for sources that are
+        brighter in the redder band.  Magnitudes and fluxes of other options
+        are those in i.  A source has the same color in all bands simulated
+        with the same ``seed`` and catalog.
     catalog : `astropy.table.Table` or `None`
-        Sources to draw instead of the random sky (`complete_catalog` says
-        which columns it needs).  An empty table leaves only noise.
+        Sources to draw instead of a random sky; see `complete_catalog` for the
+        columns.
 
     Raises
     ------
@@ -237,23 +244,24 @@ class SimulationConfig:
 
     @property
     def run(self) -> str:
-        """RUN collection that the datasets go to (`str`)."""
+        """RUN collection of the datasets (`str`)."""
         return f"{self.collection}/run"
 
     def generator(self, stream: Stream, *key: int) -> np.random.Generator:
-        """Make the generator of one independent stream of random numbers.
+        """Make the generator of an independent stream of random numbers.
 
         Parameters
         ----------
         stream : `Stream`
-            What it is for.
+            Purpose of the stream.
         *key : `int`
-            Which one: a visit and detector, say.
+            IDs that distinguish streams of one purpose, for example those of
+            visit and detector.
 
         Returns
         -------
         generator : `numpy.random.Generator`
-            The generator.  It depends on seed, stream and key only.
+            The generator; it depends only on seed, stream and key.
         """
         seed = self.seed if stream != Stream.NOISE or self.noise_seed is None else self.noise_seed
         return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream, *key)))

@@ -24,9 +24,10 @@ from .psf import SimulatedPsf
 from .sky import galaxy_profile, locate, truncation
 from .truth import add_stamp
 
-# Wings of a source are drawn to this fraction of the sky noise per pixel.
+# Surface brightness to which sources are drawn, as a fraction of the sky noise
+# per pixel.
 _FAINTEST = 0.02
-# No source reaches this far, pixels.
+# Sources further away from the detector are ignored, pixels.
 _LONGEST_REACH = 1000
 
 
@@ -39,12 +40,12 @@ class SimulatedExposure:
     image : `numpy.ndarray`
         Sky-subtracted image, nJy, `numpy.float32`.
     variance : `numpy.ndarray`
-        Variance of sky and source photons, nJy**2, `numpy.float32`: nothing in
-        it tells of cosmic rays or defects.
+        Variance of sky and source photons, without cosmic rays and defects,
+        nJy**2, `numpy.float32`.
     masks : `dict` [`str`, `numpy.ndarray`]
         Masked pixels by mask plane, `bool`: BAD, SATURATED and COSMIC_RAY.
     unmasked : `numpy.ndarray`
-        Pixels with light of cosmic rays that the mask misses, `bool`.
+        Pixels hit only by cosmic rays that are missing in the mask, `bool`.
     n_cosmic_rays : `tuple` [`int`, `int`]
         Number of masked and unmasked cosmic rays.
     """
@@ -65,7 +66,7 @@ class SimulatedExposure:
         projection: SkyProjection,
         psf: SimulatedPsf,
     ) -> SimulatedExposure:
-        """Expose a detector to the sky.
+        """Simulate the exposure of a detector in a visit.
 
         Parameters
         ----------
@@ -76,7 +77,7 @@ class SimulatedExposure:
         detector : `int`
             ID of the detector.
         catalog : `astropy.table.Table`
-            Sources; see `simulate_sky`.
+            Sources; see `lsst.drp.restore.simulation.sky`.
         projection : `lsst.images.SkyProjection`
             Maps the detector's pixels to the sky.
         psf : `SimulatedPsf`
@@ -96,8 +97,8 @@ class SimulatedExposure:
         rng = config.generator(Stream.PIXELS, visit.visit, detector)
         deviates = rng.standard_normal(shape)
         if config.noise_seed is not None:
-            # In place of the deviates above, which are drawn all the same: what
-            # is drawn after them, cosmic rays for one, does not change.
+            # Replaces the deviates above, which are drawn anyway so that cosmic
+            # rays, which follow in the stream, do not depend on this seed.
             deviates = config.generator(Stream.NOISE, visit.visit, detector).standard_normal(shape)
         noise = np.sqrt(variance) * deviates
         held, saturated = bleed((sources + visit.sky_level) * visit.gain, config.full_well)
@@ -137,7 +138,7 @@ def draw_sources(
     Parameters
     ----------
     catalog : `astropy.table.Table`
-        Sources; see `simulate_sky`.
+        Sources; see `lsst.drp.restore.simulation.sky`.
     projection : `lsst.images.SkyProjection`
         Maps the detector's pixels to the sky.
     psf : `SimulatedPsf`
@@ -156,9 +157,9 @@ def draw_sources(
 
     Notes
     -----
-    Each source is drawn with the PSF and the local linear map of the WCS at
-    its own position.  Both conditions for the size of the stamp hold, so that
-    faint sources keep their flux and bright ones their visible wings.
+    Each source is drawn with the PSF and the linearized WCS at its position.
+    The stamp is large enough for both conditions: faint sources keep their
+    flux, and bright sources their visible wings.
     """
     import galsim
 

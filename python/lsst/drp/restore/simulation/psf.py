@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Point-spread functions that are drawn and stored alike."""
+"""PSFs of simulated exposures."""
 
 from __future__ import annotations
 
@@ -26,23 +26,24 @@ if TYPE_CHECKING:
     import piff
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class SimulatedPsf:
     """The PSF of a detector in a visit.
 
     Parameters
     ----------
     stored : `lsst.images.psfs.PointSpreadFunction`
-        What is stored with the image.
+        Model that is stored with the image.
     fwhm : `float`
-        FWHM at the center of the detector before the pixel, detector pixels.
+        FWHM at the center of the detector without the pixel response, detector
+        pixels.
     beta : `float` or `None`
         Exponent of the Moffat profile; `None` for a Gaussian.
 
     Notes
     -----
-    Sources are drawn with the stored object itself: a star is what it says a
-    star looks like, pixel included.
+    Sources are drawn with the stored model, pixel response included, so that
+    the model has no error.
     """
 
     stored: PointSpreadFunction
@@ -68,7 +69,7 @@ class SimulatedPsf:
             The PSF.
         """
         config = camera.config
-        # A 5x5 grid over the detector, which second order fits exactly.
+        # A 5x5 grid, on which polynomials of second order are fitted exactly.
         grid = np.linspace(0, camera.size - 1, 5)
         x, y = (a.ravel() for a in np.meshgrid(grid, grid))
         fwhm, g1, g2 = _optics(camera, visit, detector, x, y)
@@ -89,7 +90,7 @@ class SimulatedPsf:
         return cls(stored=stored, fwhm=float(fwhm[middle]), beta=config.moffat_beta)
 
     def profile(self, x: float, y: float) -> tuple[galsim.GSObject, str]:
-        """Evaluate the PSF.
+        """Evaluate the PSF at a position.
 
         Parameters
         ----------
@@ -99,9 +100,10 @@ class SimulatedPsf:
         Returns
         -------
         profile : `galsim.GSObject`
-            The PSF there, of unit flux, in pixels.
+            The PSF with unit flux; lengths are pixels.
         method : `str`
-            How GalSim has to draw it: ``no_pixel`` if it includes the pixel.
+            GalSim's drawing method: ``no_pixel`` if the profile includes the
+            pixel response.
         """
         import galsim
 
@@ -111,19 +113,19 @@ class SimulatedPsf:
         return self.stored.piff_psf.get_profile(x, y)
 
     def radius(self, loss: float, faintest: float) -> float:
-        """Compute how far from a point source its stamp has to reach.
+        """Compute the radius of the stamp of a point source.
 
         Parameters
         ----------
         loss : `float`
-            Fraction of the flux that may be lost.
+            Fraction of the flux that may fall outside.
         faintest : `float`
-            Fraction of the flux in a pixel that is still to be drawn.
+            Maximum flux of pixels outside, as a fraction of the source's flux.
 
         Returns
         -------
         radius : `float`
-            Radius, pixels, for which both hold.
+            Radius that fulfills both conditions, pixels.
         """
         if self.beta is None:
             return gaussian_radius(self.fwhm, loss, faintest)
@@ -136,8 +138,8 @@ def _odd(radius: float) -> int:
 
 
 def gaussian_radius(fwhm: float, loss: float, faintest: float = np.inf) -> float:
-    """Compute the radius where a Gaussian of unit flux has lost all but
-    ``loss`` of its flux and is fainter than ``faintest`` per pixel (`float`).
+    """Compute the radius (`float`) beyond which a Gaussian of unit flux has at
+    most the flux ``loss`` and at most ``faintest`` per pixel.
     """
     sigma = fwhm / gaussian_sigma_to_fwhm
     inside = min(loss, faintest * 2 * np.pi * sigma**2, 1.0)
@@ -145,8 +147,8 @@ def gaussian_radius(fwhm: float, loss: float, faintest: float = np.inf) -> float
 
 
 def moffat_radius(fwhm: float, beta: float, loss: float, faintest: float = np.inf) -> float:
-    """Compute the radius where a Moffat profile of unit flux has lost all but
-    ``loss`` of its flux and is fainter than ``faintest`` per pixel (`float`).
+    """Compute the radius (`float`) beyond which a Moffat profile of unit flux
+    has at most the flux ``loss`` and at most ``faintest`` per pixel.
     """
     scale = fwhm / (2 * np.sqrt(2 ** (1 / beta) - 1))
     by_loss = min(loss, 1.0) ** (1 / (1 - beta))
@@ -159,8 +161,8 @@ def _optics(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compute FWHM (pixels) and shear of the PSF at positions on a detector.
 
-    Defocus, astigmatism and coma vary slowly over the camera from visit to
-    visit; each detector is a little above or below the focus.
+    Defocus, astigmatism and coma vary slowly over the camera, differently in
+    each visit; each detector has an additional defocus.
     """
     config = camera.config
     axis, turn = camera.focal_plane(detector)
@@ -178,8 +180,8 @@ def _optics(
 def _moffat_psf(
     beta: float, x: np.ndarray, y: np.ndarray, fwhm: np.ndarray, g1: np.ndarray, g2: np.ndarray
 ) -> piff.SimplePSF:
-    """Make a Moffat PSF whose size and shape are of second order in the
-    position and go through given values (all of shape ``(n,)``).
+    """Fit a Moffat PSF whose size and shape are polynomials of second order in
+    the position to values at given positions (all of shape ``(n,)``).
     """
     import galsim
     import piff

@@ -3,20 +3,20 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Simulate the exposures of a patch into a repository, and their truth.
+"""Simulated exposures of a patch and their truth, written to a repository.
 
 Datasets, all in the RUN collection ``<collection>/run``:
 
 ``visit_image`` (instrument, visit, detector; VisitImage)
     Image in nJy with variance, mask, PSF and WCS.
 ``direct_warp`` (skymap, tract, patch, instrument, visit; CellCoadd)
-    If asked for: the visit's images on the patch's grid, where they overlap it.
+    With ``warps``: the visit's images, resampled to the patch's grid.
 ``truth_image`` (skymap, tract, patch, band; ImageV2)
     The noiseless sky without PSF on the patch's outer bounding box, nJy per
-    pixel; `.simulate_truth.draw_truth` says how it is sampled.
+    pixel; see `.truth.draw_truth` for its sampling.
 ``truth_catalog`` (skymap, tract, patch, band; ArrowAstropy)
-    The sources on the patch's outer bounding box: the columns of
-    `.simulate_sky` and ``x``, ``y``, pixels of the tract.
+    The sources on the patch's outer bounding box: the columns of a catalog
+    (`.sky`) and ``x``, ``y``, pixels of the tract.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _TRUTH_DIMENSIONS = ("skymap", "tract", "patch", "band")
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class SimulationSummary:
-    """What has been simulated.
+    """Summary of a simulation.
 
     Parameters
     ----------
@@ -100,14 +100,14 @@ def simulate_exposures(butler: Butler, config: SimulationConfig) -> SimulationSu
     Returns
     -------
     summary : `SimulationSummary`
-        What has been simulated.
+        Summary of the simulation.
 
     Raises
     ------
     ValueError
-        Raised if the tract is not registered, the collection holds data
-        already, the repository has other visits with the same IDs, or the
-        catalog is not usable.  No dataset is written then.
+        Raised if the tract is not registered, the collection is not empty, the
+        repository has other visits with the same IDs, or the catalog has
+        values out of range.  No dataset is written then.
     """
     _require_empty(butler, config.run)
     geometry = _get_geometry(butler, config)
@@ -150,7 +150,9 @@ def simulate_exposures(butler: Butler, config: SimulationConfig) -> SimulationSu
 
 
 def _require_empty(butler: Butler, run: str) -> None:
-    """Refuse to mix a simulation with what is in a collection."""
+    """Raise if a collection has datasets, which would be mixed with those of
+    the simulation.
+    """
     try:
         types = butler.collections.get_info(run, include_summary=True).dataset_types
     except MissingCollectionError:
@@ -214,8 +216,8 @@ def _register_visit(
             camera.wcs(visit, detector), frame, pixel_bounds=camera.bbox
         )
         regions[detector] = sky_region(projections[detector], camera.bbox)
-    # A visit that is there already must be this very one: registering would
-    # let its regions grow.
+    # An existing visit must be the same: registering it again would extend its
+    # regions.
     known = {
         record.detector: record.region
         for record in butler.query_dimension_records(
@@ -247,8 +249,8 @@ def _put_visit(
     projections: Mapping[int, SkyProjection[DetectorFrame]],
     catalog: astropy.table.Table,
 ) -> dict[str, object]:
-    """Simulate and write the detectors of a visit, one at a time; return what
-    the summary says of it.
+    """Simulate and write the detectors of a visit, one at a time; return its
+    row of the summary.
     """
     config = camera.config
     masked, unmasked, saturated = 0, 0, 0

@@ -3,12 +3,12 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The simulated sky: catalogs of stars and galaxies, and the true image.
+"""The simulated sky: catalogs of stars and galaxies.
 
 A catalog is an `astropy.table.Table` with a row per source and the columns
 ``id``, ``kind`` (``star`` or ``galaxy``), ``ra`` and ``dec`` (ICRS, degrees),
-``flux_nJy`` (all of the source's flux), ``half_light_radius`` (arcsec, of the
-circle with the area of the half-light ellipse; 0 for stars), ``sersic_n``,
+``flux_nJy`` (total flux), ``half_light_radius`` (arcsec, of the circle with
+the area of the half-light ellipse; 0 for stars), ``sersic_n``,
 ``axis_ratio`` and ``position_angle`` (of the major axis, degrees from north
 through east).
 """
@@ -35,12 +35,12 @@ from astropy.coordinates import SkyCoord
 from lsst.images import SkyProjection
 
 from ..warping.patch_geometry import PatchGeometry
-from .config import BANDS, SimulationConfig, Stream
+from .config import AB_ZERO_POINT, BANDS, SimulationConfig, Stream
 
 if TYPE_CHECKING:
     import galsim
 
-# Columns that a catalog may lack, and what they are then: those of a star.
+# Values of columns that a catalog may lack: those of a star.
 _DEFAULTS: dict[str, Any] = {
     "kind": "star",
     "half_light_radius": 0.0,
@@ -55,11 +55,10 @@ _UNITS = {
     "half_light_radius": u.arcsec,
     "position_angle": u.deg,
 }
-_AB_ZERO_POINT = 31.4  # AB magnitude of 1 nJy
 
 
 def complete_catalog(table: astropy.table.Table) -> astropy.table.Table:
-    """Check a catalog and add the columns it lacks.
+    """Check a catalog and add missing columns.
 
     Parameters
     ----------
@@ -75,7 +74,7 @@ def complete_catalog(table: astropy.table.Table) -> astropy.table.Table:
     Raises
     ------
     ValueError
-        Raised if a required column is missing or a value is not usable.
+        Raised if a required column is missing or a value is out of range.
     """
     if missing := {"ra", "dec", "flux_nJy"} - set(table.colnames):
         raise ValueError(f"The catalog of sources lacks the columns {sorted(missing)}.")
@@ -154,16 +153,16 @@ def random_sky(config: SimulationConfig, geometry: PatchGeometry, radius: float)
 
     - Galaxies: ``46 * 10**(0.31 * (m - 25))`` brighter than ``m`` per square
       arcminute (LSST Science Book, section 3.7, from the CFHTLS Deep fields).
-    - Stars: ``0.45 * 10**(0.15 * (m - 18))`` per square arcminute: 1600 per
-      square degree brighter than 18 mag and ten times as many to 24.7, about
-      what star count models (Bahcall and Soneira 1980) have at the Galactic
-      poles.
+    - Stars: ``0.45 * 10**(0.15 * (m - 18))`` brighter than ``m`` per square
+      arcminute: 1600 per square degree to 18 mag and ten times as many to
+      24.7 mag, about as in star count models of the Galactic poles (Bahcall
+      and Soneira 1980).
     - Galaxies are exponential discs whose scale length along the major axis has
       the median ``exp(-1.145 - 0.269 * (m - 23))`` arcsec (Miller et al.
       2013, appendix B1, from HST images) and a scatter of 0.3 in its logarithm;
       20 % are de Vaucouleurs spheroids with that length as half-light radius.
-    - The shear that makes a round galaxy elliptical has 0.2 rms per component.
-    - Positions are independent of each other: nothing is clustered.
+    - The intrinsic shear of galaxies has 0.2 rms per component.
+    - Positions are independent of each other: there is no clustering.
     """
     box = geometry.patch.outer_bbox
     center = geometry.sky_projection.pixel_to_sky(x=box.x.center, y=box.y.center)
@@ -175,13 +174,13 @@ def random_sky(config: SimulationConfig, geometry: PatchGeometry, radius: float)
         rng, config.star_density * faintest * area, 0.15, config.star_magnitudes
     )
     stars = _scatter(rng, center, radius, n_stars)
-    stars["flux_nJy"] = 10 ** (0.4 * (_AB_ZERO_POINT - magnitudes))
+    stars["flux_nJy"] = 10 ** (0.4 * (AB_ZERO_POINT - magnitudes))
 
     rng = config.generator(Stream.BRIGHT_STARS)
     x = rng.uniform(box.x.start, box.x.stop - 1, config.bright_stars)
     y = rng.uniform(box.y.start, box.y.stop - 1, config.bright_stars)
     magnitudes = np.linspace(15, 18, config.bright_stars)
-    bright = star_catalog(geometry, x, y, 10 ** (0.4 * (_AB_ZERO_POINT - magnitudes)))
+    bright = star_catalog(geometry, x, y, 10 ** (0.4 * (AB_ZERO_POINT - magnitudes)))
 
     rng = config.generator(Stream.GALAXIES)
     faintest = 46 * 10 ** (0.31 * (config.galaxy_magnitudes[1] - 25))
@@ -190,7 +189,7 @@ def random_sky(config: SimulationConfig, geometry: PatchGeometry, radius: float)
     )
     galaxies = _scatter(rng, center, radius, n_galaxies)
     galaxies["kind"] = np.full(n_galaxies, "galaxy")
-    galaxies["flux_nJy"] = 10 ** (0.4 * (_AB_ZERO_POINT - magnitudes))
+    galaxies["flux_nJy"] = 10 ** (0.4 * (AB_ZERO_POINT - magnitudes))
     shear = np.minimum(rng.rayleigh(0.2, n_galaxies), 0.8)
     galaxies["axis_ratio"] = (1 - shear) / (1 + shear)
     galaxies["position_angle"] = rng.uniform(0, 180, n_galaxies)
@@ -208,7 +207,7 @@ def random_sky(config: SimulationConfig, geometry: PatchGeometry, radius: float)
 
 
 def color_catalog(config: SimulationConfig, catalog: astropy.table.Table) -> None:
-    """Give sources their fluxes in the band that is simulated.
+    """Convert the fluxes of sources from i to the simulated band.
 
     Parameters
     ----------
@@ -227,8 +226,8 @@ def color_catalog(config: SimulationConfig, catalog: astropy.table.Table) -> Non
 def _magnitudes(
     rng: np.random.Generator, number: float, slope: float, limits: tuple[float, float]
 ) -> tuple[int, np.ndarray]:
-    """Draw magnitudes from counts ``10**(slope * m)`` that reach ``number`` at
-    the faint limit.
+    """Draw magnitudes from cumulative counts proportional to
+    ``10**(slope * m)`` that reach ``number`` at the faint limit.
     """
     bright, faint = limits
     floor = 10 ** (-slope * (faint - bright))
@@ -237,7 +236,7 @@ def _magnitudes(
 
 
 def _scatter(rng: np.random.Generator, center: SkyCoord, radius: float, n: int) -> astropy.table.Table:
-    """Scatter ``n`` positions over a circle on the sky."""
+    """Draw ``n`` positions uniformly within a circle on the sky."""
     r = radius * np.sqrt(rng.random(n)) * u.arcsec
     angle = rng.uniform(0, 2 * np.pi, n)
     sky = center.spherical_offsets_by(r * np.cos(angle), r * np.sin(angle))
@@ -261,12 +260,13 @@ def locate(
     x, y : `numpy.ndarray`
         Positions, pixels, shape ``(n,)``.
     jacobian : `numpy.ndarray`
-        Derivatives of ``(x, y)``, pixels, by offsets to the east and north,
-        arcsec, shape ``(n, 2, 2)``: ``jacobian[:, 0, 1]`` is ``dx/dnorth``.
+        Derivatives of ``(x, y)`` with respect to offsets to the east and north,
+        pixels per arcsec, shape ``(n, 2, 2)``: ``jacobian[:, 0, 1]`` is
+        ``dx/dnorth``.
     """
     jacobian = np.empty((len(catalog), 2, 2))
     if not len(catalog):
-        # The projection refuses to transform no points.
+        # The projection cannot transform empty arrays.
         return np.empty(0), np.empty(0), jacobian
     sky = SkyCoord(catalog["ra"], catalog["dec"])
     position = projection.sky_to_pixel(sky)
@@ -280,10 +280,18 @@ def locate(
 
 
 def truncation(sersic_n: float) -> float:
-    """Radius where a galaxy's profile ends, in half-light radii (`float`).
+    """Return the truncation radius of a galaxy's profile, half-light radii.
 
-    As in the models of the SDSS: 4 for discs and 8 for spheroids.  The flux
-    and half-light radius in the catalog are those of the truncated profile.
+    Parameters
+    ----------
+    sersic_n : `float`
+        Sersic index.
+
+    Returns
+    -------
+    radius : `float`
+        As in the models of the SDSS: 4 for discs and 8 for spheroids.  Flux
+        and half-light radius of catalogs are those of the truncated profile.
     """
     return 8.0 if sersic_n > 2 else 4.0
 
@@ -299,11 +307,11 @@ def galaxy_profile(source: astropy.table.Row) -> galsim.GSObject:
     Returns
     -------
     profile : `galsim.GSObject`
-        Profile of unit flux in arcsec, x to the east and y to the north.
+        Profile of unit flux; lengths are arcsec, x to the east, y to the north.
     """
     import galsim
 
-    # Of unit size first, so that GalSim tabulates each Sersic index only once.
+    # Made with unit size, so that GalSim tabulates each Sersic index only once.
     n = float(source["sersic_n"])
     profile = galsim.Sersic(n, half_light_radius=1.0, trunc=truncation(n))
     return profile.dilate(float(source["half_light_radius"])).shear(

@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The true image of a simulated sky, as sharp as the pixels of a patch can be."""
+"""The true image of a simulated sky on the pixel grid of a patch."""
 
 from __future__ import annotations
 
@@ -37,11 +37,10 @@ def draw_truth(catalog: astropy.table.Table, geometry: PatchGeometry) -> np.ndar
 
     Notes
     -----
-    No pixels can hold the sky at infinite resolution.  Here each bit of flux
-    is shared bilinearly between the four pixels around it, which keeps flux and
-    position exactly, so the PSF of this image is a triangle of 2 pixels base on
-    each axis, the same for stars and galaxies everywhere.  Any sharper truth
-    has to be drawn from the catalog.
+    Flux at a position is distributed bilinearly over the four nearest pixels,
+    which conserves flux and centroid: the PSF of this image is a triangle with
+    a base of 2 pixels along each axis, for stars and galaxies alike.  A sharper
+    truth has to be drawn from the catalog.
     """
     import galsim
 
@@ -80,20 +79,20 @@ def _sample_profile(
     n, r0, end : `float`
         Sersic index, scale radius and truncation radius.
     pixels : `float`
-        Pixels per half-light radius, to choose how dense points are.
+        Half-light radius in pixels, which sets the density of the points.
 
     Returns
     -------
     u, v, weight : `numpy.ndarray`
-        Positions and their share of the flux.
+        Positions, half-light radii, and fractions of the flux, shape ``(m,)``.
 
     Notes
     -----
-    The points are on rings; flux and second moment of each ring are those of
-    the profile, integrals of ``r * I(r)`` and ``r**3 * I(r)``.
+    The points are on rings with the flux and the second moment of the profile,
+    integrals of ``r * I(r)`` and ``r**3 * I(r)``.
     """
-    # Rings of at most a tenth of a pixel, and narrower towards the cusp: the
-    # surface brightness is then right to 0.3 % of its peak.
+    # Rings of at most a tenth of a pixel, narrower towards the cusp: the error
+    # of the surface brightness is then 0.3 % of its peak.
     edges = [0.0]
     while edges[-1] < end:
         edges.append(edges[-1] + min(0.1 / pixels, 0.005 + 0.075 * edges[-1]))
@@ -105,14 +104,14 @@ def _sample_profile(
     counts = np.maximum(8, np.ceil(2 * np.pi * radius * pixels / 0.2)).astype(int)
     ring = np.repeat(np.arange(len(counts)), counts)
     step = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    # Each ring starts at another angle, so that no spokes appear.
+    # Each ring starts at another angle, which avoids spokes.
     angle = 2 * np.pi * (step / counts[ring] + ring * 0.618034)
     return radius[ring] * np.cos(angle), radius[ring] * np.sin(angle), (flux / counts)[ring]
 
 
 def _share(image: np.ndarray, box: Box, x: np.ndarray, y: np.ndarray, flux: np.ndarray) -> None:
-    """Share fluxes at positions bilinearly between the pixels of an image in
-    place; what falls outside is lost.
+    """Distribute fluxes at positions bilinearly over the pixels of an image in
+    place; flux outside of the image is lost.
     """
     x0, y0 = np.floor(x).astype(int), np.floor(y).astype(int)
     left, bottom = x0.min(), y0.min()
@@ -132,9 +131,9 @@ def add_stamp(image: np.ndarray, stamp: np.ndarray, x0: int, y0: int) -> None:
     Parameters
     ----------
     image, stamp : `numpy.ndarray`
-        Image and what to add to it.
+        The image and the stamp, two-dimensional.
     x0, y0 : `int`
-        Column and row of the image where the stamp begins.
+        Column and row of the stamp's first pixel in the image; may be outside.
     """
     x1, y1 = max(x0, 0), max(y0, 0)
     x2, y2 = min(x0 + stamp.shape[1], image.shape[1]), min(y0 + stamp.shape[0], image.shape[0])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 __all__ = ("outliers_from_mean", "outliers_from_median")
 
+import dataclasses
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -37,6 +38,12 @@ _SOURCE_SIGMA = 1.0
 # `_MATCHING_REACH` pixels.
 _MATCHING_COVERAGE = 0.85
 _MATCHING_REACH = 4
+
+# An outlier deviates by the limit.  Suspect pixels, which deviate by this fraction of it, are outliers where
+# they are within two pixels of one: as far as resampling spreads a cosmic ray.
+_OUTLIER, _SUSPECT = 2, 1
+_SUSPECT_FRACTION = 0.5
+_GROWTH = 2
 
 # A comparison of one cell: from the sources around it (the reference without its noise, with a border of one
 # kernel), the exposures' kernels and the cell's index, how much each exposure is expected to differ from the
@@ -83,8 +90,8 @@ def outliers_from_median(
     known; the median, which is ``x`` blurred, takes its place, with a factor
     that makes the result cover ``k[t]`` where ``x`` is one point.
 
-    This keeps stars (but for the light of bright ones that are just outside of
-    the patch), and overlooks a cosmic ray that is no brighter than the source
+    This keeps stars (but for the flux of bright ones that are just outside of
+    the patch), and misses a cosmic ray that is no brighter than the source
     it fell on: see `outliers_from_mean`.
     """
     reach = stack.kernel_size // 2
@@ -113,7 +120,8 @@ def outliers_from_median(
     with np.errstate(divide="ignore"):
         # Variance of a median of Gaussian noise: pi / 2 times that of the mean.
         variance = np.float32(np.pi / 2) / inverse
-    return _mark(stack, None, None, median, variance, expect, clip_sigma, clip_brightness, both_signs=True)
+    reference = _Reference.continued(median, variance, stack.kernel_size - 1)
+    return _grow(_find(stack, reference, expect, clip_sigma, clip_brightness, both_signs=True))
 
 
 def outliers_from_mean(
@@ -126,15 +134,15 @@ def outliers_from_mean(
     clip_sigma: float,
     clip_brightness: float,
 ) -> np.ndarray:
-    """Find what is too bright for the image that the mean of the exposures
-    predicts.
+    """Find pixels that are too bright for the prediction from the mean of the
+    exposures.
 
     Parameters
     ----------
     stack : `ExposureStack`
         The exposures.
     image, variance : `numpy.ndarray`
-        The mean of what is not clipped and its variance, nJy and nJy**2, NaN
+        The mean of the pixels that are not clipped and its variance, nJy and nJy**2, NaN
         where there is none, shape ``(height, width)``.
     kernels : `numpy.ndarray`
         The mean's PSF by cell, shape ``(cells_y, cells_x, k, k)``.
@@ -174,70 +182,105 @@ def outliers_from_mean(
     present = expand_cells(present, stack.cell_shape)
     coverage = np.count_nonzero(stack.good, axis=0) / np.maximum(present, 1)
     covered = scipy.ndimage.minimum_filter(coverage, 2 * _MATCHING_REACH + 1) >= _MATCHING_COVERAGE
-    return _mark(
-        stack, clipped, covered, image, variance, expect, clip_sigma, clip_brightness, both_signs=False
-    )
+    reference = _Reference.continued(image, variance, stack.kernel_size - 1)
+    level = _find(stack, reference, expect, clip_sigma, clip_brightness, both_signs=False)
+    for plane, known in zip(level, clipped, strict=True):
+        plane[known | ~covered] = 0
+        memory_map.release(level)
+    return _grow(level)
 
 
-def _mark(
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class _Reference:
+    """The image that exposures are compared with, continued beyond the border
+    of the patch by its mirror image: stars just outside shine into the patch.
+
+    Parameters
+    ----------
+    image, variance : `numpy.ndarray`
+        Its pixels, nJy and nJy**2.
+    sources : `numpy.ndarray`
+        The image without its noise, nJy, non-negative: noise must not count as
+        flux that PSFs move around.
+    brightness : `numpy.ndarray`
+        Brightest of the 3x3 pixels around each, nJy, non-negative.
+    margin : `int`
+        Width of the continuation on each side, pixels.
+    """
+
+    image: np.ndarray
+    variance: np.ndarray
+    sources: np.ndarray
+    brightness: np.ndarray
+    margin: int
+
+    @classmethod
+    def continued(cls, image: np.ndarray, variance: np.ndarray, margin: int) -> _Reference:
+        """Continue an image, NaN where there is none, and its variance."""
+        image = np.pad(_fill_holes(image), margin, mode="symmetric")
+        finite = np.where(np.isfinite(variance), variance, np.nan)
+        variance = np.pad(_fill_holes(finite), margin, mode="symmetric")
+        return cls(
+            image=image,
+            variance=variance,
+            sources=np.maximum(image - _SOURCE_SIGMA * np.sqrt(variance), 0),
+            brightness=scipy.ndimage.maximum_filter(np.maximum(image, 0), 3),
+            margin=margin,
+        )
+
+
+def _find(
     stack: ExposureStack,
-    clipped: np.ndarray | None,
-    covered: np.ndarray | None,
-    reference: np.ndarray,
-    variance: np.ndarray,
+    reference: _Reference,
     expect: _Expect,
     clip_sigma: float,
     clip_brightness: float,
     *,
     both_signs: bool,
 ) -> np.ndarray:
-    """Mark the good pixels, not clipped and where covered, that differ from
-    the reference by more than noise, brightness and PSFs explain, and what
-    resampling spread from them, shape ``(n, height, width)``.
+    """Find the good pixels that differ from the reference by more than noise,
+    brightness and PSFs explain; return their levels (`_OUTLIER`,
+    `_SUSPECT`), zero elsewhere, `numpy.uint8`, shape ``(n, height, width)``.
     """
-    # 2: outlier; 1: outlier if it is beside one; 0: fine.
     level = memory_map.empty_like(stack.good).view(np.uint8)
     level[...] = 0
-    margin = stack.kernel_size - 1
-    # Stars just outside of the field shine into it: mirror the border.
-    reference = np.pad(_fill_holes(reference), margin, mode="symmetric")
-    variance = np.pad(
-        _fill_holes(np.where(np.isfinite(variance), variance, np.nan)), margin, mode="symmetric"
-    )
-    # Noise must not count as light that PSFs move around.
-    sources = np.maximum(reference - _SOURCE_SIGMA * np.sqrt(variance), 0)
-    brightness = scipy.ndimage.maximum_filter(np.maximum(reference, 0), 3)
-    has_kernel = stack.has_kernel
+    margin, has_kernel = reference.margin, stack.has_kernel
     for i, j, rows, columns in stack.cells():
         present = has_kernel[:, i, j]
         if np.count_nonzero(present) < 2:
             continue
-        region = (slice(rows.start, rows.stop + 2 * margin), slice(columns.start, columns.stop + 2 * margin))
+        around = (slice(rows.start, rows.stop + 2 * margin), slice(columns.start, columns.stop + 2 * margin))
         cell = (
             slice(rows.start + margin, rows.stop + margin),
             slice(columns.start + margin, columns.stop + margin),
         )
-        change, allowed = expect(sources[region], stack.kernels[present, i, j], (i, j))
-        expected = reference[cell] + change
-        brightest = np.maximum(brightness[cell], scipy.ndimage.maximum_filter(expected, (1, 3, 3)))
+        change, allowed = expect(reference.sources[around], stack.kernels[present, i, j], (i, j))
+        expected = reference.image[cell] + change
+        brightest = np.maximum(reference.brightness[cell], scipy.ndimage.maximum_filter(expected, (1, 3, 3)))
         deviation = stack.image[present, rows, columns] - expected
         if both_signs:
             np.abs(deviation, out=deviation)
         deviation -= allowed + clip_brightness * brightest
         # The variance of a pixel that is not good is infinite.
-        deviation /= np.sqrt(stack.variance[present, rows, columns] + variance[cell])
-        found = (deviation > clip_sigma).astype(np.uint8) + (deviation > clip_sigma / 2)
-        found *= stack.good[present, rows, columns]
-        if clipped is not None:
-            found *= ~clipped[present, rows, columns]
-        if covered is not None:
-            found *= covered[rows, columns]
+        deviation /= np.sqrt(stack.variance[present, rows, columns] + reference.variance[cell])
+        found = np.zeros(deviation.shape, np.uint8)
+        found[deviation > _SUSPECT_FRACTION * clip_sigma] = _SUSPECT
+        found[deviation > clip_sigma] = _OUTLIER
+        found[~stack.good[present, rows, columns]] = 0
         level[present, rows, columns] = found
-    square = np.ones((3, 3), bool)
     memory_map.release(level)
+    return level
+
+
+def _grow(level: np.ndarray) -> np.ndarray:
+    """Grow outliers by the suspect pixels around them, to which resampling has
+    spread them; return the outliers, `bool`, in the memory of ``level``.
+    """
+    square = np.ones((3, 3), bool)
     for plane in level:
-        # Two pixels far, resampling spreads a cosmic ray over its neighbors.
-        plane[:] = scipy.ndimage.binary_dilation(plane == 2, square, iterations=2, mask=plane > 0)
+        plane[:] = scipy.ndimage.binary_dilation(
+            plane == _OUTLIER, square, iterations=_GROWTH, mask=plane > 0
+        )
         memory_map.release(level)
     return level.view(bool)
 

@@ -3,6 +3,6 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Makes the weights that the package ships, from simulated skies:
+"""Training of the weights shipped with the package, on simulated skies:
 ``python -m lsst.drp.restore.training``.
 """

@@ -3,8 +3,8 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Train the network on simulated skies and write the weights that the package
-ships.
+"""Train the network on simulated skies and write the weights shipped with the
+package.
 """
 
 from __future__ import annotations
@@ -25,20 +25,25 @@ _WEIGHTS = Path(__file__).resolve().parent.parent / "restoration" / "sky_network
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("training"),
     show_default=True,
-    help="Samples, checkpoints and the figure of the loss. An interrupted training goes on from there.",
+    help="Folder for samples, checkpoints and the figure of the loss. An interrupted training is resumed.",
 )
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     default=_WEIGHTS,
-    help="File of the weights  [default: that of the package]",
+    help="File of the weights.  [default: that of the package]",
 )
 @click.option("--version", default="unnamed", show_default=True, help="Name of the weights.")
-@click.option("--samples", type=click.IntRange(1), help="Simulated observations.")
-@click.option("--epochs", type=click.IntRange(1), multiple=True, help="Epochs of each stage.")
-@click.option("--steps", type=click.IntRange(1), help="Steps of an epoch.")
+@click.option("--samples", type=click.IntRange(1), help="Number of simulated observations.")
+@click.option("--epochs", type=click.IntRange(1), multiple=True, help="Number of epochs of each stage.")
+@click.option("--steps", type=click.IntRange(1), help="Number of steps in an epoch.")
 @click.option("--seed", type=click.IntRange(0), help="Seed of everything random.")
-@click.option("--workers", type=click.IntRange(1), default=os.cpu_count(), help="Processes that simulate.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=os.cpu_count(),
+    help="Number of simulating processes.",
+)
 def main(
     folder: Path,
     output: Path,
@@ -49,7 +54,7 @@ def main(
     seed: int | None,
     workers: int,
 ) -> None:
-    """Train."""
+    """Train the network and write its weights."""
     import dataclasses
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Crops of simulated observations, and what a network is to do with them.
+"""Crops of simulated observations, and the loss that is minimized on them.
 
 This module imports Keras; import it inside of the function that needs it.
 """
@@ -22,38 +22,38 @@ from keras import ops
 from ..restoration.network_input import NO_DATA_NOISE, frame, turned
 from ..restoration.sky_network import Unrolled
 
-# The squared error counts relative to this variance, of the noise and the
-# local brightness b of the start: a n**2 + b * c + (d * b)**2.
+# Coefficients of the variance that weights the squared error: with the noise n
+# and the local brightness b of the start, v[0] n**2 + v[1] b + (v[2] b)**2.
 _VARIANCE = (0.3, 0.2, 0.05)
 _BRIGHTNESS_WINDOW = 5
 
-# Squared error, relative to that, below which a crop counts less.
+# Weighted squared error of the start below which a crop has less weight.
 _EASY = 0.05
 
-# Weight of the stated error's likelihood beside the image's error.
+# Weight of the likelihood of the stated error, relative to the image's error.
 _ERROR_WEIGHT = 0.02
 
 EARLY_WEIGHT = 0.5
-"""Weight of the passes before the last one in the loss."""
+"""Weight in the loss of the passes before the last one."""
 
 
 class Crops(keras.utils.PyDataset):
-    """Random crops of samples, turned and mirrored.
+    """Random crops of samples, rotated and mirrored.
 
     Parameters
     ----------
     planes, kernels : `numpy.ndarray`
         From `write_samples`.
     size : `int`
-        Height and width of a crop, pixels, half of a kernel on each side
-        included.
+        Height and width of a crop, pixels, including half of a kernel on each
+        side.
     batch : `int`
-        Crops in a batch.
+        Number of crops in a batch.
     number : `int`
-        Batches in an epoch.
+        Number of batches in an epoch.
     seed : `tuple` [`int`, ...]
-        Seed of the crops.  Each batch has random numbers of its own, so that
-        a training that is resumed goes on with the same ones.
+        Seed of the crops.  Each batch has its own stream of random numbers, so
+        that a resumed training has the same batches.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Crops(keras.utils.PyDataset):
         inputs, truth = stacked[..., :4], stacked[..., 4:]
         reach = self._kernels.shape[-1] // 2
         border = frame(size, reach)
-        # Light from the frame is seen, but there are no data on it.
+        # Sources in the frame contribute flux, but it has no data.
         noise = inputs[..., 2]
         noise[:, border] = NO_DATA_NOISE
         start = inputs[..., 1]
@@ -105,14 +105,14 @@ class Crops(keras.utils.PyDataset):
 
 
 class SkyLoss(keras.losses.Loss):
-    """What the network is trained to make small.
+    """The loss of the network.
 
     Notes
     -----
-    For each pass, the square root of the crop's weighted squared error,
-    relative to that of the start: crowded crops, whose error is large and
-    stays so, would own the gradient otherwise.  To this is added minus the
-    logarithm of the likelihood of the error that the network states.
+    The sum over passes of the square root of a crop's weighted squared error,
+    relative to that of the start, plus the negative log-likelihood of the
+    network's error estimate.  Without the normalization by the start, crowded
+    crops with their large errors would dominate the gradient.
     """
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
@@ -135,8 +135,8 @@ class SkyLoss(keras.losses.Loss):
 
 
 def build_trainer(network: keras.Model, size: int, kernel_size: int, passes: int) -> keras.Model:
-    """Join the network and what it sees between its passes to a model that
-    can be fitted.
+    """Make a model that can be fitted, from the network and the operations
+    between its passes.
 
     Parameters
     ----------
@@ -147,12 +147,12 @@ def build_trainer(network: keras.Model, size: int, kernel_size: int, passes: int
     kernel_size : `int`
         Height and width of their kernels, pixels.
     passes : `int`
-        Passes of the network.
+        Number of passes of the network.
 
     Returns
     -------
     trainer : `keras.Model`
-        Takes what `Crops` makes.
+        Model whose inputs are those of `Crops`.
     """
     planes = keras.Input((size, size, 4), name="planes")
     kernels = keras.Input((2, kernel_size, kernel_size), name="kernels")

@@ -3,13 +3,11 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Simulated observations to train on: what all exposures of a random sky say
-together, and the truth.
-"""
+"""Simulated observations to train on: coadds of random skies, and the truth."""
 
 from __future__ import annotations
 
-__all__ = ("Sample", "draw_sample", "write_samples")
+__all__ = ("Sample", "draw_sample", "majorize_minimize", "write_samples")
 
 import concurrent.futures
 import dataclasses
@@ -29,24 +27,25 @@ from .skies import draw_sky
 
 _KERNEL_SIZE = 25
 
-# Brightness in units of the noise below which nothing saturates.
+# Minimum brightness of saturated pixels, in units of the noise.
 _FAINTEST_SATURATED = 300.0
 
-# Stamp of the true PSF: bright stars have wings beyond the kernels.
+# Width of the stamp of the true PSF, pixels: bright stars have wings beyond the
+# kernels.
 _TRUE_SIZE = 65
 _FWHM_PER_SIGMA = 2.3548
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Sample:
-    """One observation of a random sky, in units of the sky's noise.
+    """One observation of a random sky, in units of the sky noise.
 
     Parameters
     ----------
     planes : `numpy.ndarray`
-        Shape ``(5, size, size)``, `numpy.float32`: the white-noise coadd (with
-        the model where there are no data), the start of the restoration at
-        the target resolution, the noise, where there are data (1 or 0), and
+        Shape ``(5, size, size)``, `numpy.float32`: the white-noise coadd (the
+        model in pixels without data), the start of the restoration at the
+        target resolution, the noise, a mask of pixels with data (1 or 0), and
         the true sky at the target resolution.
     kernels : `numpy.ndarray`
         Shape ``(2, k, k)``: from the target resolution to the coadd's PSF, and
@@ -80,7 +79,7 @@ def draw_sample(rng: np.random.Generator, size: int) -> Sample:
     variance = (1.0 + np.maximum(clean, 0.0) / electrons) / np.maximum(share, 1e-6)
     noise = rng.standard_normal(sky.shape)
     if rng.random() < 0.3:
-        # Exposures that were resampled: less noise at high frequencies.
+        # Resampled exposures have less noise at high frequencies.
         noise = scipy.ndimage.gaussian_filter(noise, rng.uniform(0.2, 0.5))
     observed = clean + np.where(share > 0.0, np.sqrt(variance), 0.0) * noise
     if clean.max() > _FAINTEST_SATURATED and rng.random() < 0.5:
@@ -92,11 +91,11 @@ def draw_sample(rng: np.random.Generator, size: int) -> Sample:
         share = np.where(core, 0.0, share)
 
     valid = share > 0.0
-    # What photon noise is taken to be: the exposures', not the true one.
+    # Photon noise as estimated from the exposures, not the true one.
     smooth = np.maximum(scipy.ndimage.gaussian_filter(np.where(valid, observed, 0.0), 1.0), 0.0)
     variance = (1.0 + smooth / electrons) / np.maximum(share, 1e-6)
     weight = np.where(valid, 1.0 / variance, 0.0)
-    latent = _majorize_minimize(np.where(valid, observed, 0.0), weight, psf)
+    latent = majorize_minimize(np.where(valid, observed, 0.0), weight, psf)
     start = _convolve(target_kernel(), latent)
     coadd = np.where(valid, observed, _convolve(psf, latent))
     noise_map = np.where(valid, np.minimum(np.sqrt(variance), NO_DATA_NOISE), NO_DATA_NOISE)
@@ -114,24 +113,23 @@ def write_samples(
     Parameters
     ----------
     path : `pathlib.Path`
-        File of the planes, removed by the caller; they are more than fit in
-        a small memory.
+        File of the planes, which may exceed the memory; the caller removes it.
     number : `int`
-        How many to draw.
+        Number of observations.
     size : `int`
         Height and width, pixels.
     seed : `int`
-        Seed of all of them.
+        Seed of all observations.
     workers : `int`
-        Processes to use.  The samples do not depend on it.
+        Number of processes.  The samples do not depend on it.
     report : `~collections.abc.Callable`
-        Called with how many are done.
+        Called with the number of finished observations.
 
     Returns
     -------
     planes, kernels : `numpy.ndarray`
-        Those of `Sample`, with the number of the sample in front; ``planes``
-        is mapped from the file.
+        Those of all samples, shapes ``(number, 5, size, size)`` and ``(number,
+        2, k, k)``; ``planes`` is mapped from the file.
     """
     planes = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(number, 5, size, size))
     kernels = np.empty((number, 2, _KERNEL_SIZE, _KERNEL_SIZE), np.float32)
@@ -151,8 +149,8 @@ def _numbered_sample(task: tuple[int, int, int]) -> Sample:
 
 
 def _draw_psf(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float]:
-    """Draw the PSF of a white-noise coadd as its user believes it to be, as it
-    is, and the median seeing of its exposures.
+    """Draw the modeled and the true PSF of a white-noise coadd, and the median
+    seeing of its exposures.
     """
     seeing = rng.uniform(2.2, 5.2) if rng.random() < 0.8 else np.exp(rng.uniform(*np.log((1.9, 9.0))))
     number = rng.integers(1, 9)
@@ -161,8 +159,8 @@ def _draw_psf(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float]:
     kernels = np.array([_moffat(w, beta, e, _KERNEL_SIZE) for w, e in zip(widths, ellipticity, strict=True)])
     weights = rng.uniform(0.3, 1.0, number)
     filters, psf = coadd_filters(kernels, weights)
-    # Errors of PSF models, in common to all exposures; without them bright
-    # stars would get rings on real ones.
+    # Errors of PSF models, common to all exposures; a network trained without
+    # them makes rings around bright stars in real exposures.
     error = 1 + rng.choice((0.0, 0.008, 0.015)) * rng.normal()
     shift = rng.normal(0, 0.006, 2)
     true_psf = np.sum(
@@ -181,7 +179,7 @@ def _moffat(fwhm: float, beta: float, ellipticity: np.ndarray, size: int) -> np.
     """
     import galsim
 
-    # The pixel's part of the width.
+    # Width without the pixel response.
     before = np.sqrt(max(fwhm**2 - 0.9, 0.8))
     e1, e2 = np.clip(ellipticity, -0.3, 0.3)
     profile = galsim.Moffat(beta=beta, fwhm=before).shear(e1=e1, e2=e2)
@@ -200,7 +198,7 @@ def _draw_coverage(rng: np.random.Generator, size: int) -> np.ndarray:
             first, width = rng.integers(size), rng.integers(1, 4)
             rows = slice(*np.sort(rng.integers(0, size, 2)))
             share[rows, first : first + width] = rng.choice((0.0, rng.uniform(0, 1)))
-        for _ in range(rng.integers(0, 6)):  # what was clipped
+        for _ in range(rng.integers(0, 6)):  # clipped pixels
             row, column = rng.integers(0, size, 2)
             share[row : row + rng.integers(1, 12), column : column + rng.integers(1, 12)] *= rng.choice(
                 (0.0, rng.uniform(0, 1))
@@ -214,8 +212,24 @@ def _draw_coverage(rng: np.random.Generator, size: int) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(share, rng.integers(4)))
 
 
-def _majorize_minimize(image: np.ndarray, weight: np.ndarray, psf: np.ndarray) -> np.ndarray:
-    """Restore one image as `first_estimate` does."""
+def majorize_minimize(image: np.ndarray, weight: np.ndarray, psf: np.ndarray) -> np.ndarray:
+    """Restore one image by the steps of `first_estimate`, with a quadratic
+    loss.
+
+    Parameters
+    ----------
+    image : `numpy.ndarray`
+        Image in units of the sky noise, shape ``(height, width)``.
+    weight : `numpy.ndarray`
+        Inverse variance, same shape; 0 for pixels without data.
+    psf : `numpy.ndarray`
+        PSF kernel, shape ``(k, k)``.
+
+    Returns
+    -------
+    latent : `numpy.ndarray`
+        The estimate, flux per pixel, non-negative, same shape as the image.
+    """
     kernel = np.maximum(psf, 0.0)
     blur, adjoint = _operator(kernel, image.shape), _operator(kernel[::-1, ::-1], image.shape)
     penalty = PENALTY * np.sqrt(np.maximum(_convolve(kernel[::-1, ::-1] ** 2, weight), 0.0))
@@ -235,8 +249,8 @@ def _majorize_minimize(image: np.ndarray, weight: np.ndarray, psf: np.ndarray) -
 
 
 def _operator(kernel: np.ndarray, shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the convolution with a kernel, of images of a shape; outside of
-    them is nothing.
+    """Return the convolution of images of a given shape with a kernel; pixels
+    outside are zero.
     """
     half = len(kernel) // 2
     grid = [scipy.fft.next_fast_len(extent + 2 * half, real=True) for extent in shape]

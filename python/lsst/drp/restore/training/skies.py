@@ -3,12 +3,12 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Random skies to train on: galaxies smooth and clumpy, with bars, arms and
-companions, and stars from the pole to the bulge.
+"""Random skies to train on: smooth and clumpy galaxies, with bars, arms and
+companions, and star densities from the Galactic pole to the bulge.
 
-Fluxes are in units of the standard deviation of the sky's noise in a pixel,
-lengths in pixels.  All distributions are wider than those of any survey: the
-network is to learn what skies can look like, not how often they do.
+Fluxes are in units of the standard deviation of the sky noise in a pixel,
+lengths in pixels.  All distributions are wider than those of any survey, so
+that the network does not depend on them.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 # FWHM of a Gaussian over its standard deviation.
 _FWHM_PER_SIGMA = 2.3548
 
-# Galaxies fainter than this signal-to-noise ratio are drawn as round
-# Gaussians: nobody can tell.
+# Galaxies below this signal-to-noise ratio are drawn as round Gaussians: their
+# shapes cannot be measured.
 _FAINT = 2.0
 
 # Signal-to-noise ratio of the faintest galaxies.
 _FAINTEST = 0.5
 
-# Where profiles with bright wings end, in half-light radii.
+# Truncation radius of profiles with bright wings, half-light radii.
 _TRUNCATION = 8.0
 
 _SERSIC_INDICES = (0.5, 0.8, 1.0, 1.5, 2.5, 4.0)
@@ -49,10 +49,10 @@ def draw_sky(rng: np.random.Generator, size: int, target_fwhm: float, seeing: fl
     size : `int`
         Height and width, pixels.
     target_fwhm : `float`
-        FWHM of the Gaussian PSF to draw it with, pixels.
+        FWHM of the Gaussian PSF that the sky is drawn with, pixels.
     seeing : `float`
-        FWHM of the PSF that it is to be observed with, pixels: fluxes are
-        drawn by the signal-to-noise ratios that they will have.
+        FWHM of the PSF of the observation, pixels, by which signal-to-noise
+        ratios are converted to fluxes.
 
     Returns
     -------
@@ -98,7 +98,7 @@ def _draw_galaxies(
     density, slope = 10 ** rng.uniform(0.2, 1.6), rng.uniform(0.6, 1.2)
     number = min(rng.poisson(density * area * (5.0 / _FAINTEST) ** slope), 4000)
     snr = np.minimum(_FAINTEST * rng.random(number) ** (-1 / slope), 3000.0)
-    # Brighter galaxies are larger; how large a pixel is differs by survey.
+    # Brighter galaxies are larger; the scale varies with a survey's pixel size.
     scale = 10 ** rng.uniform(-0.35, 0.35)
     radius = scale * 2.0 * (snr / 20.0) ** 0.15 * np.exp(rng.normal(0, 0.5, number))
     # A few of low surface brightness.
@@ -198,12 +198,12 @@ def _add_structure(
 
 @functools.cache
 def _sersic(index: float) -> galsim.GSObject:
-    """Return a profile of unit half-light radius, which GalSim tabulates
-    once.
+    """Return a profile of unit half-light radius; GalSim tabulates each Sersic
+    index once.
     """
     import galsim
 
-    # An image to train on may be off by some thousandths.
+    # An error of some thousandths is acceptable for training.
     params = galsim.GSParams(folding_threshold=0.02, maxk_threshold=0.01, maximum_fft_size=16384)
     end = _TRUNCATION if index > 2 else 0.0
     return galsim.Sersic(index, half_light_radius=1.0, trunc=end, gsparams=params)
@@ -252,8 +252,8 @@ def _add_gaussian(sky: np.ndarray, place: np.ndarray, flux: float, sigma: float)
 
 
 def _add_stamp(sky: np.ndarray, stamp: np.ndarray, row: int, column: int) -> None:
-    """Add a stamp that begins at a row and column, as far as it is on the
-    sky.
+    """Add a stamp whose first pixel is at a row and column, where it overlaps
+    the sky.
     """
     bottom, left = max(row, 0), max(column, 0)
     top, right = min(row + stamp.shape[0], sky.shape[0]), min(column + stamp.shape[1], sky.shape[1])

@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The training, from seeds to weights, in steps that can be resumed.
+"""The training, from a seed to weights; it can be resumed.
 
 This module imports Keras; import it inside of the function that needs it.
 """
@@ -31,30 +31,30 @@ _KERNEL_SIZE = 25
 _MAX_GRADIENT_NORM = 1.0
 
 # Learning rate at the end of the first stage, as a fraction of that at its
-# start; the second one begins there and ends at zero.
+# start; that of the last stage decays from there to zero.
 _LAST_RATE = 0.4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to train on, and how long.
+    """Data and duration of a training.
 
     Parameters
     ----------
     samples : `int`
-        Simulated observations.
+        Number of simulated observations.
     sample_size : `int`
         Their height and width, pixels.
     stages : `tuple` [`tuple` [`int`, `int`], ...]
-        Passes of the network and epochs of each stage of the training.
+        Number of passes of the network and number of epochs of each stage.
     steps : `int`
-        Steps of an epoch.
+        Number of steps in an epoch.
     batch : `int`
-        Crops in a step.
+        Number of crops in a step.
     crop_size : `int`
         Their height and width, pixels.
     learning_rate : `float`
-        Adam's learning rate at the start.
+        Learning rate of Adam at the start.
     seed : `int`
         Seed of everything random.
     """
@@ -75,13 +75,12 @@ def train(plan: Plan, folder: Path, workers: int) -> list[np.ndarray]:
     Parameters
     ----------
     plan : `Plan`
-        What to do.
+        Data and duration.
     folder : `pathlib.Path`
-        Where samples and checkpoints are kept.  A training that was
-        interrupted is resumed from what is there, if it has the same plan; it
-        then takes the same crops in another order.
+        Folder for samples and checkpoints.  An interrupted training with the
+        same plan is resumed from it, with the same crops in another order.
     workers : `int`
-        Processes that simulate.
+        Number of processes for the simulation.
 
     Returns
     -------
@@ -91,7 +90,7 @@ def train(plan: Plan, folder: Path, workers: int) -> list[np.ndarray]:
     Raises
     ------
     ValueError
-        Raised if the folder is that of another plan.
+        Raised if the folder has a training with another plan.
     """
     folder.mkdir(parents=True, exist_ok=True)
     description = json.dumps(dataclasses.asdict(plan), indent=1)
@@ -145,9 +144,9 @@ def plot_losses(folder: Path, path: Path) -> None:
     Parameters
     ----------
     folder : `pathlib.Path`
-        That of `train`.
+        Folder of `train`.
     path : `pathlib.Path`
-        Picture to write.
+        Figure to write.
     """
     from matplotlib.figure import Figure
 
@@ -160,7 +159,7 @@ def plot_losses(folder: Path, path: Path) -> None:
     for passes, epochs in plan["stages"]:
         shown = np.arange(first, min(first + epochs, len(losses)))
         label = f"{passes} pass" + ("es" if passes > 1 else "")
-        # The passes before the last one count less.
+        # Mean over the passes, with their weights in the loss.
         weight = 1.0 + EARLY_WEIGHT * (passes - 1)
         axes.plot((shown + 1) * plan["steps"], losses[shown] / weight, ".-", label=label)
         first += epochs
@@ -170,7 +169,7 @@ def plot_losses(folder: Path, path: Path) -> None:
 
 
 def _samples(plan: Plan, folder: Path, workers: int) -> tuple[np.ndarray, np.ndarray]:
-    """Simulate the observations, or read them if they are there."""
+    """Simulate the observations, or read them if they exist."""
     paths = folder / "planes.npy", folder / "kernels.npy"
     if not paths[1].exists():
         start = time.perf_counter()
@@ -180,13 +179,13 @@ def _samples(plan: Plan, folder: Path, workers: int) -> tuple[np.ndarray, np.nda
                 _LOG.info("%d of %d samples, %.0f s.", number, plan.samples, time.perf_counter() - start)
 
         _, kernels = write_samples(paths[0], plan.samples, plan.sample_size, plan.seed, workers, report)
-        # Written last: where it is, the other file is complete.
+        # Written last: if it exists, the other file is complete.
         np.save(paths[1], kernels)
     return np.load(paths[0], mmap_mode="r"), np.load(paths[1])
 
 
 def _epochs(checkpoint: Path) -> int:
-    """Return how many epochs have been trained."""
+    """Return the number of finished epochs."""
     if not checkpoint.exists():
         return 0
     with np.load(checkpoint) as stored:
@@ -194,7 +193,7 @@ def _epochs(checkpoint: Path) -> int:
 
 
 def _save(checkpoint: Path, network: keras.Model, optimizer: keras.optimizers.Optimizer, loss: float) -> None:
-    """Write a checkpoint; the last one stays if this is interrupted."""
+    """Write a checkpoint; an interruption leaves the previous one."""
     losses = np.zeros(0)
     if checkpoint.exists():
         with np.load(checkpoint) as stored:
@@ -208,7 +207,7 @@ def _save(checkpoint: Path, network: keras.Model, optimizer: keras.optimizers.Op
 
 
 def _restore(checkpoint: Path, network: keras.Model, optimizer: keras.optimizers.Optimizer | None) -> None:
-    """Go on from a checkpoint, if there is one."""
+    """Restore the state from a checkpoint, if it exists."""
     if not checkpoint.exists():
         return
     with np.load(checkpoint) as stored:

@@ -177,7 +177,8 @@ class DetectorOverlap:
             bounds=bbox,
             polygon=bbox.to_polygon(),
             overlap_fraction=by_cell.mean(axis=(1, 3)),
-            overlaps_center=by_cell[:, height // 2, :, width // 2],
+            # A view would keep all pixels in memory.
+            overlaps_center=by_cell[:, height // 2, :, width // 2].copy(),
             x=x,
             y=y,
         )

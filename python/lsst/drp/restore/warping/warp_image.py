@@ -7,14 +7,15 @@
 
 from __future__ import annotations
 
-__all__ = ("StoredWarp", "ToSky", "WarpImage")
+__all__ = ("StoredWarp", "ToSky", "WarpImage", "warp_from_images")
 
 import dataclasses
 from collections.abc import Callable, Sequence
 
+import astropy.units as u
 import numpy as np
 
-from lsst.images import Box
+from lsst.images import Box, MaskedImage, SkyProjection
 
 from .psf_drawing import KernelImages
 
@@ -88,3 +89,43 @@ class WarpImage:
     masked: np.ndarray
     psf: KernelImages | None
     to_sky: ToSky
+
+
+def warp_from_images(warp: MaskedImage) -> StoredWarp:
+    """Take the arrays of a warp of lsst.images.
+
+    Parameters
+    ----------
+    warp : `lsst.images.MaskedImage`
+        The warp.
+
+    Returns
+    -------
+    stored : `StoredWarp`
+        Its arrays.
+    """
+    projection, unit = warp.sky_projection, warp.unit
+    scale = np.float32(unit.to(u.nJy)) if unit is not None and unit.is_equivalent(u.nJy) else None
+
+    def masked(planes: Sequence[str]) -> np.ndarray:
+        return (warp.mask.array & warp.mask.schema.bitmask(*planes)).any(axis=-1)
+
+    return StoredWarp(
+        bbox=warp.bbox,
+        image=warp.image.array,
+        variance=warp.variance.array,
+        scale=scale,
+        scale_problem=f"has pixels in {unit}",
+        mask_planes=frozenset(warp.mask.schema.names),
+        masked=masked,
+        psf=getattr(warp, "psf", None),
+        to_sky=_to_sky(projection) if projection is not None else None,
+    )
+
+
+def _to_sky(projection: SkyProjection) -> ToSky:
+    def to_sky(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        sky = projection.pixel_to_sky_transform.apply_forward(x=x, y=y)
+        return sky.x, sky.y
+
+    return to_sky

@@ -12,15 +12,12 @@ __all__ = ("WarpInput",)
 from collections.abc import Sequence
 from typing import ClassVar
 
-import astropy.units as u
-import numpy as np
-
-from lsst.images import MaskedImage, SkyProjection
+from lsst.images import MaskedImage
 
 from ..errors import InputError
 from .handle_input import HandleInput
 from .legacy import other_plane_name, warp_from_afw
-from .warp_image import StoredWarp, ToSky, WarpImage
+from .warp_image import WarpImage, warp_from_images
 
 _REMEDY = "or restore from visit images (inputType='visit_image')"
 
@@ -76,7 +73,7 @@ class WarpInput(HandleInput):
             Raised if the file is damaged.
         """
         warp = self._read_dataset()
-        stored = _warp_from_images(warp) if isinstance(warp, MaskedImage) else warp_from_afw(warp)
+        stored = warp_from_images(warp) if isinstance(warp, MaskedImage) else warp_from_afw(warp)
         if needs_psf:
             self._require(stored.psf, "PSF")
         to_sky = self._require(stored.to_sky, "sky projection")
@@ -102,32 +99,3 @@ class WarpInput(HandleInput):
         if component is None:
             raise InputError(f"{self} has no {name}. Make it again with one, {_REMEDY}.", dataset=str(self))
         return component
-
-
-def _warp_from_images(warp: MaskedImage) -> StoredWarp:
-    """Take the arrays of a warp of lsst.images."""
-    projection, unit = warp.sky_projection, warp.unit
-    scale = np.float32(unit.to(u.nJy)) if unit is not None and unit.is_equivalent(u.nJy) else None
-
-    def masked(planes: Sequence[str]) -> np.ndarray:
-        return (warp.mask.array & warp.mask.schema.bitmask(*planes)).any(axis=-1)
-
-    return StoredWarp(
-        bbox=warp.bbox,
-        image=warp.image.array,
-        variance=warp.variance.array,
-        scale=scale,
-        scale_problem=f"has pixels in {unit}",
-        mask_planes=frozenset(warp.mask.schema.names),
-        masked=masked,
-        psf=getattr(warp, "psf", None),
-        to_sky=_to_sky(projection) if projection is not None else None,
-    )
-
-
-def _to_sky(projection: SkyProjection) -> ToSky:
-    def to_sky(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        sky = projection.pixel_to_sky_transform.apply_forward(x=x, y=y)
-        return sky.x, sky.y
-
-    return to_sky

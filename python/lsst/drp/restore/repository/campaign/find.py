@@ -178,11 +178,10 @@ def _without_metrics(query: _Query, known: Sequence[Patch]) -> Iterator[Patch]:
             if (*place, patch.band) in done or (not patch.band and place in done_in_any_band):
                 continue
             outcome = read_outcome(query.butler, log, finished.get((log.run, log.dataId)))
-            reasons = (outcome.reason,)
             if outcome.state is State.NO_WORK:
-                yield dataclasses.replace(patch, state=outcome.state, remarks=reasons)
+                yield dataclasses.replace(patch, state=outcome.state, remarks=(outcome.reason,))
             else:
-                yield dataclasses.replace(patch, state=outcome.state, problems=reasons)
+                yield dataclasses.replace(patch, state=outcome.state, problems=(outcome.reason,))
 
 
 def _patch(ref: DatasetRef, datasets: Mapping[str, DatasetRef] | None = None) -> Patch:

@@ -1,0 +1,23 @@
+# This file is part of drp_restore.
+#
+# Use of this source code is governed by a 3-clause BSD-style
+# license that can be found in the LICENSE file.
+
+"""Fixtures of the tests of warps."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+from warps import HAS_AFW
+
+
+@pytest.fixture
+def geom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Provide lsst.geom."""
+    if not HAS_AFW:
+        module = types.ModuleType("lsst.geom")
+        module.Point2D = lambda x, y: types.SimpleNamespace(x=x, y=y)  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "lsst.geom", module)
