@@ -18,7 +18,7 @@ from lsst.drp.restore.outputs.datasets import describe_patch, make_datasets
 from lsst.drp.restore.outputs.restored_stack import RestoredStack
 from lsst.drp.restore.psf_fitting.kernel_fit import KernelFit
 from lsst.drp.restore.stack.kernel_shape import kernel_moments
-from lsst.drp.restore.warping.stack_input import StackInput
+from lsst.drp.restore.warping.stack_input import StackedInputs, StackInput
 from lsst.images import Polygon
 
 CELLS, CELL = (2, 3), 32
@@ -53,8 +53,11 @@ def make(restored: RestoredStack) -> pipeBase.Struct:
         )
         for t in range(2)
     ]
-    inputs = pipeBase.Struct(
-        seeing=np.array([3.0, 3.5]), dropped=[("visit 9", "no PSF")], inputs=visit_images
+    inputs = StackedInputs(
+        stack=restored.stack,
+        inputs=visit_images,
+        seeing=np.array([3.0, 3.5]),
+        dropped=[("visit 9", "no PSF")],
     )
     return make_datasets(restored, inputs, geometry, "i", few_exposures=2, backend={"backend": "tensorflow"})
 

@@ -11,8 +11,8 @@ from typing import Any
 import astropy.units as u
 import numpy as np
 import pytest
-from astropy.wcs import WCS
 from results import make_restored
+from skies import make_geometry
 from stacks import make_restoration, star_field
 
 from lsst.drp.restore.outputs.image_quality import psnr, sky_noise, ssim
@@ -21,37 +21,8 @@ from lsst.drp.restore.outputs.pixel_flags import flag_pixels
 from lsst.drp.restore.outputs.restored_stack import RestoredStack
 from lsst.drp.restore.stack.reference_coadd import naive_mean, reference_coadd
 from lsst.drp.restore.warping.patch_geometry import PatchGeometry
-from lsst.images import YX, Box, Image, Mask, MaskPlane, MaskSchema, SkyProjection, TractFrame
-from lsst.images.cells import (
-    CellCoadd,
-    CellGrid,
-    CellGridBounds,
-    CellPointSpreadFunction,
-    PatchDefinition,
-)
-
-PIXEL_SCALE = 0.2
-
-
-def make_geometry(shape: tuple[int, int], cell_shape: tuple[int, int]) -> PatchGeometry:
-    bbox = Box.from_shape(shape, start=YX(y=1000, x=2000))
-    wcs = WCS(naxis=2)
-    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
-    wcs.wcs.crval = [150.0, 2.0]
-    wcs.wcs.crpix = [1.0, 1.0]
-    wcs.wcs.cdelt = [-PIXEL_SCALE / 3600, PIXEL_SCALE / 3600]
-    frame = TractFrame(skymap="test", tract=0, bbox=bbox)
-    return PatchGeometry(
-        skymap="test",
-        tract=0,
-        patch=PatchDefinition(
-            id=0,
-            index=YX(y=0, x=0),
-            inner_bbox=bbox,
-            cells=CellGrid(bbox=bbox, cell_shape=YX(y=cell_shape[0], x=cell_shape[1])),
-        ),
-        sky_projection=SkyProjection.from_fits_wcs(wcs, frame, pixel_bounds=bbox),
-    )
+from lsst.images import Box, Image, Mask, MaskPlane, MaskSchema
+from lsst.images.cells import CellCoadd, CellGridBounds, CellPointSpreadFunction
 
 
 def make_coadd(geometry: PatchGeometry, pixels: np.ndarray, no_data: np.ndarray, unit: u.Unit) -> CellCoadd:
@@ -94,7 +65,7 @@ def measure(restored: RestoredStack, coadd: CellCoadd | None = None) -> dict[str
     return measure_metrics(
         restored,
         flag_pixels(restored, few_exposures=2),
-        geometry=make_geometry(restored.stack.shape, restored.stack.cell_shape),
+        geometry=make_geometry(cells=(4, 5), cell_size=32, start=(1000, 2000)),
         seeing=np.linspace(2.8, 4.5, restored.stack.n_exposures),
         dropped=[("SimCam visit 7 detector 2", "its PSF cannot be read")],
         coadd=coadd,
@@ -157,7 +128,7 @@ def test_metrics_are_plain_python(restored: RestoredStack) -> None:
 @pytest.mark.parametrize("unit", [u.nJy, u.uJy])
 def test_pipeline_coadd_is_compared_on_the_patch(restored: RestoredStack, unit: u.Unit) -> None:
     stack, reference = restored.stack, restored.reference
-    geometry = make_geometry(stack.shape, stack.cell_shape)
+    geometry = make_geometry(cells=(4, 5), cell_size=32, start=(1000, 2000))
     no_data = np.zeros(stack.shape, bool)
     no_data[70:80, 20:30] = True
     pixels = np.where(no_data, 1e6, np.nan_to_num(reference.image))

@@ -10,9 +10,9 @@ import dataclasses
 import matplotlib.colors
 import numpy as np
 import pytest
-from figures import color_at, make_geometry, panels, render
+from figures import color_at, panels, render
 from results import make_restored
-from skies import make_geometry as make_skies_geometry
+from skies import make_geometry
 from stacks import make_restoration, star_field
 
 from lsst.drp.restore.outputs import plot_tools
@@ -80,7 +80,8 @@ def test_large_patch_has_an_enlarged_region_with_most_sources() -> None:
     for y in range(280, 341, 20):
         for x in range(60, 121, 20):
             coadd[y - 1 : y + 2, x - 1 : x + 2] += 20
-    figure = plot_comparison(exposure, coadd, restored, geometry=make_geometry((400, 500)))
+    geometry = make_geometry(cells=(4, 5), cell_size=100, start=(3000, 5000))
+    figure = plot_comparison(exposure, coadd, restored, geometry=geometry)
     axes = panels(figure)
     assert len(axes) == 8
     left, right = axes[4].get_xlim()
@@ -164,7 +165,7 @@ def test_restored_image_of_smaller_pixels() -> None:
     stack = dataclasses.replace(stack, oversampling=2)
     latent = np.random.default_rng(1).exponential(size=stack.latent_shape).astype(np.float32)
     restored = make_restored(stack, make_restoration(stack, latent))
-    geometry = make_skies_geometry(cells=(2, 2), cell_size=32, start=(40, 70))
+    geometry = make_geometry(cells=(2, 2), cell_size=32, start=(40, 70))
     figure = plot_restoration(restored, geometry=geometry)
     _, coadd, image, residual = panels(figure)
     assert image.get_xlim() == (139.5, 267.5) and image.get_ylim() == (79.5, 207.5)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from figures import make_geometry, panels
+from figures import panels
 from matplotlib.text import Annotation
+from skies import make_geometry
 
 from lsst.drp.restore.outputs.plot_restoration import plot_comparison
 from lsst.drp.restore.outputs.plot_tools import (
@@ -27,7 +28,7 @@ def make_images(shape: tuple[int, int]) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("rotation", [0.0, 60.0, 180.0])
 def test_compass_points_to_north_and_east(rotation: float) -> None:
-    geometry = make_geometry((90, 120), rotation)
+    geometry = make_geometry(cells=(3, 4), start=(3000, 5000), angle=rotation)
     figure = plot_comparison(*make_images((90, 120)), geometry=geometry)
     ax = panels(figure)[0]
     arrows = [np.subtract(text.xy, text.xyann) for text in ax.texts if isinstance(text, Annotation)]
@@ -44,7 +45,7 @@ def test_compass_points_to_north_and_east(rotation: float) -> None:
 
 
 def test_scale_bar_is_five_arcseconds() -> None:
-    figure = plot_comparison(*make_images((90, 120)), geometry=make_geometry((90, 120)))
+    figure = plot_comparison(*make_images((90, 120)), geometry=make_geometry(cells=(3, 4)))
     (bar,) = panels(figure)[0].lines
     assert np.ptp(bar.get_xdata()) == pytest.approx(25.0, rel=1e-3)
 
@@ -84,7 +85,7 @@ def test_spaced_indices(n: int, max_number: int, expected: list[int]) -> None:
 
 
 def test_rows_of_panels_and_their_coordinates() -> None:
-    geometry = make_geometry((300, 400))
+    geometry = make_geometry(cells=(3, 4), cell_size=100, start=(3000, 5000))
     region = (slice(40, 160), slice(100, 220))
     panels = make_region_panels(
         (300, 400), region, ["a", "b", "c"], panel_size=3.0, margin=1.0, dpi=100, geometry=geometry

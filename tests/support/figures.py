@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Figures as arrays, and geometries for their axes."""
+"""Figures as arrays."""
 
 from __future__ import annotations
 
@@ -11,13 +11,8 @@ import io
 
 import matplotlib.image
 import numpy as np
-from astropy.wcs import WCS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-
-from lsst.drp.restore.warping.patch_geometry import PatchGeometry
-from lsst.images import YX, Box, SkyProjection, TractFrame
-from lsst.images.cells import CellGrid, PatchDefinition
 
 
 def render(figure: Figure) -> np.ndarray:
@@ -42,29 +37,3 @@ def color_at(figure: Figure, ax: Axes, x: float, y: float) -> np.ndarray:
 def panels(figure: Figure) -> list[Axes]:
     """Return the panels with images, row by row."""
     return [ax for ax in figure.axes if ax.images]
-
-
-def make_geometry(shape: tuple[int, int], rotation: float = 0.0) -> PatchGeometry:
-    """Return a patch with pixels of 0.2", north up and east left, or rotated by
-    degrees.
-    """
-    bbox = Box.from_shape(shape, start=YX(y=3000, x=5000))
-    cosine, sine = np.cos(np.deg2rad(rotation)), np.sin(np.deg2rad(rotation))
-    wcs = WCS(naxis=2)
-    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
-    wcs.wcs.crval = [150.0, 2.0]
-    wcs.wcs.crpix = [5001.0, 3001.0]
-    wcs.wcs.cd = 0.2 / 3600 * np.array([[-cosine, sine], [sine, cosine]])
-    return PatchGeometry(
-        skymap="test",
-        tract=0,
-        patch=PatchDefinition(
-            id=0,
-            index=YX(y=0, x=0),
-            inner_bbox=bbox,
-            cells=CellGrid(bbox=bbox, cell_shape=YX(y=shape[0], x=shape[1])),
-        ),
-        sky_projection=SkyProjection.from_fits_wcs(
-            wcs, TractFrame(skymap="test", tract=0, bbox=bbox), pixel_bounds=bbox
-        ),
-    )

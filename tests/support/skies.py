@@ -69,6 +69,7 @@ def make_geometry(
     cell_size: int = 30,
     start: tuple[int, int] = (0, 0),
     scale: float = 0.2,
+    angle: float = 0.0,
 ) -> PatchGeometry:
     """Return a patch that has (RA, DEC) in its middle.
 
@@ -82,9 +83,11 @@ def make_geometry(
         First pixel (y, x) of the patch in the tract.
     scale : `float`
         Pixel size, arcsec.
+    angle : `float`
+        Rotation, degrees; without it north is up and east left.
     """
     outer = Box.from_shape((cells[0] * cell_size, cells[1] * cell_size), start=start)
-    wcs = tan_wcs(center=(outer.x.center, outer.y.center), scale=scale)
+    wcs = tan_wcs(center=(outer.x.center, outer.y.center), scale=scale, angle=angle)
     tract = Box.from_shape((outer.y.stop + 50, outer.x.stop + 50))
     return PatchGeometry(
         skymap="test",

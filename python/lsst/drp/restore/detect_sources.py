@@ -25,6 +25,7 @@ import lsst.pipe.base.connectionTypes as cT
 from lsst.images.cells import CellCoadd
 
 from .errors import InputError
+from .outputs.datasets import describe_patch
 from .outputs.plot_sources import plot_sources
 from .sources.compare import compare_sources, format_source_metrics
 from .sources.find_sources import FIT_RADIUS, FindSourcesTask
@@ -179,7 +180,7 @@ class DetectRestoredSourcesTask(pipeBase.PipelineTask):
             pixel_scale=geometry.pixel_scale,
         )
         metrics["reference_noise_scale"] = noise_scale
-        title = f"{geometry.skymap}, tract {geometry.tract}, patch {geometry.patch.id}, {restored_coadd.band}"
+        title = describe_patch(geometry, restored_coadd.band)
         self.log.info("Sources of %s:\n%s", title, format_source_metrics(metrics))
         return pipeBase.Struct(
             restored_source=table,

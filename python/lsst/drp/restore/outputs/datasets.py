@@ -32,15 +32,15 @@ from .software_provenance import describe_computation
 from .weights_table import make_weights_table
 
 
-def describe_patch(geometry: PatchGeometry, band: str) -> str:
+def describe_patch(geometry: PatchGeometry, band: str | None) -> str:
     """Name a patch.
 
     Parameters
     ----------
     geometry : `PatchGeometry`
         Its pixel grid.
-    band : `str`
-        Name of the band.
+    band : `str` or `None`
+        Name of the band, if it has one.
 
     Returns
     -------
