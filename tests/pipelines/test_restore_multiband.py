@@ -74,12 +74,12 @@ def make_task(**fields: Any) -> RestoreMultibandCoaddTask:
 
 def test_guides_are_where_the_exposures_are() -> None:
     stack, latent, _ = star_field(n=2, shape=(64, 96), n_stars=3, bad_fraction=0.0)
-    guides = np.stack([latent, np.random.default_rng(1).normal(size=latent.shape).astype(np.float32)])
+    other_bands = np.stack([latent, np.random.default_rng(1).normal(size=latent.shape).astype(np.float32)])
     margin = 5
-    field = NetworkInput(stack, np.zeros(stack.shape), margin, guides=guides)
+    field = NetworkInput(stack, np.zeros(stack.shape), margin, other_bands=other_bands)
     without = NetworkInput(stack, np.zeros(stack.shape), margin)
     # What is outside of the latent image is dark.
-    padded = np.pad(guides, ((0, 0), (margin, margin), (margin, margin)))
+    padded = np.pad(other_bands, ((0, 0), (margin, margin), (margin, margin)))
     for crop in (Crop(0, 0, 64, 96), Crop(20, 30, 16, 24), Crop(48, 80, 16, 16)):
         context = field.context(crop)
         np.testing.assert_array_equal(context[..., :2], without.context(crop))
@@ -90,17 +90,17 @@ def test_guides_are_where_the_exposures_are() -> None:
     for rows, columns, tile in field.tiles(40):
         assert tile.shape[-1] == 4
         inner = tile[0, margin:-margin, margin:-margin, 3]
-        np.testing.assert_array_equal(inner, guides[1, rows, columns])
+        np.testing.assert_array_equal(inner, other_bands[1, rows, columns])
         covered[rows, columns] += 1
     assert (covered == 1).all()
-    with pytest.raises(ValueError, match="Guides have shape"):
-        NetworkInput(stack, np.zeros(stack.shape), margin, guides=guides[:, 1:])
+    with pytest.raises(ValueError, match="Images of other bands have shape"):
+        NetworkInput(stack, np.zeros(stack.shape), margin, other_bands=other_bands[:, 1:])
 
 
 def test_guides_are_channels_of_the_input() -> None:
     from lsst.drp.restore.restoration.network import build_encoder
 
-    encoder = build_encoder(3, (1, 3, 5), seed=1, n_guides=1)
+    encoder = build_encoder(3, (1, 3, 5), seed=1, n_other_bands=1)
     rng = np.random.default_rng(1)
     for variable in encoder.variables:
         variable.assign(rng.uniform(0.0, 0.1, variable.shape))
@@ -127,7 +127,7 @@ def test_shallow_bands_see_the_deep_ones() -> None:
     assert np.abs(latent - alone["g"]).max() > 0.1
     repeated = together["g"].restoration.fitted.restore(shallow)
     assert repeated.shape == latent.shape
-    # The network has inputs for two exposures and a guide.
+    # The network has inputs for two exposures and another band.
     assert together["g"].restoration.weights["depthwise_3/kernel"].shape == (3, 3, 3, 1)
     apart = make_task(shareStructure=False).restore_bands({"g": shallow, "i": deep})
     np.testing.assert_array_equal(apart["g"].restoration.latent, alone["g"])

@@ -10,7 +10,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from stacks import star_field
 
-from lsst.drp.restore.restoration.restoration import Guide
+from lsst.drp.restore.restoration.restoration import BandImage
 from lsst.drp.restore.restoration.target_psf import convolution_kernels
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 
@@ -45,15 +45,15 @@ def test_a_deep_band_improves_a_shallow_one() -> None:
     model, truth, deep = two_bands()
     # A network's image that is too smooth.
     blurred = gaussian_filter(truth, 1.5)
-    guide = Guide(latent=deep.astype(np.float32), error=errors(deep, 0.1, 0.05), noise=1.0)
-    image, error = share_structure(blurred, errors(blurred, 1.0), model, [guide])
+    other = BandImage(latent=deep.astype(np.float32), error=errors(deep, 0.1, 0.05), noise=1.0)
+    image, error = share_structure(blurred, errors(blurred, 1.0), model, [other])
     assert (image >= 0).all()
     assert (error > 0).all()
     assert (error <= errors(blurred, 1.0) * (1 + 1e-6)).all()
     assert np.linalg.norm(image - truth) < 0.8 * np.linalg.norm(blurred - truth)
-    # Without guides, or with those of a restorer that states no error, nothing happens.
-    for guides in ((), (dataclasses.replace(guide, error=None),)):
-        same, _ = share_structure(blurred, errors(blurred, 1.0), model, guides)
+    # Without other bands, or with those of a restorer that states no error, nothing happens.
+    for other_bands in ((), (dataclasses.replace(other, error=None),)):
+        same, _ = share_structure(blurred, errors(blurred, 1.0), model, other_bands)
         np.testing.assert_allclose(same, blurred, rtol=1e-5, atol=1e-5)
 
 
@@ -63,12 +63,12 @@ def test_mean_is_weighted_by_the_inverse_variance() -> None:
     from lsst.drp.restore.restoration.shared_structure import share_structure
 
     model, truth, deep = two_bands(noise=0.5)
-    guide = Guide(latent=deep.astype(np.float32), error=errors(deep, 0.0), noise=1.0)
+    other = BandImage(latent=deep.astype(np.float32), error=errors(deep, 0.0), noise=1.0)
     zero = np.zeros_like(truth)
     stated = np.full_like(truth, 50.0)
-    image, error = share_structure(zero, stated, model, [guide])
+    image, error = share_structure(zero, stated, model, [other])
     y, x = np.unravel_index(np.argmax(truth), truth.shape)
-    seen = ForwardModel(model).forward(guide.latent)[0]
+    seen = ForwardModel(model).forward(other.latent)[0]
     rows, columns = np.indices(seen.shape)
     window = np.exp(-0.5 * ((rows - y + 12) ** 2 + (columns - x + 12) ** 2) / 2.0**2)
     power = (window * seen**2).sum() / 0.25
@@ -91,8 +91,8 @@ def test_source_in_this_band_alone_stays() -> None:
     # The deep band does not have the brightest star.
     lacking = deep.copy()
     lacking[y - 6 : y + 7, x - 6 : x + 7] = 0.0
-    guide = Guide(latent=lacking.astype(np.float32), error=errors(lacking, 0.1), noise=1.0)
-    image, error = share_structure(truth, errors(truth, 1.0), model, [guide])
+    other = BandImage(latent=lacking.astype(np.float32), error=errors(lacking, 0.1), noise=1.0)
+    image, error = share_structure(truth, errors(truth, 1.0), model, [other])
     # A quarter of the weight at worst; the exposures decide afterwards.
     assert image[y, x] > 0.19 * truth[y, x]
     assert error[y, x] > 0.4 * errors(truth, 1.0)[y, x]

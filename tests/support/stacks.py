@@ -18,8 +18,8 @@ from scipy.special import erf
 
 from lsst.drp.restore.restoration.backend import prepare_backend
 from lsst.drp.restore.restoration.restoration import (
+    BandImage,
     FittedRestorer,
-    Guide,
     Restoration,
     Restorer,
     StartingPoint,
@@ -182,7 +182,7 @@ def run_restorer(
     stack: ExposureStack,
     *,
     weights: np.ndarray | None = None,
-    guides: Sequence[Guide] = (),
+    other_bands: Sequence[BandImage] = (),
     n_threads: int = 1,
     seed: int = 42,
 ) -> Restoration:
@@ -192,7 +192,7 @@ def run_restorer(
         matched=stack,
         weights=reference_coadd(stack).weights if weights is None else weights,
         target_fwhm=TARGET_FWHM,
-        guides=guides,
+        other_bands=other_bands,
     )
     backend = prepare_backend(task.config.computeDevice, n_threads)
     return task.run(stack, start, backend=backend, seeds=Seeds(seed))

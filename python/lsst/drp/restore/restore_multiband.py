@@ -29,7 +29,7 @@ from lsst.images import MaskedImage
 
 from .outputs.datasets import describe_patch
 from .outputs.restored_stack import RestoredStack
-from .restoration.restoration import Guide
+from .restoration.restoration import BandImage
 from .restore_coadd import RestoreCoaddConfig, RestoreCoaddTask
 from .restore_coadd_connections import RestoreCoaddConnections
 from .stack.depth import point_depth
@@ -247,9 +247,9 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
         """
         depths = {band: point_depth(stack) for band, stack in stacks.items()}
         results: dict[str, RestoredStack] = {}
-        guides: list[Guide] = []
+        other_bands: list[BandImage] = []
         for band in sorted(depths, key=lambda band: -depths[band]):
-            seen = tuple(guides) if self.config.shareStructure else ()
+            seen = tuple(other_bands) if self.config.shareStructure else ()
             self.log.info(
                 "Band %s: %d exposures, 5 sigma for a point source at %.4g %s%s.",
                 band,
@@ -258,10 +258,12 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
                 stacks[band].unit,
                 "" if not seen else f", with the structure seen in {', '.join(results)}",
             )
-            results[band] = self.restore(stacks[band], n_threads=n_threads, guides=seen, patch=patch + band)
+            results[band] = self.restore(
+                stacks[band], n_threads=n_threads, other_bands=seen, patch=patch + band
+            )
             restoration = results[band].restoration
-            guides.append(
-                Guide(
+            other_bands.append(
+                BandImage(
                     latent=restoration.latent,
                     error=restoration.error,
                     noise=results[band].stack.median_sigma,

@@ -26,7 +26,7 @@ from .restoration.backend import prepare_backend
 from .restoration.characterize import CharacterizeTask
 from .restoration.divergence import require_finite
 from .restoration.measurable import MeasurableTask, matched_stack
-from .restoration.restoration import Guide, Restorer, StartingPoint
+from .restoration.restoration import BandImage, Restorer, StartingPoint
 from .restoration.seeds import Seeds
 from .restoration.target_psf import TARGET_FWHM
 from .stack.exposure_stack import ExposureStack
@@ -121,7 +121,12 @@ class RestoreStackTask(pipeBase.Task):
         self.makeSubtask("characterize")
 
     def restore(
-        self, stack: ExposureStack, *, n_threads: int = 1, guides: Sequence[Guide] = (), patch: str = ""
+        self,
+        stack: ExposureStack,
+        *,
+        n_threads: int = 1,
+        other_bands: Sequence[BandImage] = (),
+        patch: str = "",
     ) -> RestoredStack:
         """Restore a stack of exposures.
 
@@ -131,7 +136,7 @@ class RestoreStackTask(pipeBase.Task):
             The exposures.
         n_threads : `int`, optional
             CPU threads to use.
-        guides : `~collections.abc.Sequence` [`Guide`], optional
+        other_bands : `~collections.abc.Sequence` [`BandImage`], optional
             Restored images of the patch in deeper bands.
         patch : `str`, optional
             Data ID of the patch: random numbers differ between patches.
@@ -180,7 +185,7 @@ class RestoreStackTask(pipeBase.Task):
             matched=matched_stack(clean, white),
             weights=reference.weights,
             target_fwhm=self.config.targetFwhm,
-            guides=guides,
+            other_bands=other_bands,
         )
         restoration = require_finite(self.restorer.run(clean, start, backend=backend, seeds=seeds), clean)
         self.metadata["n_retries"] = restoration.n_retries

@@ -26,8 +26,8 @@ from .consistency import HUBER_DELTA, ConsistencyTask
 from .network_input import PASSES
 from .network_weights import describe_weights, read_weights
 from .restoration import (
+    BandImage,
     FittedRestorer,
-    Guide,
     Restoration,
     Restorer,
     RestorerConfig,
@@ -82,7 +82,7 @@ class AstroClearNetConfig(RestorerConfig):
 
 
 class FittedNetwork(FittedRestorer):
-    """The network, the kernels and the guides of a patch.
+    """The network, the kernels and the other bands of a patch.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class FittedNetwork(FittedRestorer):
         The white-noise coadd of the patch.
     target_fwhm : `float`
         FWHM of the PSF that the image gets, latent pixels.
-    guides : `tuple` [`Guide`, ...]
+    other_bands : `tuple` [`BandImage`, ...]
         Restored images of deeper bands.
     n_threads : `int`
         CPU threads to use.
@@ -110,7 +110,7 @@ class FittedNetwork(FittedRestorer):
         tile_size: int,
         matched: ExposureStack,
         target_fwhm: float,
-        guides: tuple[Guide, ...],
+        other_bands: tuple[BandImage, ...],
         n_threads: int,
     ) -> None:
         self._network = network
@@ -119,8 +119,8 @@ class FittedNetwork(FittedRestorer):
         self._matched = matched
         # The network has one resolution; coarser ones are made from it.
         self._blur = np.sqrt(max(target_fwhm**2 - TARGET_FWHM**2, 0.0)) / FWHM_PER_SIGMA
-        # Colors of a smoother guide would not be those of the network's image.
-        self._guides = () if self._blur else guides
+        # Colors of a smoothed image would not be those of the network's image.
+        self._other_bands = () if self._blur else other_bands
         self._n_threads = n_threads
 
     def restore(self, exposures: ExposureStack) -> np.ndarray:
@@ -166,10 +166,10 @@ class FittedNetwork(FittedRestorer):
             tile_size=self._tile_size,
             n_threads=self._n_threads,
         )
-        if self._guides:
+        if self._other_bands:
             model = at_network_resolution(coadd)
             predicted, error = share_structure(
-                predicted, error, model, self._guides, n_threads=self._n_threads
+                predicted, error, model, self._other_bands, n_threads=self._n_threads
             )
         return predicted, error
 
@@ -252,7 +252,7 @@ class AstroClearNetTask(Restorer):
             tile_size=self.config.tileSize,
             matched=start.matched,
             target_fwhm=start.target_fwhm,
-            guides=tuple(start.guides),
+            other_bands=tuple(start.other_bands),
             n_threads=backend.n_threads,
         )
         sharp = at_network_resolution(stack)

@@ -67,7 +67,7 @@ class NetworkInput:
     scale : `float`, optional
         Unit of the encoder's input, nJy; by default the median sigma of the
         stack's good pixels.
-    guides : `numpy.ndarray`, optional
+    other_bands : `numpy.ndarray`, optional
         Images of the same sky in other bands, in units of their own noise,
         shape ``(g, height + 2*padding, width + 2*padding)``: the last channels
         of the encoder's input, after the exposures.
@@ -85,16 +85,19 @@ class NetworkInput:
         fill: np.ndarray,
         margin: int,
         scale: float | None = None,
-        guides: np.ndarray | None = None,
+        other_bands: np.ndarray | None = None,
     ) -> None:
         self.stack = stack
         self.margin = margin
         self.fill = np.where(np.isfinite(fill), fill, 0.0).astype(np.float32)
         self.scale = stack.median_sigma if scale is None else scale
         shape = tuple(extent + 2 * stack.padding for extent in stack.shape)
-        self.guides = np.empty((0, *shape), np.float32) if guides is None else guides
-        if self.guides.shape[1:] != shape:
-            raise ValueError(f"Guides have shape {self.guides.shape}; expected (g, {shape[0]}, {shape[1]}).")
+        self.other_bands = np.empty((0, *shape), np.float32) if other_bands is None else other_bands
+        if self.other_bands.shape[1:] != shape:
+            raise ValueError(
+                f"Images of other bands have shape {self.other_bands.shape}; expected "
+                f"(g, {shape[0]}, {shape[1]})."
+            )
 
     def context(self, crop: Crop) -> np.ndarray:
         """Cut out the encoder's input for the latent image of a crop.
@@ -107,7 +110,7 @@ class NetworkInput:
         Returns
         -------
         exposures : `numpy.ndarray`
-            In units of `scale`, and the guides in their own, shape ``(height +
+            In units of `scale`, and the images of other bands in their own, shape ``(height +
             2*reach, width + 2*reach, n + g)`` where ``reach`` is the stack's
             padding plus the encoder's margin.  Zero outside of the patch.
         """
@@ -120,22 +123,22 @@ class NetworkInput:
             for ends, extent in zip(((y0, y1), (x0, x1)), self.stack.shape, strict=True)
         )
         n, padding = self.stack.n_exposures, self.stack.padding
-        result = np.zeros((y1 - y0, x1 - x0, n + len(self.guides)), dtype=np.float32)
+        result = np.zeros((y1 - y0, x1 - x0, n + len(self.other_bands)), dtype=np.float32)
         seen = np.where(
             self.stack.good[:, rows, cols], self.stack.image[:, rows, cols], self.fill[rows, cols]
         )
         result[rows.start - y0 : rows.stop - y0, cols.start - x0 : cols.stop - x0, :n] = np.moveaxis(
             seen / np.float32(self.scale), 0, -1
         )
-        if len(self.guides):
+        if len(self.other_bands):
             # They begin one padding before the patch does.
             rows, cols = (
                 slice(*np.clip((start + padding, stop + padding), 0, extent))
-                for start, stop, extent in zip((y0, x0), (y1, x1), self.guides.shape[1:], strict=True)
+                for start, stop, extent in zip((y0, x0), (y1, x1), self.other_bands.shape[1:], strict=True)
             )
             y0, x0 = y0 + padding, x0 + padding
             result[rows.start - y0 : rows.stop - y0, cols.start - x0 : cols.stop - x0, n:] = np.moveaxis(
-                self.guides[:, rows, cols], 0, -1
+                self.other_bands[:, rows, cols], 0, -1
             )
         return result
 

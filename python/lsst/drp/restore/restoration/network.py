@@ -68,7 +68,7 @@ def encoder_margin(kernel_sizes: Sequence[int]) -> int:
 
 
 def build_encoder(
-    n_exposures: int, kernel_sizes: Sequence[int], seed: int, *, n_guides: int = 0, oversampling: int = 1
+    n_exposures: int, kernel_sizes: Sequence[int], seed: int, *, n_other_bands: int = 0, oversampling: int = 1
 ) -> keras.Model:
     """Build the encoder ``F`` (figure 2 and section 3.4 of the second paper).
 
@@ -84,7 +84,7 @@ def build_encoder(
         Odd sizes of the parallel depthwise convolutions, pixels.
     seed : `int`
         Seed of the Glorot uniform initial weights.
-    n_guides : `int`, optional
+    n_other_bands : `int`, optional
         Number of images of the same sky in other bands that follow the
         exposures.
     oversampling : `int`, optional
@@ -100,7 +100,7 @@ def build_encoder(
     """
     init = keras.initializers.GlorotUniform
     seeds = iter(np.random.SeedSequence(seed).generate_state(len(kernel_sizes) + 1))
-    exposures = keras.Input((None, None, n_exposures + n_guides), name="exposures")
+    exposures = keras.Input((None, None, n_exposures + n_other_bands), name="exposures")
     largest = max(kernel_sizes)
     maps = []
     for size in kernel_sizes:
@@ -123,7 +123,7 @@ def build_trainer(
     n_exposures: int,
     context_shape: tuple[int, int],
     kernels_shape: tuple[int, ...],
-    n_guides: int = 0,
+    n_other_bands: int = 0,
 ) -> keras.Model:
     """Join the encoder and the fixed decoder to a model that can be fitted.
 
@@ -137,7 +137,7 @@ def build_trainer(
         Height and width of the encoder's input, pixels.
     kernels_shape : `tuple` [`int`, ...]
         Shape of the PSF kernels, see `PsfDecoder.call`, without the batch.
-    n_guides : `int`, optional
+    n_other_bands : `int`, optional
         Number of images in the encoder's input after the exposures.
 
     Returns
@@ -147,7 +147,7 @@ def build_trainer(
         makes them, and returns the predicted exposures in units of each
         pixel's sigma, ``(batch, n, height, width)``.
     """
-    exposures = keras.Input((*context_shape, n_exposures + n_guides), name="exposures")
+    exposures = keras.Input((*context_shape, n_exposures + n_other_bands), name="exposures")
     kernels = keras.Input(kernels_shape, name="kernels")
     predicted = PsfDecoder(name="decoder")(encoder(exposures), kernels)
     inverse_sigma = keras.Input(predicted.shape[1:], name="inverse_sigma")

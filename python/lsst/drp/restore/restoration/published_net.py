@@ -116,7 +116,7 @@ class PublishedNetTask(Restorer):
             The exposures.
         start : `StartingPoint`
             The mean with its weights replaces bad pixels in the encoder's
-            input, and its guides are additional
+            input, and the images of other bands are additional
             channels of this input, see `NetworkInput`.
         backend : `Backend`
             Device and threads.
@@ -140,16 +140,16 @@ class PublishedNetTask(Restorer):
         from .network import encoder_margin
 
         margin = encoder_margin(self.config.kernelSizes)
-        guides = None
-        if start.guides:
+        other_bands = None
+        if start.other_bands:
             # In pixels of the exposures, and in units of their own noise.
-            guides = np.stack(
+            other_bands = np.stack(
                 [
-                    bin_pixels(guide.latent, stack.oversampling) / np.float32(guide.noise)
-                    for guide in start.guides
+                    bin_pixels(other.latent, stack.oversampling) / np.float32(other.noise)
+                    for other in start.other_bands
                 ]
             )
-        field = NetworkInput(stack, weighted_mean(stack, start.weights), margin, guides=guides)
+        field = NetworkInput(stack, weighted_mean(stack, start.weights), margin, other_bands=other_bands)
         seed = seeds.number("published network")
         (encoder, history), n_retries = retry_diverged(
             lambda factor: self._fit(field, backend.device, seed, factor), self.log, RETRY_FACTOR
@@ -159,7 +159,7 @@ class PublishedNetTask(Restorer):
             weights=start.weights,
             margin=margin,
             scale=field.scale,
-            guides=guides,
+            other_bands=other_bands,
             tile_size=self.config.tileSize,
         )
         latent = fitted.apply(field)
@@ -202,7 +202,7 @@ class PublishedNetTask(Restorer):
             stack.n_exposures,
             self.config.kernelSizes,
             seed,
-            n_guides=len(field.guides),
+            n_other_bands=len(field.other_bands),
             oversampling=stack.oversampling,
         )
         self.log.info(
@@ -222,7 +222,7 @@ class PublishedNetTask(Restorer):
             seed=seed,
         )
         trainer = build_trainer(
-            encoder, stack.n_exposures, sampler.context_shape, sampler.kernels_shape, len(field.guides)
+            encoder, stack.n_exposures, sampler.context_shape, sampler.kernels_shape, len(field.other_bands)
         )
         rate = LearningRate(
             initial=factor * LEARNING_RATE,
@@ -264,7 +264,7 @@ class FittedEncoder(FittedRestorer):
         Border of the encoder's input, pixels.
     scale : `float`
         Unit of the encoder's input and output, nJy.
-    guides : `numpy.ndarray` or `None`
+    other_bands : `numpy.ndarray` or `None`
         Restored images of deeper bands, additional channels of the input.
     tile_size : `int`
         Height and width of a tile, pixels.
@@ -277,14 +277,14 @@ class FittedEncoder(FittedRestorer):
         weights: np.ndarray,
         margin: int,
         scale: float,
-        guides: np.ndarray | None,
+        other_bands: np.ndarray | None,
         tile_size: int,
     ) -> None:
         self._encoder = encoder
         self._weights = weights
         self._margin = margin
         self._scale = scale
-        self._guides = guides
+        self._other_bands = other_bands
         self._tile_size = tile_size
 
     def restore(self, exposures: ExposureStack) -> np.ndarray:
@@ -303,7 +303,7 @@ class FittedEncoder(FittedRestorer):
         from .crops import NetworkInput
 
         fill = weighted_mean(exposures, self._weights)
-        return self.apply(NetworkInput(exposures, fill, self._margin, self._scale, self._guides))
+        return self.apply(NetworkInput(exposures, fill, self._margin, self._scale, self._other_bands))
 
     def apply(self, field: NetworkInput) -> np.ndarray:
         """Run the encoder over the patch, tile by tile (equation 6).

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 __all__ = (
     "FittedRestorer",
-    "Guide",
+    "BandImage",
     "Restoration",
     "Restorer",
     "RestorerConfig",
@@ -34,7 +34,7 @@ from .seeds import Seeds
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Guide:
+class BandImage:
     """A restored image of the same sky in another band.
 
     Parameters
@@ -70,7 +70,7 @@ class StartingPoint:
     target_fwhm : `float`
         FWHM of the Gaussian PSF that the restored image is to have, latent
         pixels.
-    guides : `~collections.abc.Sequence` [`Guide`], optional
+    other_bands : `~collections.abc.Sequence` [`BandImage`], optional
         Restored images of the deeper bands.
     """
 
@@ -78,7 +78,7 @@ class StartingPoint:
     matched: ExposureStack
     weights: np.ndarray
     target_fwhm: float
-    guides: Sequence[Guide] = ()
+    other_bands: Sequence[BandImage] = ()
 
 
 class FittedRestorer(abc.ABC):

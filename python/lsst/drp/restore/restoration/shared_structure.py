@@ -20,7 +20,7 @@ import scipy.ndimage
 
 from ..stack.exposure_stack import ExposureStack
 from .forward_model import ForwardModel
-from .restoration import Guide
+from .restoration import BandImage
 
 # Width (sigma, pixels of the exposures) of the window in which a color is
 # measured.
@@ -44,7 +44,7 @@ def share_structure(
     image: np.ndarray,
     error: np.ndarray,
     model: ExposureStack,
-    guides: Sequence[Guide],
+    other_bands: Sequence[BandImage],
     *,
     n_threads: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -58,7 +58,7 @@ def share_structure(
     model : `ExposureStack`
         White-noise coadd of this band with kernels from the image's
         resolution.
-    guides : `~collections.abc.Sequence` [`Guide`]
+    other_bands : `~collections.abc.Sequence` [`BandImage`]
         Restored images of other bands at the same resolution.
     n_threads : `int`, optional
         CPU threads to use.
@@ -73,7 +73,7 @@ def share_structure(
     -----
     A band predicts another one up to the colors of the sources.  The color
     ``c`` is fitted in a window around each pixel: the coadd ``M`` of this band
-    against the guide ``d`` convolved with this band's PSF ``h``, with a prior
+    against the image ``d`` of the other band convolved with this band's PSF ``h``, with a prior
     around the typical color of the field,
 
     ``c = (sum w M (h*d) + k c0) / (sum w (h*d)^2 + k)``.
@@ -83,10 +83,10 @@ def share_structure(
     forward_model = ForwardModel(model, n_threads=n_threads)
     weight = np.where(model.good[0], 1.0 / model.variance[0], 0.0)
     total, norm = image / error**2, 1.0 / error**2
-    for guide in guides:
-        if guide.error is None:
+    for other in other_bands:
+        if other.error is None:
             continue
-        seen = forward_model.forward(guide.latent)[0]
+        seen = forward_model.forward(other.latent)[0]
         power = _window(weight * seen**2)
         product = _window(weight * seen * model.image[0])
         certain = power > _typical_power(power, product)
@@ -99,8 +99,8 @@ def share_structure(
         color = np.maximum((product + prior * typical) / (power + prior), 0.0)
         variance = 1.0 / (power + prior)
         color, variance = (_on_latent(plane, model) for plane in (color, variance))
-        predicted = color * guide.latent
-        uncertainty = variance * guide.latent**2 + (color * guide.error) ** 2 + (_GRADIENT * predicted) ** 2
+        predicted = color * other.latent
+        uncertainty = variance * other.latent**2 + (color * other.error) ** 2 + (_GRADIENT * predicted) ** 2
         uncertainty = np.maximum(uncertainty, (_LEAST_ERROR * error) ** 2)
         total += predicted / uncertainty
         norm += 1.0 / uncertainty
