@@ -128,7 +128,7 @@ def test_whole_field_keeps_every_kernel() -> None:
 def test_crops_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="do not fit into a patch of 96x128"):
         make_sampler(crop_shape=(100, 24))
-    with pytest.raises(ValueError, match="beside the 1 held-out"):
+    with pytest.raises(ValueError, match="next to the 1 held-out"):
         make_sampler(crop_shape=(80, 120))
 
 
