@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = ("MIN_COVERAGE", "PixelFlags", "flag_pixels")
+__all__ = ("PixelFlags", "flag_pixels")
 
 import dataclasses
 
@@ -20,7 +20,7 @@ from .restored_stack import RestoredStack
 # Fraction of the exposures' weight under the PSF of a source that is on good
 # pixels, below which the PSF of the flux that the restored image lacks counts
 # as inexact.
-MIN_COVERAGE = 0.8
+_MIN_COVERAGE = 0.8
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -109,5 +109,5 @@ def flag_pixels(restored: RestoredStack, *, few_exposures: int) -> PixelFlags:
         no_data=n_exposures == 0,
         few_exposures=n_exposures < few_exposures,
         inconsistent=restored.characterization.inconsistent,
-        inexact_psf=restored.measurable.coverage < MIN_COVERAGE,
+        inexact_psf=restored.measurable.coverage < _MIN_COVERAGE,
     )
