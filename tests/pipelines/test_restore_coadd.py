@@ -29,7 +29,6 @@ from lsst.drp.restore import (
     PatchGeometry,
     PublishedNetTask,
     RestoreCoaddConfig,
-    RestoreCoaddConnections,
     RestoreCoaddTask,
 )
 from lsst.drp.restore.restoration.target_psf import target_kernel
@@ -37,7 +36,6 @@ from lsst.drp.restore.simulation.config import SimulationConfig
 from lsst.images.cells import CellCoadd
 from lsst.pipe.base import NoWorkFound, Pipeline
 from lsst.pipe.base.tests.pipelineStepTester import PipelineStepTester
-from lsst.pipe.base.testUtils import lintConnections
 
 PIPELINE = "resource://lsst.drp.restore/pipelines/restoreCoadd.yaml"
 DATA_ID = {"skymap": "test", "tract": 0, "patch": 0, "band": "i"}
@@ -321,10 +319,6 @@ def test_pipeline_of_image_mm(repo: Path) -> None:
             execute=False, exact=False
         )
         assert np.nanmin(butler.get("restored_coadd", DATA_ID).image.array) >= 0
-
-
-def test_connections() -> None:
-    lintConnections(RestoreCoaddConnections)
 
 
 @pytest.mark.parametrize(

@@ -116,3 +116,21 @@ def test_exported_names_are_a_tuple(module: str) -> None:
 
 def test_every_room_has_a_contract() -> None:
     assert {room_of(module) for module in MODULES} == set(ALLOWED) == set(FORBIDDEN)
+
+
+TESTS = Path(__file__).parents[1]
+
+# Data without behavior: the tests of restore_stack look at them.
+WITHOUT_TESTS = {"outputs.restored_stack"}
+
+
+@pytest.mark.parametrize(
+    "module", [m for m in MODULES if m.rpartition(".")[2] not in ("__init__", "__main__")]
+)
+def test_every_module_has_its_tests(module: str) -> None:
+    """In the folder of its room; pipelines has those of the files at the top."""
+    *parents, name = module.split(".")
+    folder = TESTS / (room_of(module) or "pipelines")
+    names = {f"test_{name}.py", *(f"test_{parent}_{name}.py" for parent in parents)}
+    found = any((folder / name).exists() for name in names)
+    assert found != (module in WITHOUT_TESTS), f"{module} has no tests in {folder.name}/"
