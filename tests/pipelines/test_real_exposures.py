@@ -22,7 +22,7 @@ from scipy.signal import fftconvolve
 from lsst.ctrl.mpexec.cli.pipetask import cli as pipetask
 from lsst.daf.butler import Butler
 from lsst.daf.butler.cli.butler import cli as butler_command
-from lsst.drp.restore.outputs.metrics import star_fwhm
+from lsst.drp.restore.outputs.image_quality import star_fwhm
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from stacks import star_field
 
 from lsst.drp.restore.restoration.backend import prepare_backend
 
-prepare_backend("cpu", 2, 0)
+prepare_backend("cpu", 2)
 
 from lsst.drp.restore.restoration.likelihood import Likelihood  # noqa: E402
 from lsst.drp.restore.restoration.majorize_minimize import majorize_minimize  # noqa: E402
