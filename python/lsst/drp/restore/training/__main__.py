@@ -35,9 +35,7 @@ _WEIGHTS = Path(__file__).resolve().parent.parent / "restoration" / "sky_network
 )
 @click.option("--version", default="unnamed", show_default=True, help="Name of the weights.")
 @click.option("--samples", type=click.IntRange(1), help="Number of simulated observations.")
-@click.option(
-    "--epochs", type=click.IntRange(1), multiple=True, help="Number of epochs of each stage."
-)
+@click.option("--epochs", type=click.IntRange(1), multiple=True, help="Number of epochs of each stage.")
 @click.option("--steps", type=click.IntRange(1), help="Number of steps in an epoch.")
 @click.option("--seed", type=click.IntRange(0), help="Seed of everything random.")
 @click.option(
