@@ -92,7 +92,6 @@ def test_noise(butler: Butler, geometry: PatchGeometry) -> None:
     assert len(set(summary.visits["sky_sigma"])) == len(set(summary.visits["gain"])) == 2
 
 
-@pytest.mark.slow
 def test_noise_seed(butler: Butler) -> None:
     """Only the photon noise changes: not the cosmic rays, the defects or the
     sky that is left over.
