@@ -21,6 +21,7 @@ import scipy.ndimage
 import lsst.pex.config as pexConfig
 
 from ..stack.exposure_stack import ExposureStack
+from ..stack.kernel_shape import FWHM_PER_SIGMA
 from .backend import Backend
 from .consistency import HUBER_DELTA, ConsistencyTask
 from .network_input import PASSES
@@ -35,7 +36,7 @@ from .restoration import (
     make_history,
 )
 from .seeds import Seeds
-from .target_psf import FWHM_PER_SIGMA, TARGET_FWHM, convolution_kernels
+from .target_psf import TARGET_FWHM, convolution_kernels
 
 if TYPE_CHECKING:
     from .trained_network import TrainedNetwork

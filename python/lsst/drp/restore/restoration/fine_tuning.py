@@ -26,6 +26,7 @@ from lsst.utils.logging import LsstLogAdapter
 
 from ..errors import DivergedError, RestorationError
 from ..stack.exposure_stack import ExposureStack
+from ..stack.kernel_shape import FWHM_PER_SIGMA
 from ..stack.reference_coadd import reference_coadd
 from .convolution import Blur
 from .first_estimate import first_estimate
@@ -35,7 +36,7 @@ from .network import MaskedHuber
 from .network_input import NO_DATA_NOISE, PASSES, frame, turned
 from .seeds import Seeds
 from .sky_network import ALIGNMENT, Unrolled, build_network
-from .target_psf import FWHM_PER_SIGMA, TARGET_FWHM, convolution_kernels, deconvolution_kernels
+from .target_psf import TARGET_FWHM, convolution_kernels, deconvolution_kernels
 from .trained_network import TrainedNetwork, noise_map
 
 MIN_EXPOSURES = 4

@@ -7,16 +7,13 @@
 
 from __future__ import annotations
 
-__all__ = ("FWHM_PER_SIGMA", "TARGET_FWHM", "convolution_kernels", "deconvolution_kernels", "target_kernel")
+__all__ = ("TARGET_FWHM", "convolution_kernels", "deconvolution_kernels", "target_kernel")
 
 import numpy as np
 import scipy.fft
 
 from ..stack.coadd_filters import kernel_transfer, transfer_kernel
 from ..stack.kernel_shape import gaussian_kernel
-
-FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
-"""FWHM of a Gaussian over its standard deviation."""
 
 TARGET_FWHM = 1.884
 """FWHM of the restored image's PSF by default, pixels: a Gaussian with a

@@ -16,11 +16,14 @@ full width of 1.9 pixels, for 8 in 10 at 1.5, for all at 1.0.
 
 from __future__ import annotations
 
-__all__ = ("fwhm", "gaussian_kernel", "gaussian_profile", "kernel_moments", "moffat")
+__all__ = ("FWHM_PER_SIGMA", "fwhm", "gaussian_kernel", "gaussian_profile", "kernel_moments", "moffat")
 
 import numpy as np
 import scipy.ndimage
 import scipy.optimize
+
+FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
+"""FWHM of a Gaussian over its standard deviation."""
 
 
 def gaussian_profile(distance: np.ndarray, fwhm: float) -> np.ndarray:
@@ -108,7 +111,7 @@ def kernel_moments(kernel: np.ndarray) -> tuple[float, float, float]:
     row, column = (int(index) for index in np.unravel_index(np.argmax(kernel), kernel.shape))
     y, x = np.indices(kernel.shape, dtype=np.float64)
     x0, y0 = float(column), float(row)
-    variance = (_area_width(kernel, row, column) / np.sqrt(8.0 * np.log(2.0))) ** 2
+    variance = (_area_width(kernel, row, column) / FWHM_PER_SIGMA) ** 2
     for _ in range(10):
         weighted = kernel * np.exp(-0.5 * ((x - x0) ** 2 + (y - y0) ** 2) / variance)
         weighted /= weighted.sum()

@@ -21,6 +21,7 @@ import lsst.pipe.base as pipeBase
 
 from . import memory_map
 from .exposure_stack import ExposureStack
+from .kernel_shape import FWHM_PER_SIGMA
 from .reference_coadd import cell_weights, weighted_mean
 
 # Passes of the fit: the first with all pixels, the others without those that the one before it contradicts.
@@ -200,7 +201,7 @@ class SubtractSkyTask(pipeBase.Task):
 
         mean = weighted_mean(stack, cell_weights(stack))
         covered = np.isfinite(mean)
-        sigma = _DETECTION_FWHM / np.sqrt(8.0 * np.log(2.0))
+        sigma = _DETECTION_FWHM / FWHM_PER_SIGMA
         norm = scipy.ndimage.gaussian_filter(covered.astype(np.float32), sigma)
         smooth = scipy.ndimage.gaussian_filter(np.where(covered, mean, np.float32(0)), sigma)
         np.divide(smooth, norm, out=smooth, where=covered)

@@ -33,7 +33,6 @@ _FAINTEST_SATURATED = 300.0
 # Width of the stamp of the true PSF, pixels: bright stars have wings beyond the
 # kernels.
 _TRUE_SIZE = 65
-_FWHM_PER_SIGMA = 2.3548
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
