@@ -49,7 +49,8 @@ def scratch_array(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         except OSError as err:
             raise OSError(
                 err.errno,
-                f"No room for a temporary file of {size / 2**30:.1f} GiB: {err.strerror}",
+                f"No room for a temporary file of {size / 2**30:.1f} GiB (TMPDIR sets its directory): "
+                f"{err.strerror}",
                 directory,
             ) from err
         memory = mmap.mmap(file.fileno(), size)
