@@ -14,6 +14,8 @@ from lsst.drp.restore.restoration.sky_network import build_network
 
 def random_network() -> keras.Model:
     """A network with random weights, none of them zero."""
+    # Keras' initializers have the seed of the process.
+    keras.utils.set_random_seed(0)
     network = build_network()
     rng = np.random.default_rng(1)
     network.set_weights(
