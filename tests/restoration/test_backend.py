@@ -16,7 +16,6 @@ import pytest
 from lsst.drp.restore import RestorationError
 from lsst.drp.restore.restoration.backend import COMPUTE_DEVICES, prepare_backend
 
-
 # TensorFlow takes its threads in a process that has not computed yet.
 SCRIPT = """
 import dataclasses, json
