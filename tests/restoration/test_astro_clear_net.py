@@ -225,6 +225,7 @@ def test_holes_and_missing_cells(field: tuple[ExposureStack, np.ndarray], result
             assert restoration.image[stamp].sum() == pytest.approx(flux, rel=0.05)
 
 
+@pytest.mark.slow
 def test_smaller_pixels() -> None:
     stack, _, stars = star_field(n=4, shape=(64, 64), n_stars=4, flux=(2000.0, 5000.0), bad_fraction=0.0)
     result = restore(dataclasses.replace(stack, oversampling=2))
@@ -273,6 +274,7 @@ np.save(sys.argv[2], restore(stack).restoration.latent)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_other_backends(backend: str, tmp_path: Path) -> None:
     if importlib.util.find_spec(backend) is None:

@@ -24,6 +24,7 @@ print(json.dumps([dataclasses.asdict(prepare_backend("cpu", 2)), describe_backen
 """
 
 
+@pytest.mark.slow
 def test_device_and_threads_of_a_process() -> None:
     output = subprocess.run([sys.executable, "-c", SCRIPT], check=True, capture_output=True, text=True).stdout
     backend, facts = json.loads(output)

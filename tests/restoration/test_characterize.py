@@ -114,6 +114,7 @@ def case(request: pytest.FixtureRequest) -> Case:
     return request.getfixturevalue(request.param)
 
 
+@pytest.mark.slow
 def test_variance_is_the_scatter_over_other_noise(case: Case) -> None:
     draws = np.array(
         [case.restoration.fitted.restore(case.draw(case.truth, seed))[12:-12, 12:-12] for seed in range(14)]

@@ -98,6 +98,7 @@ def test_objective_has_the_right_gradient() -> None:
     assert (ahead - behind) / 2e-5 == pytest.approx(objective(place)[1] @ direction, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior_scale", [0.3, 3.0])
 def test_result_is_the_minimum(prior_scale: float) -> None:
     stack, truth = make_stack()

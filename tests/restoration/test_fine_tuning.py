@@ -69,6 +69,7 @@ def spoiled_weights() -> list[np.ndarray]:
     return weights
 
 
+@pytest.mark.slow
 def test_exposures_that_were_not_seen_are_predicted_better(tmp_path: Path) -> None:
     from lsst.drp.restore.restoration.likelihood import Likelihood
 
@@ -89,6 +90,7 @@ def test_exposures_that_were_not_seen_are_predicted_better(tmp_path: Path) -> No
     assert after < 0.5 * (before + good)
 
 
+@pytest.mark.slow
 def test_network_of_the_process_is_not_changed() -> None:
     from lsst.drp.restore.restoration.trained_network import load_network
 
@@ -104,6 +106,7 @@ def test_network_of_the_process_is_not_changed() -> None:
         assert (result.weights[name] != shipped).any()
 
 
+@pytest.mark.slow
 def test_same_seed_same_result() -> None:
     stack = field()
     first, second, other = (restore(stack, fineTuneSteps=2, seed=seed) for seed in (3, 3, 4))
@@ -122,6 +125,7 @@ def test_too_little_to_learn_from(small: str, caplog: pytest.LogCaptureFixture) 
     assert result.network["fine_tuning_steps"] == 0
 
 
+@pytest.mark.slow
 def test_several_patches() -> None:
     from lsst.drp.restore.restoration.fine_tuning import fine_tune
 

@@ -41,6 +41,7 @@ def test_step_is_the_published_one() -> None:
     np.testing.assert_allclose(result.latent[patch], expected[patch], rtol=1e-3, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_stars_are_sharper_and_keep_their_flux(caplog: pytest.LogCaptureFixture) -> None:
     stack, _, stars = star_field(n=6, shape=(128, 128), n_stars=9, flux=(500.0, 5000.0))
     reference = reference_coadd(stack)

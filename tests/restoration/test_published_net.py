@@ -32,6 +32,7 @@ def make_task(**fields: Any) -> PublishedNetTask:
     return PublishedNetTask(config=config)
 
 
+@pytest.mark.slow
 def test_same_seed_same_result() -> None:
     stack, _, _ = star_field(n=3, shape=(64, 64), n_stars=4)
     first, second, other = (
@@ -41,6 +42,7 @@ def test_same_seed_same_result() -> None:
     assert (first.latent != other.latent).any()
 
 
+@pytest.mark.slow
 def test_tiles_do_not_show() -> None:
     stack, _, _ = star_field(n=3, shape=(96, 96), n_stars=4)
     whole, tiled = (
@@ -65,6 +67,7 @@ def test_the_fitted_network_restores_other_pixels() -> None:
     assert np.abs(difference[far]).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_masked_pixels_do_not_matter() -> None:
     stack, _, _ = star_field(n=3, shape=(64, 64), n_stars=4, bad_fraction=0.05)
     first = run_restorer(make_task(maxEpochs=1), stack, n_threads=2)
@@ -73,6 +76,7 @@ def test_masked_pixels_do_not_matter() -> None:
     np.testing.assert_array_equal(first.latent, second.latent)
 
 
+@pytest.mark.slow
 def test_the_papers_configuration_runs(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +122,7 @@ def test_the_papers_configuration_runs(
         )
 
 
+@pytest.mark.slow
 def test_diverged_training_is_an_error(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +136,7 @@ def test_diverged_training_is_an_error(
     assert caplog.text.count("Retrying from fresh weights with 0.25 of the learning rate") == 1
 
 
+@pytest.mark.slow
 def test_diverged_training_is_repeated_from_fresh_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if it had had the smaller learning rate from the start."""
     stack, _, _ = star_field(n=2, shape=(64, 64), n_stars=4)
@@ -163,6 +169,7 @@ def test_sizes_that_are_no_kernels(sizes: list[int]) -> None:
         make_task(kernelSizes=sizes)
 
 
+@pytest.mark.slow
 def test_nothing_keeps_the_exposures_afterwards() -> None:
     """A process restores many patches, one after the other."""
     stack, _, _ = star_field(n=2, shape=(96, 96), n_stars=4)

@@ -80,6 +80,7 @@ def on_disk(stack: ExposureStack) -> ExposureStack:
     return dataclasses.replace(stack, **arrays)
 
 
+@pytest.mark.slow
 def test_streamed_restoration_is_the_same_to_the_bit() -> None:
     config = RestoreStackConfig()
     config.characterize.numRealizations = 2
