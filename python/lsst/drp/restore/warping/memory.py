@@ -20,8 +20,8 @@ _BASE = 1.5e9
 _PER_PIXEL = 330
 # ... and that of each pixel of an exposure that is kept in memory: image,
 # variance and mask (9 bytes), the image without its background and the mask
-# without outliers (5), the image of a noise realization (4), temporaries.
-_PER_EXPOSURE_PIXEL = 20
+# without outliers (5), one more image for predictions (4), temporaries.
+_PER_EXPOSURE_PIXEL = 25
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
