@@ -10,6 +10,7 @@ import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import astropy.units as u
 import numpy as np
@@ -251,19 +252,22 @@ class FakeLegacyMask:
         return (self.array & (1 << self.planes[name])) != 0
 
 
+def fake_module(name: str, monkeypatch: pytest.MonkeyPatch, **contents: Any) -> types.ModuleType:
+    """Make a module that can be imported."""
+    module = types.ModuleType(name)
+    vars(module).update(contents)
+    monkeypatch.setitem(sys.modules, name, module)
+    return module
+
+
 @pytest.mark.parametrize("name", ["restored_coadd", "reference_coadd"])
 def test_mask_planes_survive_conversion_to_afw(
     case: Case, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the map that `CellCoadd.to_legacy` uses."""
-    image = types.ModuleType("lsst.afw.image")
-    image.Mask = FakeLegacyMask
-    afw = types.ModuleType("lsst.afw")
-    afw.image = image
-    monkeypatch.setitem(sys.modules, "lsst.afw", afw)
-    monkeypatch.setattr(lsst, "afw", afw, raising=False)
-    monkeypatch.setitem(sys.modules, "lsst.afw.image", image)
-    monkeypatch.setitem(sys.modules, "lsst.geom", types.ModuleType("lsst.geom"))
+    image = fake_module("lsst.afw.image", monkeypatch, Mask=FakeLegacyMask)
+    monkeypatch.setattr(lsst, "afw", fake_module("lsst.afw", monkeypatch, image=image), raising=False)
+    fake_module("lsst.geom", monkeypatch)
     monkeypatch.setattr(Box, "to_legacy", lambda self: self.shape)
     mask = getattr(case, name).mask
     legacy = mask.to_legacy(get_legacy_deep_coadd_mask_planes())
@@ -271,7 +275,59 @@ def test_mask_planes_survive_conversion_to_afw(
         np.testing.assert_array_equal(legacy.get(plane), mask.get(plane))
 
 
-def test_direct_warp_is_one_exposure(case: Case) -> None:
+@dataclasses.dataclass(frozen=True)
+class FakeLegacyImage:
+    """What is used of `lsst.afw.image.Image`, of any type of pixels."""
+
+    array: np.ndarray
+    deep: bool
+    dtype: type
+    xy0: tuple[int, int]
+
+
+class FakeStitchedPsf:
+    """`lsst.cell_coadds.StitchedPsf`: an afw PSF whose images are made in
+    Python and cast to ``Image<double>`` by their caller in C++.
+    """
+
+    def __init__(self, images: dict[tuple[int, int], FakeLegacyImage], grid: Any) -> None:
+        self.images = images
+
+    def computeKernelImage(self, x: int, y: int) -> FakeLegacyImage:  # noqa: N802
+        image = self.images[x, y]
+        if image.dtype is not np.float64:
+            name = {np.float32: "ImageF"}[image.dtype]
+            raise RuntimeError(f"Unable to cast Python instance of type {name} to Image<double>")
+        return image
+
+
+@pytest.mark.parametrize("name", ["restored_coadd", "measurable_coadd", "reference_coadd", "direct_warp"])
+def test_psf_can_be_drawn_in_afw(
+    case: Case, name: str, monkeypatch: pytest.MonkeyPatch, repository: tuple[Butler, Path]
+) -> None:
+    """From memory and from a file, by the conversion of `CellCoadd`."""
+    image = fake_module("lsst.afw.image", monkeypatch, Image=FakeLegacyImage, ImageD=FakeLegacyImage)
+    monkeypatch.setattr(lsst, "afw", fake_module("lsst.afw", monkeypatch, image=image), raising=False)
+    geom = fake_module("lsst.geom", monkeypatch, Point2I=lambda x, y: (x, y), Extent2I=lambda x, y: (x, y))
+    monkeypatch.setattr(lsst, "geom", geom, raising=False)
+    fake_module("lsst.skymap", monkeypatch, Index2D=lambda x, y: (x, y))
+    fake_module(
+        "lsst.cell_coadds",
+        monkeypatch,
+        GridContainer=type("GridContainer", (dict,), {"__init__": lambda self, shape: None}),
+        StitchedPsf=FakeStitchedPsf,
+        UniformGrid=lambda cell, shape, min: types.SimpleNamespace(shape=shape),
+    )
+    coadds = [make_warp(case) if name == "direct_warp" else getattr(case, name)]
+    if name == "restored_coadd":
+        coadds.append(repository[0].get(name, DATA_ID))
+    for coadd in coadds:
+        drawn = coadd.psf.to_legacy().computeKernelImage(x=2, y=1)
+        np.testing.assert_array_equal(drawn.array, coadd.psf[CellIJ(i=1, j=2)].array)
+
+
+def make_warp(case: Case) -> CellCoadd:
+    """Make a warp of the third exposure."""
     stack = make_stack()
     one = dataclasses.replace(
         stack,
@@ -282,7 +338,12 @@ def test_direct_warp_is_one_exposure(case: Case) -> None:
         correlation=stack.correlation[2:3],
         names=stack.names[2:3],
     )
-    warp = make_direct_warp(one, [item for item in case.inputs if item.exposure == 2], make_geometry(), "i")
+    inputs = [item for item in case.inputs if item.exposure == 2]
+    return make_direct_warp(one, inputs, make_geometry(), "i")
+
+
+def test_direct_warp_is_one_exposure(case: Case) -> None:
+    stack, warp = make_stack(), make_warp(case)
     good = stack.good[2]
     np.testing.assert_array_equal(warp.image.array, np.where(good, stack.image[2], np.nan))
     np.testing.assert_array_equal(warp.variance.array, np.where(good, stack.variance[2], np.nan))

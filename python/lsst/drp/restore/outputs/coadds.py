@@ -291,7 +291,9 @@ def _make_coadd(
         bbox=bbox,
         missing=frozenset(CellIJ(i=int(i), j=int(j)) for i, j in np.argwhere(missing)),
     )
-    psf = np.where(missing[..., np.newaxis, np.newaxis], np.float32(np.nan), kernels)
+    # lsst.afw draws PSFs in double precision only: of kernels of another type it
+    # raises a RuntimeError.
+    psf = np.where(missing[..., np.newaxis, np.newaxis], np.nan, kernels.astype(np.float64))
     return CellCoadd(
         Image(image, bbox=bbox, unit=u.nJy, sky_projection=geometry.sky_projection),
         mask=mask,
