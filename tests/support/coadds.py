@@ -3,8 +3,8 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""The pipeline's own coadd of a patch: of simulated visits, and alone in a
-repository.
+"""The pipeline's own coadd of a patch: small ones of noise, and those of
+simulated visits, alone in a repository.
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from warps import GEOMETRY, make_warp
+
 from lsst.daf.butler import Butler, DatasetType
 from lsst.drp.restore import BuildStackTask, PatchGeometry, reference_coadd
 from lsst.drp.restore.outputs.coadds import make_reference_coadd
-from lsst.images.cells import CellCoadd
+from lsst.images import Polygon
+from lsst.images.cells import CellCoadd, CoaddProvenance
 
 
 class CoaddHandle:
@@ -40,6 +44,38 @@ class CoaddHandle:
         if self.error is not None:
             raise self.error
         return self.coadd
+
+
+def make_coadd(**parts: object) -> CellCoadd:
+    """Return a coadd of noise with other parts."""
+    like = make_warp(border=0, planes=("NO_DATA", "SATURATED"))
+    return CellCoadd(
+        like.image,
+        mask=like.mask,
+        variance=like.variance,
+        psf=like.psf,
+        band="i",
+        patch=GEOMETRY.patch,
+        **parts,
+    )
+
+
+def make_tables() -> CoaddProvenance:
+    """Two detectors of a visit and one of another, in some of the cells."""
+    inputs = CoaddProvenance.make_empty_input_table(3)
+    contributions = CoaddProvenance.make_empty_contribution_table(5)
+    square = Polygon(x_vertices=np.array([20.0, 60.0, 60.0]), y_vertices=np.array([10.0, 10.0, 50.0]))
+    for row, (visit, detector) in zip(inputs, ((7, 1), (7, 2), (9, 1)), strict=True):
+        row["instrument"], row["physical_filter"], row["day_obs"] = "Cam", "Cam-i", 20240301
+        row["visit"], row["detector"], row["polygon"] = visit, detector, square
+    cells = ((7, 1, 0, 0), (7, 1, 1, 2), (7, 2, 0, 1), (9, 1, 0, 0), (9, 1, 1, 1))
+    for n, (row, (visit, detector, i, j)) in enumerate(zip(contributions, cells, strict=True)):
+        row["instrument"], row["visit"], row["detector"] = "Cam", visit, detector
+        row["cell_i"], row["cell_j"] = i, j
+        row["overlaps_center"], row["overlap_fraction"], row["unmasked_fraction"] = n != 1, 0.9, 0.5 + 0.1 * n
+        row["weight"] = 1.0 + n
+        row["psf_shape_xx"], row["psf_shape_yy"], row["psf_shape_xy"] = 2.0, 2.5, 0.1 * n
+    return CoaddProvenance(inputs=inputs, contributions=contributions)
 
 
 def coadd_visits(butler: Butler, geometry: PatchGeometry, band: str = "i") -> CellCoadd:

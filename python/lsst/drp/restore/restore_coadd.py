@@ -172,8 +172,12 @@ class RestoreCoaddTask(RestoreStackTask, pipeBase.PipelineTask):
 
     @property
     def _stacker(self) -> BuildStackTask | StackWarpsTask:
-        stackers = {"visit_image": self.buildStack, "direct_warp": self.stackWarps, "coadd": self.stackCoadd}
-        return stackers[self.config.inputType]
+        match self.config.inputType:
+            case "direct_warp":
+                return self.stackWarps
+            case "coadd":
+                return self.stackCoadd
+        return self.buildStack
 
     @property
     def _compares(self) -> bool:

@@ -103,8 +103,8 @@ class StackCoaddTask(StackWarpsTask):
         if inexact is not None and inexact.any():
             self.metadata["inexact_psf_fraction"] = fraction = float(inexact.mean())
             self.log.info(
-                "%s: %.1f%% of the pixels have the mask plane %s and are used with the PSF of their cell. Add "
-                "it to stackCoadd.badMaskPlanes to leave them out.",
+                "%s: %.1f%% of the pixels have the mask plane %s and are used with the PSF of their cell. "
+                "Add it to stackCoadd.badMaskPlanes to leave them out.",
                 coadd,
                 100.0 * fraction,
                 INEXACT_PSF,
