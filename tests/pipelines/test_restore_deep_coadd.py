@@ -16,12 +16,13 @@ import astropy.table
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from coadds import coadd_visits, write_coadd
+from coadds import CoaddHandle, coadd_visits, write_coadd
 from simulations import CLEAN, make_repository, simulate
+from warps import GEOMETRY, make_warp
 
 from lsst.ctrl.mpexec.cli.pipetask import cli as pipetask
 from lsst.daf.butler import Butler
-from lsst.drp.restore import PatchGeometry
+from lsst.drp.restore import PatchGeometry, RestoreMultibandCoaddConfig, RestoreMultibandCoaddTask
 from lsst.drp.restore.restoration.target_psf import TARGET_FWHM
 from lsst.drp.restore.stack.kernel_shape import fwhm
 from lsst.images.cells import CellCoadd
@@ -126,6 +127,27 @@ def test_a_coadd_alone_is_restored(repo: Path) -> None:
     # The visits of the coadd are those of the result.
     assert set(restored.provenance.inputs["visit"]) == set(range(1, N_VISITS + 1))
     assert len(restored.provenance.contributions) == len(coadd.provenance.contributions)
+
+
+@pytest.mark.slow
+def test_coadds_of_several_bands() -> None:
+    task = RestoreMultibandCoaddTask(config=several_bands())
+    handles = {band: [CoaddHandle(make_warp(border=0, seed=seed))] for seed, band in enumerate("ir", start=1)}
+    results = task.run_bands(handles, GEOMETRY)
+    assert set(results) == {"i", "r"}
+    for band, outputs in results.items():
+        assert outputs.restored_coadd.band == band
+        assert outputs.restored_coadd_metrics["n_exposures"] == 1
+        # A coadd is not said to have few exposures.
+        assert not outputs.restored_coadd.mask.get("FEW_EXPOSURES").any()
+
+
+def several_bands() -> RestoreMultibandCoaddConfig:
+    config = RestoreMultibandCoaddConfig()
+    config.inputType = "coadd"
+    config.characterize.numRealizations = 2
+    config.validate()
+    return config
 
 
 @pytest.mark.slow
