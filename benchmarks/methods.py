@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = ("IMAGEMM_STEPS", "METHODS", "default_task")
+__all__ = ("IMAGEMM_STEPS", "METHODS", "coadd_as_exposure", "default_task")
 
 from collections import deque
 from collections.abc import Callable
@@ -26,6 +26,7 @@ from lsst.drp.restore.stack.reference_coadd import ReferenceCoadd, naive_mean, r
 from .peers import deconvolve_rubin, proper_coadd, scaled_gradient_projection
 from .sky_image import Cutout, SkyImage, gaussian_cells
 from .starred_peer import STARRED_FWHM, restore_starred
+from .tables import FROM_COADD
 
 _TOP = Path(__file__).resolve().parent.parent
 
@@ -106,6 +107,41 @@ def default(stack: ExposureStack, cutout: Cutout | None) -> dict[str, SkyImage]:
     }
 
 
+def from_coadd(stack: ExposureStack, cutout: Cutout | None) -> dict[str, SkyImage]:
+    """Restore the reference coadd with this project's default configuration,
+    as one exposure (``inputType='coadd'``).
+    """
+    restored, _ = default(coadd_as_exposure(reference_coadd(stack), stack.cell_shape), cutout).values()
+    return {FROM_COADD: restored}
+
+
+def coadd_as_exposure(coadd: ReferenceCoadd, cell_shape: tuple[int, int]) -> ExposureStack:
+    """Make a stack of one exposure of a coadd.
+
+    Parameters
+    ----------
+    coadd : `ReferenceCoadd`
+        The coadd.
+    cell_shape : `tuple` [`int`, `int`]
+        Height and width of a cell, pixels.
+
+    Returns
+    -------
+    stack : `ExposureStack`
+        The coadd with its variance, PSF and correlation of noise.
+    """
+    good = coadd.n_exposures > 0
+    return ExposureStack(
+        image=np.where(good, coadd.image, np.float32(0.0))[np.newaxis],
+        variance=np.where(good, coadd.variance, np.float32(np.inf))[np.newaxis],
+        good=good[np.newaxis],
+        kernels=coadd.kernels[np.newaxis],
+        correlation=coadd.correlation[np.newaxis],
+        cell_shape=cell_shape,
+        names=("coadd",),
+    )
+
+
 def starred(stack: ExposureStack, cutout: Cutout | None) -> dict[str, SkyImage]:
     """Restore a cutout with STARRED, from all exposures on their pixels."""
     if cutout is None:
@@ -120,6 +156,7 @@ def starred(stack: ExposureStack, cutout: Cutout | None) -> dict[str, SkyImage]:
 METHODS: dict[str, Callable[[ExposureStack, Cutout | None], dict[str, SkyImage]]] = {
     "paper": paper,
     "default": default,
+    "from_coadd": from_coadd,
     "starred": starred,
     "imagemm": image_mm,
     "sgp": sgp,

@@ -34,7 +34,7 @@ from .tables import DEEP_SIZE, DEEP_VISITS
 RESULTS = Path(__file__).resolve().parent / "results"
 
 # Methods that fields other than the designed ones are restored by.
-_SOME = ("default", "imagemm", "sgp", "rubin", "proper", "reference")
+_SOME = ("default", "from_coadd", "imagemm", "sgp", "rubin", "proper", "reference")
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = (
     "DEEP_SIZE",
     "DEEP_VISITS",
+    "FROM_COADD",
     "IMAGES",
     "MEASURABLE",
     "OURS",
@@ -28,12 +29,17 @@ from .fields import SNR_BINS
 
 REFERENCE, RESTORED, MEASURABLE = "reference coadd", "restored_coadd", "restored_coadd_measurable"
 
+FROM_COADD = "restored from the coadd"
+"""The restored reference coadd: what the exposures add is the difference from
+`RESTORED`.
+"""
+
 OURS = (RESTORED, MEASURABLE)
 """The images of this project's default configuration (`tuple`)."""
 
 IMAGES = (
     *("naive mean", REFERENCE, "proper coadd", "Rubin deconvolution", "SGP", "STARRED"),
-    *("network as published", "ImageMM", *OURS),
+    *("network as published", "ImageMM", FROM_COADD, *OURS),
 )
 """The images in the order of the tables (`tuple`)."""
 

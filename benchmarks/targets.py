@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from .tables import IMAGES, MEASURABLE, OURS, REFERENCE, RESTORED, SNR_LABELS, value_at
+from .tables import FROM_COADD, IMAGES, MEASURABLE, OURS, REFERENCE, RESTORED, SNR_LABELS, value_at
 
 _KINDS = {"point": "points", "galaxy": "galaxies"}
 _STATED_FILTERS = ("plain 1", "plain 3", "matched 1", "matched 3")
@@ -126,7 +126,9 @@ def _fidelity(
         *((f"the target PSF, {scene}", images, "target psnr") for scene, images in scenes.items()),
     ]
     for where, images, name in compared:
-        values = {image: value_at(images, image, name) for image in IMAGES if image not in OURS}
+        values = {
+            image: value_at(images, image, name) for image in IMAGES if image not in (*OURS, FROM_COADD)
+        }
         best = max(
             (image for image in values if not math.isnan(values[image])), key=lambda i: values[i], default=""
         )

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from coadd_case import CELLS, FEW, make_geometry, make_inputs, make_restored, make_stack
 
 from lsst.drp.restore.outputs.coadds import make_reference_coadd, make_restored_coadd
@@ -41,6 +42,7 @@ def expected_contributions(inputs: list[StackInput]) -> set[tuple]:
 def test_inputs_and_contributions() -> None:
     inputs = make_inputs(make_stack())
     provenance = make_provenance(inputs)
+    assert provenance is not None
     assert len(provenance.inputs) == len(inputs)
     for row, visit_image in zip(provenance.inputs, inputs, strict=True):
         for column in ("instrument", "visit", "detector", "day_obs"):
@@ -75,6 +77,15 @@ def test_inputs_and_contributions() -> None:
         assert row["psf_shape_flag"] == np.isnan(visit_image.psf_xx[i, j])
         flagged += bool(row["psf_shape_flag"])
     assert flagged == 1
+
+
+def test_unknown_inputs() -> None:
+    """A coadd of which the visits are not known is one without provenance."""
+    assert make_provenance([]) is None
+    restored = make_restored()
+    coadd = make_restored_coadd(restored, flag_pixels(restored, few_exposures=FEW), [], make_geometry(), "i")
+    with pytest.raises(AttributeError, match="no provenance"):
+        _ = coadd.provenance
 
 
 def test_every_cell_with_data_has_provenance() -> None:

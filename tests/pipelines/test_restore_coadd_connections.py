@@ -14,6 +14,7 @@ import pytest
 
 import lsst.pipe.base.connectionTypes as cT
 from lsst.drp.restore import PublishedNetTask, RestoreCoaddConfig, RestoreCoaddConnections
+from lsst.pex.config import FieldValidationError
 from lsst.pipe.base.testUtils import lintConnections
 
 PATCH = {"skymap", "tract", "patch", "band"}
@@ -41,6 +42,13 @@ def test_connections() -> None:
         ({"inputType": "direct_warp"}, {"direct_warps", "tract_geometry"}),
         ({"patchGeometry": "skymap"}, {"visit_images", "sky_map"}),
         ({"patchGeometry": "coadd"}, {"visit_images", "coadd"}),
+        # A CellCoadd has its own grid, whatever patchGeometry is.
+        ({"inputType": "coadd"}, {"coadd"}),
+        ({"inputType": "coadd", "patchGeometry": "skymap"}, {"coadd"}),
+        (
+            {"inputType": "coadd", "coaddStorageClass": "ExposureF", "patchGeometry": "skymap"},
+            {"coadd", "sky_map"},
+        ),
     ],
 )
 def test_inputs(fields: dict[str, str], inputs: set[str]) -> None:
@@ -54,6 +62,14 @@ def test_a_coadd_to_compare_with_is_optional() -> None:
     assert connections(coaddStorageClass="ExposureF").coadd.storageClass == "ExposureF"
     # The source of the grid is none.
     assert isinstance(connections(patchGeometry="coadd").coadd, cT.Input)
+
+
+def test_kernels_of_a_coadd_are_not_fitted() -> None:
+    config = RestoreCoaddConfig()
+    config.inputType = "coadd"
+    config.fitKernels.mode = "refined"
+    with pytest.raises(FieldValidationError, match="mode='given' if inputType='coadd'"):
+        config.validate()
 
 
 def test_outputs_of_fits() -> None:

@@ -39,6 +39,7 @@ from .stack.exposure_stack import ExposureStack
 from .stack.reference_coadd import ReferenceCoadd, reference_coadd
 from .warping.build_stack import BuildStackConfig, BuildStackTask
 from .warping.patch_geometry import PatchGeometry
+from .warping.stack_coadd import StackCoaddConfig, StackCoaddTask
 from .warping.stack_warps import StackWarpsConfig, StackWarpsTask
 
 __all__ = [
@@ -81,6 +82,8 @@ __all__ = [
     "RestoreStackTask",
     "RestoredArrays",
     "RestoredStack",
+    "StackCoaddConfig",
+    "StackCoaddTask",
     "StackWarpsConfig",
     "StackWarpsTask",
     "TARGET_FWHM",

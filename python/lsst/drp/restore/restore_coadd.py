@@ -28,6 +28,7 @@ from .transactions import all_or_nothing
 from .warping.build_stack import BuildStackTask
 from .warping.legacy import coadd_from_afw
 from .warping.patch_geometry import PatchGeometry
+from .warping.stack_coadd import StackCoaddTask
 from .warping.stack_input import StackedInputs
 from .warping.stack_warps import StackWarpsTask
 
@@ -45,11 +46,14 @@ class RestoreCoaddConfig(
         allowed={
             "visit_image": "Visit images, which are warped here.",
             "direct_warp": "Warps: visits that are on the patch's pixel grid already.",
+            "coadd": "The pipeline's own coadd of the patch (connection coadd), by its own PSF, variance and "
+            "mask: no visits are needed.",
         },
         optional=False,
     )
     patchGeometry = pexConfig.ChoiceField[str](
-        doc="Where the pixel grid of the patch comes from.",
+        doc="Where the pixel grid of the patch comes from. That of a CellCoadd that is restored "
+        "(inputType='coadd') is its own, whatever is set here.",
         default="tract",
         allowed={
             "tract": "The dataset tract_geometry that 'butler register-tract' writes.",
@@ -79,6 +83,18 @@ class RestoreCoaddConfig(
     stackWarps: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
         target=StackWarpsTask, doc="Stacks warps (inputType='direct_warp')."
     )
+    stackCoadd: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
+        target=StackCoaddTask, doc="Takes the coadd as one exposure (inputType='coadd')."
+    )
+
+    @property
+    def gridSource(self) -> str:  # noqa: N802
+        """Where the pixel grid comes from (`str`): ``patchGeometry``, or the
+        coadd that is restored.
+        """
+        if self.inputType == "coadd" and self.coaddStorageClass == "CellCoadd":
+            return "coadd"
+        return str(self.patchGeometry)
 
     def validate(self) -> None:
         """Check that the fields fit together."""
@@ -87,21 +103,29 @@ class RestoreCoaddConfig(
             raise pexConfig.FieldValidationError(
                 RestoreCoaddConfig.coaddStorageClass, self, "must be 'CellCoadd' if patchGeometry='coadd'"
             )
+        if self.inputType == "coadd" and self.fitKernels.value.mode != "given":
+            raise pexConfig.FieldValidationError(
+                RestoreCoaddConfig.fitKernels, self, "must have mode='given' if inputType='coadd'"
+            )
 
 
 class RestoreCoaddTask(RestoreStackTask, pipeBase.PipelineTask):
-    """Restore one patch in one band from the visit images that overlap it."""
+    """Restore one patch in one band from the visit images that overlap it, or
+    from its coadd.
+    """
 
     ConfigClass = RestoreCoaddConfig
     _DefaultName: ClassVar[str] = "restoreCoadd"
     config: RestoreCoaddConfig
     buildStack: BuildStackTask
     stackWarps: StackWarpsTask
+    stackCoadd: StackCoaddTask
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.makeSubtask("buildStack")
         self.makeSubtask("stackWarps")
+        self.makeSubtask("stackCoadd")
 
     def runQuantum(
         self,
@@ -124,11 +148,12 @@ class RestoreCoaddTask(RestoreStackTask, pipeBase.PipelineTask):
         data_id: dict[str, Any] = dict(outputRefs.restored_coadd.dataId.required)
         coadd = inputs.get("coadd")
         geometry = self._geometry(inputs, data_id, coadd)
+        handles = inputs[self._input_name]
         outputs = self.run(
-            inputs[self._input_name],
+            [handles] if handles is coadd else handles,
             geometry,
             data_id["band"],
-            coadd=self._read_coadd(coadd) if coadd is not None else None,
+            coadd=self._read_coadd(coadd) if coadd is not None and self._compares else None,
             num_cores=butlerQC.resources.num_cores,
         )
         with all_or_nothing(butlerQC):
@@ -141,17 +166,31 @@ class RestoreCoaddTask(RestoreStackTask, pipeBase.PipelineTask):
     @property
     def _input_name(self) -> str:
         """Name of the connection with the input datasets."""
-        return "direct_warps" if self.config.inputType == "direct_warp" else "visit_images"
+        return {"visit_image": "visit_images", "direct_warp": "direct_warps", "coadd": "coadd"}[
+            self.config.inputType
+        ]
 
     @property
     def _stacker(self) -> BuildStackTask | StackWarpsTask:
-        return self.stackWarps if self.config.inputType == "direct_warp" else self.buildStack
+        match self.config.inputType:
+            case "direct_warp":
+                return self.stackWarps
+            case "coadd":
+                return self.stackCoadd
+        return self.buildStack
+
+    @property
+    def _compares(self) -> bool:
+        """Whether the pipeline's coadd is there to compare with (`bool`); as
+        the input it is the reference coadd.
+        """
+        return self.config.inputType != "coadd"
 
     def _geometry(self, inputs: Mapping[str, Any], data_id: Mapping[str, Any], coadd: Any) -> PatchGeometry:
         """Return the patch's pixel grid; ``coadd`` is the handle of a coadd of
         it, if there is one.
         """
-        match self.config.patchGeometry:
+        match self.config.gridSource:
             case "tract":
                 return PatchGeometry.from_tract(inputs["tract_geometry"], data_id["patch"])
             case "coadd":
@@ -164,7 +203,7 @@ class RestoreCoaddTask(RestoreStackTask, pipeBase.PipelineTask):
                     skymap_name=data_id["skymap"],
                     cell_size=self.config.cellSize,
                 )
-        raise AssertionError(self.config.patchGeometry)
+        raise AssertionError(self.config.gridSource)
 
     def run(
         self,
@@ -180,8 +219,9 @@ class RestoreCoaddTask(RestoreStackTask, pipeBase.PipelineTask):
         Parameters
         ----------
         visit_images : `~collections.abc.Sequence` [handle]
-            Deferred handles of the visit images, or the warps: ``dataId``,
-            and ``get`` with ``component`` and ``parameters``.
+            Deferred handles of the visit images, of the warps, or of the one
+            coadd: ``dataId``, and ``get`` with ``component`` and
+            ``parameters``.
         geometry : `PatchGeometry`
             The pixel grid of the patch.
         band : `str`
@@ -245,7 +285,8 @@ class RestoreCoaddTask(RestoreStackTask, pipeBase.PipelineTask):
             geometry,
             band,
             coadd=coadd,
-            few_exposures=self.config.fewExposures,
+            # The number of exposures in a pixel of a coadd is not known.
+            few_exposures=self.config.fewExposures if self.config.inputType != "coadd" else 1,
             backend=describe_backend(),
         )
         self.log.info(

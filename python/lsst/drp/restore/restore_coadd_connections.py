@@ -63,8 +63,8 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
         dimensions=("skymap",),
     )
     coadd = cT.PrerequisiteInput(
-        doc="The pipeline's own coadd of the patch: compared with where there is one, and the source of the "
-        "pixel grid if patchGeometry='coadd'.",
+        doc="The pipeline's own coadd of the patch: compared with where there is one, the source of the "
+        "pixel grid if patchGeometry='coadd', and the input if inputType='coadd'.",
         name="deep_coadd",
         storageClass="CellCoadd",
         dimensions=_PATCH,
@@ -141,13 +141,13 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
                 "'butler ingest-exposures'.",
                 config.connections.visit_images,
             )
-        if config.inputType == "direct_warp":
+        if config.inputType != "visit_image":
             del self.visit_images
-        else:
+        if config.inputType != "direct_warp":
             del self.direct_warps
-        if config.patchGeometry != "tract":
+        if config.gridSource != "tract":
             del self.tract_geometry
-        if config.patchGeometry != "skymap":
+        if config.gridSource != "skymap":
             del self.sky_map
         if config.fitKernels.value.mode == "given":
             del self.restored_coadd_kernel_fit_plot
@@ -155,8 +155,8 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
             del self.restored_coadd_weights
         if config.coaddStorageClass != self.coadd.storageClass:
             self.coadd = dataclasses.replace(self.coadd, storageClass=config.coaddStorageClass)
-        if config.patchGeometry == "coadd":
-            # A patch without a coadd has no grid then: it is no quantum.
+        if config.gridSource == "coadd" or config.inputType == "coadd":
+            # A patch without a coadd has no grid, or no input, then: it is no quantum.
             self.coadd = cT.Input(
                 doc=self.coadd.doc,
                 name=self.coadd.name,

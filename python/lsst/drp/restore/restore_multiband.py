@@ -145,7 +145,7 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
         results = self.run_bands(
             visit_images,
             geometry,
-            coadds={band: self._read_coadd(handle) for band, handle in coadds.items()},
+            coadds={band: self._read_coadd(handle) for band, handle in coadds.items() if self._compares},
             num_cores=butlerQC.resources.num_cores,
         )
         with all_or_nothing(butlerQC):
@@ -194,9 +194,7 @@ class RestoreMultibandCoaddTask(RestoreCoaddTask):
         # Before the work of hours: it may be impossible.
         factor = self.config.superResolution
         geometry.refined(factor)
-        n_visits = {
-            band: len({handle.dataId["visit"] for handle in images}) for band, images in visit_images.items()
-        }
+        n_visits = {band: self._stacker.count_exposures(images) for band, images in visit_images.items()}
         inputs: dict[str, StackedInputs] = {}
         reasons = []
         for band, images in visit_images.items():

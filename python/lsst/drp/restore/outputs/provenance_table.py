@@ -20,7 +20,7 @@ from lsst.images.cells import CoaddProvenance
 from ..warping.stack_input import StackInput
 
 
-def make_provenance(inputs: Sequence[StackInput]) -> CoaddProvenance:
+def make_provenance(inputs: Sequence[StackInput]) -> CoaddProvenance | None:
     """Tabulate the visit images of a coadd and their contributions.
 
     Parameters
@@ -30,11 +30,14 @@ def make_provenance(inputs: Sequence[StackInput]) -> CoaddProvenance:
 
     Returns
     -------
-    provenance : `lsst.images.cells.CoaddProvenance`
+    provenance : `lsst.images.cells.CoaddProvenance` or `None`
         One row per visit image, and one per visit image and cell in which it
         has good pixels.  Several instruments or filters become one
-        comma-separated name.
+        comma-separated name.  `None` without visit images, as for a coadd whose
+        visit images are not known.
     """
+    if not inputs:
+        return None
     table = CoaddProvenance.make_empty_input_table(len(inputs))
     for row, visit_image in zip(table, inputs, strict=True):
         for name in table.colnames:

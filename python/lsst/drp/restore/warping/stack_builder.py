@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = ("PlacedInput", "StackBuilder")
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,11 +37,14 @@ class PlacedInput:
         Its pixels on the patch's grid.
     kernels : `CellKernels`
         Its PSF kernels.
+    inputs : `~collections.abc.Sequence` [`StackInput`] or `None`, optional
+        The visit images that it was made of, if it is a coadd.
     """
 
     overlap: DetectorOverlap
     warp: Warp
     kernels: CellKernels
+    inputs: Sequence[StackInput] | None = None
 
 
 class StackBuilder:
@@ -108,10 +112,12 @@ class StackBuilder:
             The same on the patch's grid.
         """
         # Reading these may fail, and nothing must have been added by then.
-        identity: dict[str, Any] = {
-            name: getattr(visit_input, name)
-            for name in ("instrument", "visit", "detector", "physical_filter", "day_obs")
-        }
+        identity: dict[str, Any] = {}
+        if placed.inputs is None:
+            identity = {
+                name: getattr(visit_input, name)
+                for name in ("instrument", "visit", "detector", "physical_filter", "day_obs")
+            }
         n, by_cell = self.n_exposures, self._geometry.by_cell
         warp, kernels = placed.warp, placed.kernels
         target = warp.bbox.slice_within(self._bbox)
@@ -131,7 +137,10 @@ class StackBuilder:
         best = count > self._owner_count
         self._kernels[n][best] = kernels.array[best]
         self._owner_count = np.maximum(count, self._owner_count)
-        self._pending.append(self._stack_input(identity, placed, mine, count))
+        if placed.inputs is None:
+            self._pending.append(self._stack_input(identity, placed, mine, count))
+        else:
+            self._pending += placed.inputs
 
     def _stack_input(
         self, identity: dict[str, Any], placed: PlacedInput, mine: np.ndarray, count: np.ndarray

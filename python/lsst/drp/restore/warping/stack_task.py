@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = ("NotUsableError", "OutsideError", "StackConfig", "StackTask")
+__all__ = ("Losses", "NotUsableError", "OutsideError", "StackConfig", "StackTask")
 
 import abc
 import dataclasses
@@ -116,17 +116,28 @@ class OutsideError(Exception):
 
 
 @dataclasses.dataclass(eq=False)
-class _Losses:
-    """Inputs that are not in the stack, with the reasons."""
+class Losses:
+    """Inputs that are not in the stack, with the reasons.
+
+    Parameters
+    ----------
+    dropped, outside : `list` [`tuple` [`str`, `str`]]
+        Labels and reasons of inputs that cannot be used, and of those that
+        have no pixel on the patch.
+    n_damaged : `int`
+        Number of damaged inputs.
+    n_damaged_visits : `int`
+        Number of visits that are lost, damaged images being a cause.
+    """
 
     dropped: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     outside: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     n_damaged: int = 0
-    # Visits that are lost, damaged images being a cause.
     n_damaged_visits: int = 0
 
     @property
     def reasons(self) -> list[str]:
+        """Labels with reasons (`list` [`str`])."""
         return [f"{label}: {reason}" for label, reason in self.dropped + self.outside]
 
 
@@ -183,7 +194,7 @@ class StackTask[T: HandleInput](pipeBase.Task, abc.ABC):
         """
         patch = f"patch {geometry.patch.id} of tract {geometry.tract} in band {band}"
         visits = self._open_visits(handles)
-        self._require_enough(len(visits), patch, _Losses())
+        self._require_enough(len(visits), patch, Losses())
         overlaps = self._check([item for members in visits.values() for item in members], geometry)
 
         memory = MemoryEstimate(
@@ -192,7 +203,7 @@ class StackTask[T: HandleInput](pipeBase.Task, abc.ABC):
             oversampling=oversampling,
         )
         builder = self._make_builder(len(visits), geometry, memory, patch)
-        losses = _Losses()
+        losses = Losses()
         for name, members in visits.items():
             self._stack_visit(name, members, geometry, overlaps, builder, losses)
 
@@ -206,6 +217,21 @@ class StackTask[T: HandleInput](pipeBase.Task, abc.ABC):
             dropped=losses.dropped,
         )
 
+    def count_exposures(self, handles: Sequence[Any]) -> int:
+        """Return the number of exposures that inputs make.
+
+        Parameters
+        ----------
+        handles : `~collections.abc.Sequence` [handle]
+            Deferred handles of the inputs.
+
+        Returns
+        -------
+        n_exposures : `int`
+            Their number, if all can be used.
+        """
+        return len(self._open_visits(handles))
+
     def _open_visits(self, handles: Sequence[Any]) -> dict[str, list[T]]:
         """Return the inputs by name of the visit, in order."""
         inputs = sorted(map(self._open, handles), key=lambda i: (i.instrument, i.visit, i.detector))
@@ -214,7 +240,7 @@ class StackTask[T: HandleInput](pipeBase.Task, abc.ABC):
             for (instrument, visit), members in itertools.groupby(inputs, lambda i: (i.instrument, i.visit))
         }
 
-    def _require_enough(self, n_visits: int, patch: str, losses: _Losses) -> None:
+    def _require_enough(self, n_visits: int, patch: str, losses: Losses) -> None:
         """Check that there are enough visits."""
         if n_visits >= self.config.minExposures:
             return
@@ -258,7 +284,7 @@ class StackTask[T: HandleInput](pipeBase.Task, abc.ABC):
         geometry: PatchGeometry,
         overlaps: Mapping[T, DetectorOverlap | None],
         builder: StackBuilder,
-        losses: _Losses,
+        losses: Losses,
     ) -> None:
         """Make one exposure of the inputs of a visit, unless too few pixels
         are good.
@@ -303,7 +329,7 @@ class StackTask[T: HandleInput](pipeBase.Task, abc.ABC):
             losses.dropped += [(label, reason) for label in used]
             self.log.warning("Dropping %s: %s.", name, reason)
 
-    def _record(self, n_inputs: int, n_exposures: int, losses: _Losses) -> None:
+    def _record(self, n_inputs: int, n_exposures: int, losses: Losses) -> None:
         """Write the numbers of inputs to the task's metadata."""
         self.metadata["n_visit_images"] = n_inputs
         self.metadata["n_visit_images_dropped"] = len(losses.dropped)

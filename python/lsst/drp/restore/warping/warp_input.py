@@ -9,7 +9,7 @@ from __future__ import annotations
 
 __all__ = ("WarpInput",)
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 from lsst.images import MaskedImage
@@ -17,7 +17,7 @@ from lsst.images import MaskedImage
 from ..errors import InputError
 from .handle_input import HandleInput
 from .legacy import other_plane_name, warp_from_afw
-from .warp_image import WarpImage, warp_from_images
+from .warp_image import StoredWarp, WarpImage, warp_from_images
 
 _REMEDY = "or restore from visit images (inputType='visit_image')"
 
@@ -72,8 +72,7 @@ class WarpInput(HandleInput):
         DamagedInputError
             Raised if the file is damaged.
         """
-        warp = self._read_dataset()
-        stored = warp_from_images(warp) if isinstance(warp, MaskedImage) else warp_from_afw(warp)
+        stored = self._read_stored()
         if needs_psf:
             self._require(stored.psf, "PSF")
         to_sky = self._require(stored.to_sky, "sky projection")
@@ -83,8 +82,8 @@ class WarpInput(HandleInput):
                 f"again from calibrated images, {_REMEDY}.",
                 dataset=str(self),
             )
-        planes = [name if name in stored.mask_planes else other_plane_name(name) for name in bad_mask_planes]
-        self._check_planes(planes, stored.mask_planes)
+        names = [name if name in stored.mask_planes else other_plane_name(name) for name in bad_mask_planes]
+        planes = self._present_planes(names, stored.mask_planes)
         return WarpImage(
             bbox=stored.bbox,
             image=stored.image * scale,
@@ -93,6 +92,18 @@ class WarpInput(HandleInput):
             psf=stored.psf,
             to_sky=to_sky,
         )
+
+    def _read_stored(self) -> StoredWarp:
+        """Read the dataset, of either library."""
+        warp = self._read_dataset()
+        return warp_from_images(warp) if isinstance(warp, MaskedImage) else warp_from_afw(warp)
+
+    def _present_planes(self, wanted: Sequence[str], present: Collection[str]) -> Sequence[str]:
+        """Return those of the mask planes that the dataset has: all, or it is
+        an error.
+        """
+        self._check_planes(wanted, present)
+        return wanted
 
     def _require[C](self, component: C | None, name: str) -> C:
         """Return a component that must not be `None`."""
