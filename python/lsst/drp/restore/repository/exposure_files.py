@@ -7,9 +7,10 @@
 
 from __future__ import annotations
 
-__all__ = ("ExposureArrays", "ExposureFileError", "read_exposure", "read_fits_image")
+__all__ = ("ExposureArrays", "ExposureFileError", "read_exposure", "read_fits_image", "read_sky_projection")
 
 import dataclasses
+import math
 import re
 import warnings
 from pathlib import Path
@@ -23,7 +24,12 @@ from astropy.wcs import WCS, FITSFixedWarning
 from lsst.images import Box, DetectorFrame, SkyProjection
 
 from ..warping.projections import sky_projection_from_wcs
+from .frame_estimates import estimate_frame
 from .manifest import ManifestRow
+
+# Fraction of pixels of a floating-point image from which those that are exactly
+# zero have no data.
+_PADDED_FRACTION = 1e-3
 
 
 class ExposureFileError(ValueError):
@@ -54,18 +60,29 @@ class ExposureArrays:
         Flagged pixels by mask plane, `bool`, same shape.
     sky_projection : `lsst.images.SkyProjection` [`lsst.images.DetectorFrame`]
         Maps pixels to the sky.
+    gain, background, saturation, correlation : `float`
+        As in a manifest, given or estimated; the gain is 0 where it is not
+        known or not needed, the saturation infinite where there is none.
+    sigma : `float`
+        Median standard deviation of an empty pixel, nJy.
     """
 
     image: np.ndarray
     variance: np.ndarray
     mask: dict[str, np.ndarray]
     sky_projection: SkyProjection[DetectorFrame]
+    gain: float
+    background: float
+    saturation: float
+    correlation: float
+    sigma: float
 
 
 def read_exposure(
     row: ManifestRow, folder: Path, *, instrument: str, mask_planes: dict[str, list[int]] | None
 ) -> ExposureArrays:
-    """Read image, variance, mask and WCS of one row of a manifest.
+    """Read image, variance, mask and WCS of one row of a manifest, and estimate
+    what is not given.
 
     Parameters
     ----------
@@ -98,7 +115,7 @@ def read_exposure(
         frame = DetectorFrame(
             instrument=instrument, visit=row.visit, detector=row.detector, bbox=Box.from_shape(counts.shape)
         )
-        projection = _read_sky_projection(header, hdus, frame)
+        projection = read_sky_projection(header, hdus, frame)
     except ValueError as error:
         reasons.append(f"{row.image}: {error}")
 
@@ -116,9 +133,12 @@ def read_exposure(
             return None
         return array
 
-    nanojansky = (row.zero_point * u.ABmag).to_value(u.nJy)
     variance_name = row.variance or row.weight
     variance = read_companion(variance_name) if variance_name is not None else None
+    missing = ~np.isfinite(counts)
+    if variance_name is None:
+        missing |= _padding(counts)
+    known = ~missing
     if variance is not None:
         variance = variance.astype(np.float64)
         known = np.isfinite(variance) & (variance > 0.0)
@@ -126,8 +146,7 @@ def read_exposure(
             reasons.append(f"{variance_name}: not one positive pixel")
         if row.variance is None:
             np.divide(1.0, variance, out=variance, where=known)
-        variance = np.where(known, variance * nanojansky**2, np.inf)
-    missing = ~np.isfinite(counts)
+        variance = np.where(known, variance, np.inf)
     if missing.all():
         reasons.append(f"{row.image}: not one finite pixel")
 
@@ -139,14 +158,42 @@ def read_exposure(
                 mask = _mask_by_plane(flags, mask_planes)
             except ValueError as error:
                 reasons.append(f"{row.mask}: {error}")
-    if variance is None or projection is None or reasons:
+    if projection is None or reasons or not math.isfinite(row.zero_point):
         raise ExposureFileError(*reasons)
-    mask["NO_DATA"] = mask.get("NO_DATA", False) | missing | ~np.isfinite(variance)
+
+    saturation = row.saturation
+    if saturation is None and row.mask is not None:
+        saturation = math.inf
+    good = ~missing & known
+    for plane in mask.values():
+        good &= ~plane
+    if not good.any():
+        raise ExposureFileError(f"{row.image}: not one pixel is finite, of known variance and not masked")
+    estimate = estimate_frame(
+        counts,
+        good,
+        variance=variance,
+        gain=row.gain,
+        background=row.background,
+        saturation=saturation,
+        correlation=row.correlation,
+    )
+    if not estimate.sigma > 0.0:
+        raise ExposureFileError(f"{row.image}: the sky has no scatter, so that no variance can be estimated")
+    nanojansky = (row.zero_point * u.ABmag).to_value(u.nJy)
+    mask["NO_DATA"] = mask.get("NO_DATA", False) | missing | ~known
+    if estimate.saturated.any():
+        mask["SATURATED"] = mask.get("SATURATED", False) | estimate.saturated
     return ExposureArrays(
-        image=(counts * nanojansky).astype(np.float32),
-        variance=variance.astype(np.float32),
+        image=(estimate.image * nanojansky).astype(np.float32),
+        variance=np.where(known, estimate.variance * nanojansky**2, np.inf).astype(np.float32),
         mask=mask,
         sky_projection=projection,
+        gain=estimate.gain,
+        background=estimate.background,
+        saturation=estimate.saturation,
+        correlation=estimate.correlation,
+        sigma=estimate.sigma * nanojansky,
     )
 
 
@@ -235,10 +282,30 @@ def _is_image(hdu: Any) -> bool:
     return bool(hdu.is_image) and len(hdu.shape) == 2 and all(hdu.shape)
 
 
-def _read_sky_projection(
+def read_sky_projection(
     header: astropy.io.fits.Header, hdus: astropy.io.fits.HDUList, frame: DetectorFrame
 ) -> SkyProjection[DetectorFrame]:
-    """Return the sky projection of a FITS header."""
+    """Read the sky projection of a FITS header.
+
+    Parameters
+    ----------
+    header : `astropy.io.fits.Header`
+        Header of the image.
+    hdus : `astropy.io.fits.HDUList`
+        The file, for WCSs that need other extensions.
+    frame : `lsst.images.DetectorFrame`
+        Frame of the pixels.
+
+    Returns
+    -------
+    projection : `lsst.images.SkyProjection` [`lsst.images.DetectorFrame`]
+        Maps pixels to the sky.
+
+    Raises
+    ------
+    ValueError
+        Raised if there is no celestial WCS, or it cannot be represented.
+    """
     with warnings.catch_warnings():
         # Fixes concern dates and units, not the coordinates.
         warnings.simplefilter("ignore", FITSFixedWarning)
@@ -249,6 +316,13 @@ def _read_sky_projection(
     if not wcs.has_celestial:
         raise ValueError("no celestial WCS")
     return sky_projection_from_wcs(wcs, frame)
+
+
+def _padding(counts: np.ndarray) -> np.ndarray:
+    """Return the pixels without data of a resampled image, which are zero."""
+    zero = counts == 0.0
+    is_padded = np.issubdtype(counts.dtype, np.floating) and zero.mean() > _PADDED_FRACTION
+    return zero if is_padded else np.zeros_like(zero)
 
 
 def _mask_by_plane(flags: np.ndarray, mask_planes: dict[str, list[int]] | None) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Ingest of the exposures of a manifest as visit images."""
+"""Ingest of exposures as visit images."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ __all__ = ("IngestSummary", "ingest_exposures")
 import dataclasses
 import logging
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
+
+import astropy.table
 
 import lsst.utils.logging
 from lsst.daf.butler import Butler, MissingCollectionError, MissingDatasetTypeError
-from lsst.images import Box
-from lsst.sphgeom import ConvexPolygon
 
 from ..instrument import ExternalInstrument
-from ..warping.projections import pixel_scale, sky_region
-from .exposure_files import ExposureFileError, read_exposure
+from ..warping.projections import pixel_scale
+from .check_exposures import CheckedRow, check_exposures, table_of_values
+from .exposure_files import read_exposure
+from .frame_manifest import load_manifest
 from .make_visit_image import make_visit_image
-from .manifest import MAX_NAME_LENGTH, Manifest, ManifestError, ManifestRow, read_manifest
+from .manifest import MAX_NAME_LENGTH, Manifest, ManifestError, ManifestRow
 from .psf_files import read_psf
 from .register import (
     define_input_collection,
@@ -55,25 +58,21 @@ class IngestSummary:
         CHAINED collection with the images.
     n_images, n_visits : `int`
         Numbers of images written and of their visits.
+    estimates : `astropy.table.Table`
+        Values of each image and their origin, see
+        `~lsst.drp.restore.repository.check_exposures.table_of_values`.
     """
 
     instrument: str
     collection: str
     n_images: int
     n_visits: int
-
-
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class _CheckedRow:
-    """A row whose files can be read, with its region on the sky."""
-
-    row: ManifestRow
-    region: ConvexPolygon
+    estimates: astropy.table.Table
 
 
 def ingest_exposures(
     butler: Butler,
-    manifest_path: str | Path,
+    sources: str | Path | Sequence[str | Path],
     *,
     instrument: str | None = None,
     collection: str = "ingested",
@@ -81,7 +80,7 @@ def ingest_exposures(
     dataset_type: str = "visit_image",
     skip_existing: bool = False,
 ) -> IngestSummary:
-    """Ingest the exposures of a manifest as visit images in nJy.
+    """Ingest exposures as visit images in nJy.
 
     All files are read and checked before anything is written; then they are
     read again one by one, so that only one image is in memory.
@@ -90,8 +89,9 @@ def ingest_exposures(
     ----------
     butler : `lsst.daf.butler.Butler`
         Writeable client of the repository.
-    manifest_path : `str` or `~pathlib.Path`
-        The manifest, see `lsst.drp.restore.repository.manifest`.
+    sources : `str`, `~pathlib.Path` or `~collections.abc.Sequence`
+        A manifest, see `lsst.drp.restore.repository.manifest`; or FITS files
+        and folders of FITS files.
     instrument : `str`, optional
         Name of the instrument; default is that of the manifest, or
         ``External``.
@@ -119,7 +119,7 @@ def ingest_exposures(
     ValueError
         Raised if ``collection`` exists and is not a CHAINED collection.
     """
-    manifest = read_manifest(manifest_path)
+    manifest = load_manifest(sources)
     instrument = instrument or manifest.instrument or ExternalInstrument.getName()
     run = f"{collection}/run"
     existing = _existing(butler, dataset_type, run, instrument)
@@ -135,7 +135,7 @@ def ingest_exposures(
             for row in rows
             if (row.visit, row.detector) in existing
         )
-    checked, file_problems = _check_files(manifest, rows, instrument)
+    checked, file_problems = check_exposures(manifest, rows, instrument)
     problems.extend(file_problems)
     problems.extend(_check_registered(butler, instrument, [row for row in rows if row.complete]))
     if problems:
@@ -150,11 +150,15 @@ def ingest_exposures(
     periodic = lsst.utils.logging.PeriodicLogger(_LOG, interval=_LOG_INTERVAL)
     for count, item in enumerate(checked):
         periodic.log("Wrote %d of %d images.", count, len(checked))
-        _write(butler, manifest, item.row, instrument, run, dataset_type)
+        _write(butler, manifest, item, instrument, run, dataset_type)
     n_visits = len({item.row.visit for item in checked})
     _LOG.info("Wrote %d images of %d visits to collection %s.", len(checked), n_visits, run)
     return IngestSummary(
-        instrument=instrument, collection=collection, n_images=len(checked), n_visits=n_visits
+        instrument=instrument,
+        collection=collection,
+        n_images=len(checked),
+        n_visits=n_visits,
+        estimates=table_of_values(checked, manifest),
     )
 
 
@@ -179,34 +183,6 @@ def _tract_collections(butler: Butler, name: str | None) -> list[str]:
         raise ValueError(
             f"There is no collection {name!r}; register the tract first, with register-tract."
         ) from error
-
-
-def _check_files(
-    manifest: Manifest, rows: list[ManifestRow], instrument: str
-) -> tuple[list[_CheckedRow], list[str]]:
-    """Read all files once; return the valid rows and the problems."""
-    folder = manifest.path.parent
-    checked: list[_CheckedRow] = []
-    problems: list[str] = []
-    periodic = lsst.utils.logging.PeriodicLogger(_LOG, interval=_LOG_INTERVAL)
-    for count, row in enumerate(rows):
-        periodic.log("Checked %d of %d images.", count, len(rows))
-        projection = None
-        try:
-            arrays = read_exposure(row, folder, instrument=instrument, mask_planes=manifest.mask_planes)
-            projection = arrays.sky_projection
-        except ExposureFileError as error:
-            problems.extend(f"{row.label}: {reason}" for reason in error.reasons)
-        try:
-            # Without an image, the PSF is checked at an arbitrary pixel.
-            bbox = projection.pixel_frame.bbox if projection is not None else Box.from_shape((1, 1))
-            scale = pixel_scale(projection, bbox) if projection is not None else 1.0
-            read_psf(row, folder, bbox, scale)
-        except ExposureFileError as error:
-            problems.extend(f"{row.label}: {reason}" for reason in error.reasons)
-        if projection is not None:
-            checked.append(_CheckedRow(row=row, region=sky_region(projection, bbox)))
-    return checked, problems
 
 
 def _check_registered(butler: Butler, instrument: str, rows: list[ManifestRow]) -> list[str]:
@@ -240,7 +216,7 @@ def _check_registered(butler: Butler, instrument: str, rows: list[ManifestRow]) 
     return problems
 
 
-def _register(butler: Butler, instrument: str, checked: list[_CheckedRow]) -> None:
+def _register(butler: Butler, instrument: str, checked: list[CheckedRow]) -> None:
     """Register all dimension records."""
     register_instrument(
         butler,
@@ -248,7 +224,7 @@ def _register(butler: Butler, instrument: str, checked: list[_CheckedRow]) -> No
         detectors={item.row.detector: str(item.row.detector) for item in checked},
         filters={item.row.physical_filter: item.row.band for item in checked},
     )
-    visits: dict[int, list[_CheckedRow]] = defaultdict(list)
+    visits: dict[int, list[CheckedRow]] = defaultdict(list)
     for item in checked:
         visits[item.row.visit].append(item)
     for visit, items in visits.items():
@@ -265,10 +241,10 @@ def _register(butler: Butler, instrument: str, checked: list[_CheckedRow]) -> No
 
 
 def _write(
-    butler: Butler, manifest: Manifest, row: ManifestRow, instrument: str, run: str, dataset_type: str
+    butler: Butler, manifest: Manifest, item: CheckedRow, instrument: str, run: str, dataset_type: str
 ) -> None:
     """Write one image."""
-    folder = manifest.path.parent
+    row, folder = item.row, manifest.path.parent
     arrays = read_exposure(row, folder, instrument=instrument, mask_planes=manifest.mask_planes)
     projection = arrays.sky_projection
     bbox = projection.pixel_frame.bbox
@@ -277,7 +253,7 @@ def _write(
         variance=arrays.variance,
         mask=arrays.mask,
         wcs=projection,
-        psf=read_psf(row, folder, bbox, pixel_scale(projection, bbox)),
+        psf=item.psf or read_psf(row, folder, bbox, pixel_scale(projection, bbox)),
         instrument=instrument,
         visit=row.visit,
         detector=row.detector,
@@ -285,5 +261,6 @@ def _write(
         band=row.band,
         begin=row.begin,
         exposure_time=row.exposure_time,
+        noise_correlation=arrays.correlation,
     )
     put_visit_image(butler, visit_image, run, dataset_type=dataset_type)

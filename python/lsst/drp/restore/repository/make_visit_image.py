@@ -40,6 +40,7 @@ from lsst.images.psfs import PiffWrapper, PointSpreadFunction
 from lsst.images.serialization import DetachedArchive
 
 from ..warping.projections import pixel_scale, sky_projection_from_wcs
+from ..warping.visit_input import NOISE_CORRELATION
 
 
 def make_visit_image(
@@ -58,6 +59,7 @@ def make_visit_image(
     exposure_time: float,
     unit: u.UnitBase = u.nJy,
     detector_name: str | None = None,
+    noise_correlation: float = 1.0,
 ) -> VisitImage:
     """Make a visit image from arrays.
 
@@ -89,6 +91,9 @@ def make_visit_image(
         Unit of ``image``.
     detector_name : `str`, optional
         Full name of the detector; default is its ID.
+    noise_correlation : `float`, optional
+        Power of the noise at low spatial frequencies in units of the variance;
+        1 for independent pixels.
 
     Returns
     -------
@@ -138,6 +143,7 @@ def make_visit_image(
             exposure_time=exposure_time * u.s,
             observation_type="science",
         ),
+        metadata={NOISE_CORRELATION: noise_correlation},
     )
 
 

@@ -13,15 +13,34 @@ the following columns.  Columns marked with * are optional, also cell by cell.
 ``detector`` *
     ID of the detector, 0 if not given.
 ``image``
-    FITS image, sky-subtracted, in counts: any unit with the zero point
-    ``zero_point``.  It has a celestial WCS; TPV and SIP are supported.
+    FITS image in counts: any unit with the zero point ``zero_point``.  It has
+    a celestial WCS; TPV and SIP are supported.
 ``variance`` * and ``weight`` *
-    FITS image of the variance (counts squared), or of its inverse; exactly one
-    of the two.  Pixels without positive weight get the mask plane ``NO_DATA``.
+    FITS image of the variance (counts squared) with the photon noise of the
+    sources, or of its inverse; at most one of the two.  Pixels without positive
+    weight get the mask plane ``NO_DATA``.  Without either, the variance is
+    estimated from the scatter of the sky and from ``gain``.
+``gain`` *
+    Electrons per count in the whole exposure, for the photon noise of the
+    sources where neither ``variance`` nor ``weight`` is given.  Estimated from
+    the level of the sky if the image has it; 0 for no such noise.
+``background`` *
+    Mesh size, pixels, of the background to subtract; 0 for images that are
+    sky-subtracted, default with ``variance`` or ``weight``.  Otherwise a
+    background that is significant is subtracted.
+``saturation`` *
+    Counts, before the subtraction of a background, from which pixels get the
+    mask plane ``SATURATED``.  Estimated from plateaus of bright sources where
+    no ``mask`` is given; ``inf`` for none.
+``correlation`` *
+    Power of the noise at low spatial frequencies in units of the variance of
+    a pixel: 1 for independent pixels, larger for resampled images.  Measured
+    in empty sky if not given.
 ``mask`` *
     FITS image, non-zero for bad pixels (mask plane ``BAD``).  Bit masks need
     ``mask_planes`` in the table's metadata, see below.
-``psf_kind`` and ``psf``
+``psf_kind`` * and ``psf`` *
+    ``stars``, default: measured from the stars of the image, ``psf`` is empty.
     ``kernel``: FITS image of the PSF in pixels of the exposure, square with
     an odd size of at least 25; an offset of its centroid from the middle pixel
     is preserved.  ``psfex``: PSFEx file.  ``piff``: Piff file.
@@ -55,7 +74,7 @@ Metadata of the table, all optional:
 
 from __future__ import annotations
 
-__all__ = ("Manifest", "ManifestError", "ManifestRow", "read_manifest")
+__all__ = ("Manifest", "ManifestError", "ManifestRow", "parse_manifest", "read_manifest")
 
 import contextlib
 import dataclasses
@@ -74,6 +93,7 @@ from ..instrument import ExternalInstrument
 
 PSF_FILE_KINDS = ("kernel", "psfex", "piff")
 PSF_FWHM_KINDS = ("fwhm_pixel", "fwhm_arcsec")
+PSF_STARS = "stars"
 
 # Maximum length of names of instruments, filters and bands in a repository.
 MAX_NAME_LENGTH = 32
@@ -81,8 +101,10 @@ MAX_NAME_LENGTH = 32
 # Earliest time in a repository.
 _EPOCH = Time("1970-01-01", scale="tai")
 
-_REQUIRED = ("visit", "image", "psf_kind", "psf", "band", "time", "exposure_time", "zero_point")
-_OPTIONAL = ("detector", "variance", "weight", "mask", "physical_filter")
+_REQUIRED = ("visit", "image", "band", "time", "exposure_time", "zero_point")
+_FILES = ("variance", "weight", "mask")
+_ESTIMATED = ("gain", "background", "saturation", "correlation")
+_OPTIONAL = ("detector", *_FILES, *_ESTIMATED, "psf_kind", "psf", "physical_filter")
 
 
 class ManifestError(ValueError):
@@ -116,10 +138,15 @@ class ManifestRow:
         File of the image, with extension if any.
     variance, weight, mask : `str` or `None`
         Files of variance, inverse variance and mask; `None` if not given.
+    gain, background, saturation, correlation : `float` or `None`
+        Electrons per count, mesh size of the background (pixels), saturation
+        (counts) and correlation of the noise; `None` if not given.
     psf_kind : `str`
-        Kind of PSF: one of `PSF_FILE_KINDS` or `PSF_FWHM_KINDS`.
+        Kind of PSF: `PSF_STARS`, or one of `PSF_FILE_KINDS` or
+        `PSF_FWHM_KINDS`.
     psf : `str` or `float`
-        File of the PSF, or its FWHM in the unit of ``psf_kind``.
+        File of the PSF, or its FWHM in the unit of ``psf_kind``; empty for
+        stars.
     band, physical_filter : `str`
         Names of band and filter.
     begin : `astropy.time.Time`
@@ -139,6 +166,10 @@ class ManifestRow:
     variance: str | None
     weight: str | None
     mask: str | None
+    gain: float | None
+    background: float | None
+    saturation: float | None
+    correlation: float | None
     psf_kind: str
     psf: str | float
     band: str
@@ -171,6 +202,8 @@ class Manifest:
         Name of the instrument, if given.
     mask_planes : `dict` [`str`, `list` [`int`]] or `None`
         Bit numbers by mask plane; `None` if masks are not bit masks.
+    origin : `str`
+        Origin of the cells that are not empty: ``given`` or ``header``.
     """
 
     path: Path
@@ -178,6 +211,7 @@ class Manifest:
     problems: tuple[str, ...]
     instrument: str | None
     mask_planes: dict[str, list[int]] | None
+    origin: str = "given"
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -203,6 +237,32 @@ def read_manifest(path: str | Path) -> Manifest:
         table = astropy.table.Table.read(path, format="ascii.ecsv")
     except Exception as error:  # the reader's own errors are of many types
         raise ManifestError(path, [f"{path.name}: not an ECSV table: {error}"]) from error
+    return parse_manifest(table, path)
+
+
+def parse_manifest(table: astropy.table.Table, path: Path, *, origin: str = "given") -> Manifest:
+    """Check the table of a manifest, without the files it names.
+
+    Parameters
+    ----------
+    table : `astropy.table.Table`
+        The table.
+    path : `~pathlib.Path`
+        Its file, whether or not it exists: names in the table are relative to
+        its folder.
+    origin : `str`, optional
+        Origin of the cells: ``given`` or ``header``.
+
+    Returns
+    -------
+    manifest : `Manifest`
+        The rows and the problems.
+
+    Raises
+    ------
+    ManifestError
+        Raised if required columns are missing or the table has other columns.
+    """
     missing = [name for name in _REQUIRED if name not in table.colnames]
     unknown = [name for name in table.colnames if name not in _REQUIRED + _OPTIONAL]
     if missing or unknown or not len(table):
@@ -229,6 +289,7 @@ def read_manifest(path: str | Path) -> Manifest:
         problems=tuple(problems),
         instrument=table.meta.get("instrument"),
         mask_planes=planes,
+        origin=origin,
     )
 
 
@@ -252,8 +313,8 @@ class _RowParser:
 
     def parse(self, number: int) -> ManifestRow:
         """Return the row; its problems are added to ``problems``."""
-        if (self._cells.get("variance") is None) == (self._cells.get("weight") is None):
-            self.problems.append("give either a variance or a weight")
+        if self._cells.get("variance") is not None and self._cells.get("weight") is not None:
+            self.problems.append("give a variance or a weight, not both")
         row = ManifestRow(
             number=number,
             visit=self._integer("visit", ExternalInstrument.VISIT_MAX),
@@ -262,7 +323,11 @@ class _RowParser:
             variance=self._text("variance", default="") or None,
             weight=self._text("weight", default="") or None,
             mask=self._text("mask", default="") or None,
-            psf_kind=self._text("psf_kind"),
+            gain=self._optional("gain"),
+            background=self._optional("background"),
+            saturation=self._optional("saturation", infinite=True),
+            correlation=self._optional("correlation", positive=True),
+            psf_kind=self._text("psf_kind", default=PSF_STARS),
             psf=self._psf(),
             band=self._name("band"),
             physical_filter=self._name("physical_filter", default=str(self._cells["band"])),
@@ -306,6 +371,17 @@ class _RowParser:
             return math.nan
         return number
 
+    def _optional(self, name: str, *, positive: bool = False, infinite: bool = False) -> float | None:
+        value = self._cells.get(name)
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return None
+        if infinite and value == math.inf:
+            return math.inf
+        number = self._number(name, minimum=0.0)
+        if positive and number == 0.0:
+            self.problems.append(f"{name} is 0, not a positive number")
+        return number
+
     def _integer(self, name: str, limit: int, *, default: int | None = None) -> int:
         if default is not None and self._cells.get(name) is None:
             return default
@@ -324,8 +400,12 @@ class _RowParser:
             if fwhm <= 0.0:
                 self.problems.append(f"psf is a FWHM of {fwhm}, which must be positive")
             return fwhm
-        if kind is not None and kind not in PSF_FILE_KINDS:
-            known = ", ".join(PSF_FILE_KINDS + PSF_FWHM_KINDS)
+        if kind in (None, PSF_STARS):
+            if (psf := self._text("psf", default="")) != "":
+                self.problems.append(f"psf is {psf}, but psf_kind does not say what it is")
+            return ""
+        if kind not in PSF_FILE_KINDS:
+            known = ", ".join((PSF_STARS, *PSF_FILE_KINDS, *PSF_FWHM_KINDS))
             self.problems.append(f"psf_kind {kind!r} is unknown; there are {known}")
         return self._text("psf")
 

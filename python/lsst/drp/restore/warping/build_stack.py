@@ -24,7 +24,7 @@ from .patch_geometry import PatchGeometry
 from .pixel_map import PixelMap, PixelMapError
 from .stack_builder import PlacedInput
 from .stack_task import NotUsableError, OutsideError, StackConfig, StackTask
-from .visit_input import VisitInput, scale_to_njy
+from .visit_input import VisitInput, noise_correlation, scale_to_njy
 from .warp import warp
 
 
@@ -96,7 +96,14 @@ class BuildStackTask(StackTask[VisitInput]):
         image = visit_input.read(overlap.detector_bbox)
         good = self._good_pixels(image, overlap)
         scale = scale_to_njy(image)
-        warped = warp(image.image.array * scale, image.variance.array * scale**2, good, image.bbox, pixel_map)
+        warped = warp(
+            image.image.array * scale,
+            image.variance.array * scale**2,
+            good,
+            image.bbox,
+            pixel_map,
+            correlation=noise_correlation(image),
+        )
         if not warped.good.any():
             raise OutsideError("only the edge of its valid pixels touches the patch")
         return PlacedInput(overlap=overlap, warp=warped, kernels=kernels)

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = ("VisitInput", "scale_to_njy")
+__all__ = ("NOISE_CORRELATION", "VisitInput", "noise_correlation", "scale_to_njy")
 
 from typing import Any
 
@@ -18,6 +18,11 @@ from lsst.images import Box, VisitImage
 
 from ..errors import InputError
 from .handle_input import HandleInput
+
+NOISE_CORRELATION = "noise_correlation"
+"""Entry of a visit image's metadata: power of the noise at low spatial
+frequencies in units of the variance of a pixel (`str`).
+"""
 
 
 class VisitInput(HandleInput):
@@ -212,3 +217,21 @@ def scale_to_njy(image: VisitImage) -> np.float32 | np.ndarray:
     assert scaling is not None and scaling.unit is not None, "Guaranteed by require_flux."
     factor = np.float32((image.unit * scaling.unit).to(u.nJy))
     return scaling.render(image.bbox, dtype=np.float32).array * factor
+
+
+def noise_correlation(image: VisitImage) -> float:
+    """Return the correlation of an image's noise.
+
+    Parameters
+    ----------
+    image : `lsst.images.VisitImage`
+        A visit image.
+
+    Returns
+    -------
+    correlation : `float`
+        Power of the noise at low spatial frequencies in units of the variance
+        of a pixel; 1 for the independent pixels of a detector, which is taken
+        where the metadata do not have it.
+    """
+    return float(image.metadata.get(NOISE_CORRELATION, 1.0))

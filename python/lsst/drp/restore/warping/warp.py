@@ -63,6 +63,7 @@ def warp(
     bbox: Box,
     pixel_map: PixelMap,
     *,
+    correlation: float = 1.0,
     tile_size: int = 512,
 ) -> Warp:
     """Resample an image of a detector by Lanczos-3 interpolation.
@@ -80,6 +81,9 @@ def warp(
         Position of these arrays on the detector.
     pixel_map : `PixelMap`
         Maps the patch to the detector; the result has its box.
+    correlation : `float`, optional
+        Power of the noise of ``image`` at low spatial frequencies in units of
+        ``variance``; 1 for independent pixels.
     tile_size : `int`, optional
         Height and width of the tiles, pixels of the patch, into which the work
         is divided to bound memory.
@@ -100,7 +104,9 @@ def warp(
     ``a``, it is ``area**2 * sum(a**2) * v``, while the flux in any region much
     wider than a pixel has the noise of the detector's pixels in it: ``area *
     v`` for each pixel of the patch.  The first divided by the second is
-    ``inverse_correlation = area * sum(a**2)``.  That holds as long as the
+    ``inverse_correlation = area * sum(a**2)``.  The noise of an image that has
+    been resampled before has the power ``correlation * v`` at low frequencies:
+    the result is divided by it.  That holds as long as the
     patch's pixels are at most 1.2 times as large as the detector's: larger
     ones leave out some of its information, and fluxes have more noise (13 % in
     the variance at 1.33).
@@ -145,7 +151,9 @@ def warp(
         result.image[target] = np.where(is_good, values * area, 0.0)
         result.variance[target] = np.where(is_good, values_variance * area**2, np.inf)
         result.good[target] = is_good
-        result.inverse_correlation[target] = np.where(is_good, area * squared_weight(x, y, norm), 0.0)
+        result.inverse_correlation[target] = np.where(
+            is_good, area * squared_weight(x, y, norm) / correlation, 0.0
+        )
     return result
 
 
