@@ -99,13 +99,15 @@ class WarpHandle:
         return self.warp
 
 
-def formatter_error(error: Exception) -> ValueError:
-    """Return an error as a datastore raises it for one of a formatter."""
+def formatter_error(error: Exception, raised_in: str = "astropy.io.fits.header") -> ValueError:
+    """Return an error as a datastore raises it for one of a formatter, which
+    was raised by code in a module of the given name.
+    """
     try:
         try:
-            raise error
+            exec("raise error", {"__name__": raised_in, "error": error})
         except Exception as err:
-            raise ValueError("Failure from formatter for dataset from file:///data/x.fits") from err
+            raise ValueError(f"Failure from formatter for dataset from file:///data/x.fits: {err}") from err
     except ValueError as err:
         return err
 

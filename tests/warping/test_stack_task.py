@@ -51,9 +51,13 @@ def test_visit_with_few_good_pixels_is_dropped(caplog):
 
 @pytest.mark.parametrize(
     "error",
-    [formatter_error(PermissionError(errno.EACCES, "denied")), formatter_error(ServerError("SlowDown"))],
+    [
+        formatter_error(PermissionError(errno.EACCES, "denied")),
+        formatter_error(ServerError("SlowDown"), "botocore"),
+        formatter_error(ValueError("Exposure does not have a Detector."), "lsst.images._visit_image"),
+    ],
 )
-def test_failures_of_the_machine_do_not_drop_an_image(error):
+def test_failures_of_machine_and_software_do_not_drop_an_image(error):
     """Another try may read it: the quantum fails, and says what it read."""
     broken = make_image(2)
     for component in ("psf", "image and all", "unit"):

@@ -10,12 +10,13 @@ from __future__ import annotations
 import astropy.units as u
 import numpy as np
 import pytest
+from afw_visits import AfwHandle, AfwVisit, bits, from_legacy
 from handles import ConvertedHandle, StoredHandle, formatter_error
-from visit_images import BBOX, SHAPE, make_image
+from visit_images import BBOX, SHAPE, build, make_image, register_images
 
 from lsst.drp.restore.errors import DamagedInputError, InputError
 from lsst.drp.restore.warping.visit_input import VisitInput, scale_to_njy
-from lsst.images import Box
+from lsst.images import Box, VisitImage
 from lsst.images.fields import ChebyshevField
 
 
@@ -104,3 +105,78 @@ def test_damaged_file():
     visit_input = VisitInput(StoredHandle(make_image(), broken={"psf": formatter_error(KeyError("ZTILE1"))}))
     with pytest.raises(DamagedInputError, match="its file cannot be decoded .KeyError: 'ZTILE1'"):
         visit_input.get("psf")
+
+
+# -- exposures of lsst.afw
+
+
+@pytest.fixture
+def afw(monkeypatch):
+    """Provide the conversion of visit images, as it is."""
+    monkeypatch.setattr(VisitImage, "from_legacy", staticmethod(from_legacy))
+
+
+def read_afw(handle):
+    return VisitInput(handle).read(BBOX)
+
+
+@pytest.mark.usefixtures("afw")
+@pytest.mark.parametrize("name", ["DETECTED_NEGATIVE", "STREAK", "BRIGHT_OBJECT", "CLIPPED", "SENSOR_EDGE"])
+def test_afw_image_with_mask_planes_that_the_butler_refuses(name):
+    rows = np.indices(SHAPE)[0]
+    exposure = AfwVisit(make_image(), masked={name: rows == 20, "SAT": rows == 30})
+    with pytest.raises(ValueError, match=f"{name}' is not remapped, but 80 pixels"):
+        AfwHandle(exposure).get(parameters={"exposure_record": None})
+    image = read_afw(AfwHandle(exposure))
+    np.testing.assert_array_equal(bits(name, image), rows == 20)
+    np.testing.assert_array_equal(bits("SAT", image), rows == 30)
+    assert image.unit == u.nJy
+    # They can be configured as bad, by their names.
+    empty = AfwVisit(make_image(2), masked={name: rows < 0})
+    stack = build(AfwHandle(exposure), AfwHandle(empty), badMaskPlanes=["SATURATED", name]).stack
+    lost = stack.good[1].sum() - stack.good[0].sum()
+    # Two rows, and those whose interpolation reaches them.
+    assert lost == pytest.approx(12 * 80, rel=0.1)
+
+
+@pytest.mark.usefixtures("afw")
+@pytest.mark.parametrize(("mean", "unit"), [(1.0, u.nJy), (57.5, u.electron)])
+def test_afw_image_without_unit(mean, unit):
+    exposure = AfwVisit(make_image(), unit=None, mean=mean)
+    with pytest.raises(ValueError, match="Failure from formatter"):
+        AfwHandle(exposure).get(parameters={"exposure_record": None})
+    assert read_afw(AfwHandle(exposure)).unit == unit
+
+
+@pytest.mark.usefixtures("afw")
+@pytest.mark.parametrize(
+    ("parts", "cause"),
+    [
+        ({"detector": False}, "ValueError: Exposure does not have a Detector"),
+        ({"psf": False}, "ValueError: Exposure file does not have a Psf"),
+        ({"unit": None, "mean": None}, "neither a unit .keyword BUNIT. nor a photometric calibration"),
+    ],
+)
+def test_afw_image_that_cannot_be_converted_is_an_error(parts, cause):
+    """Not a damaged file, without which a run would succeed."""
+    broken = AfwHandle(AfwVisit(make_image(2), **parts))
+    with pytest.raises(InputError, match=f"Cam visit 2 detector 1 cannot be converted.*{cause}") as info:
+        build(make_image(1), broken, make_image(3))
+    assert info.value.metadata == {"dataset": "Cam visit 2 detector 1"}
+
+
+@pytest.mark.usefixtures("afw")
+def test_exposure_record_is_passed(butler, caplog):
+    image = make_image()
+    register_images(butler, [image, make_image(2)])
+    handle = AfwHandle(AfwVisit(image))
+    handle.dataId = butler.registry.expandDataId(instrument="Cam", visit=1, detector=1)
+    read_afw(handle)
+    (record,) = handle.records
+    assert (record.instrument, record.id, record.physical_filter) == ("Cam", 1, "i_1")
+    assert record.timespan == handle.dataId.records["visit"].timespan
+    assert "without an exposure dimension record" not in caplog.text
+    # That of another exposure does not match, and is not needed.
+    other = AfwHandle(AfwVisit(make_image(2)))
+    other.dataId = handle.dataId
+    assert read_afw(other).bbox == BBOX

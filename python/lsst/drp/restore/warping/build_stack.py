@@ -17,11 +17,12 @@ import numpy as np
 from lsst.images import Box, VisitImage
 from lsst.images.psfs import PointSpreadFunction
 
-from ..errors import DamagedInputError, describe_error, find_cause, find_environment_error
+from ..errors import DamagedInputError, describe_error, find_cause
 from .cell_kernels import CellKernels
 from .detector_overlap import DetectorOverlap
 from .patch_geometry import PatchGeometry
 from .pixel_map import PixelMap, PixelMapError
+from .read_errors import is_software_error
 from .stack_builder import PlacedInput
 from .stack_task import NotUsableError, OutsideError, StackConfig, StackTask
 from .visit_input import VisitInput, noise_correlation, scale_to_njy
@@ -144,15 +145,12 @@ class BuildStackTask(StackTask[VisitInput]):
 
 def _read_psf(visit_input: VisitInput) -> PointSpreadFunction:
     """Read a PSF model; one that cannot be read is a damaged input."""
-    # A model is code and data from elsewhere and may raise anything.
+    # A model is data from elsewhere and may raise anything but errors of software.
     try:
         return visit_input.get("psf")
     except DamagedInputError:
         raise
     except Exception as err:
-        cause, machine = find_cause(err), find_environment_error(err)
-        is_alone = cause is err and machine is None
-        # Software may be missing for some images' models only.
-        if not (is_alone or isinstance(machine, ImportError)):
+        if find_cause(err) is not err or is_software_error(err):
             raise
-        raise DamagedInputError(f"its PSF cannot be read ({describe_error(cause)})") from err
+        raise DamagedInputError(f"its PSF cannot be read ({describe_error(err)})") from err

@@ -24,6 +24,7 @@ from .detector_overlap import DetectorOverlap
 from .patch_geometry import PatchGeometry
 from .pixel_map import PixelMap
 from .psf_drawing import KernelImages, psf_kernel, resampled_psf_kernel
+from .read_errors import is_software_error
 
 # A cell and the function that draws its kernel.
 type _Drawing = tuple[tuple[int, int], Callable[[], np.ndarray]]
@@ -151,10 +152,12 @@ class CellKernels:
         failures: list[str] = []
         damaged = False
         for cell, draw in drawings:
-            # A model is code and data from elsewhere and may raise anything.
+            # A model is data from elsewhere and may raise anything but errors of software.
             try:
                 kernel = draw()
             except Exception as err:
+                if is_software_error(err):
+                    raise
                 failures.append(f"its PSF fails ({describe_error(err)})")
                 damaged = True
                 continue

@@ -3,15 +3,16 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Warps and coadds of lsst.afw.
+"""Exposures of lsst.afw: visit images, warps and coadds.
 
-They are exposures without a detector, which the Butler cannot convert to any
-class of lsst.images.  No other module uses lsst.afw.
+Warps and coadds have no detector, so that the Butler cannot convert them to any
+class of lsst.images; and of visit images it converts those that LSST's own
+pipelines write today.  No other module uses lsst.afw.
 """
 
 from __future__ import annotations
 
-__all__ = ("coadd_from_afw", "other_plane_name", "warp_from_afw")
+__all__ = ("coadd_from_afw", "other_plane_name", "visit_image_from_afw", "warp_from_afw")
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +20,19 @@ from typing import Any
 import astropy.units as u
 import numpy as np
 
-from lsst.images import Box, Image, Mask, MaskedImage, MaskSchema, get_legacy_visit_image_mask_planes
+from lsst.daf.butler import DimensionRecord
+from lsst.images import (
+    Box,
+    Image,
+    Mask,
+    MaskedImage,
+    MaskPlane,
+    MaskSchema,
+    VisitImage,
+    get_legacy_difference_image_mask_planes,
+    get_legacy_non_cell_coadd_mask_planes,
+    get_legacy_visit_image_mask_planes,
+)
 
 from ..errors import InputError
 from .psf_drawing import KernelImages
@@ -47,6 +60,58 @@ def other_plane_name(name: str) -> str:
         Name in the other; the same if there is no other one.
     """
     return _OTHER_NAMES.get(name, name)
+
+
+def visit_image_from_afw(exposure: Any, exposure_record: DimensionRecord | None) -> VisitImage:
+    """Convert a calibrated exposure, with any mask planes and with or without
+    the unit of its pixels.
+
+    Parameters
+    ----------
+    exposure : `lsst.afw.image.Exposure`
+        The exposure.
+    exposure_record : `lsst.daf.butler.DimensionRecord` or `None`
+        Describes it, unless it is that of another exposure.
+
+    Returns
+    -------
+    image : `lsst.images.VisitImage`
+        The same.  Mask planes that lsst.images does not know keep their names.
+        Without a keyword ``BUNIT`` the pixels are in nJy if the photometric
+        calibration is 1, else in the units that it converts from, electrons.
+
+    Raises
+    ------
+    InputError
+        Raised if the exposure has neither a unit nor a photometric
+        calibration.
+    ValueError
+        Raised if it has no WCS, detector, visit information or PSF.
+    """
+    planes = get_legacy_visit_image_mask_planes()
+    known = get_legacy_non_cell_coadd_mask_planes() | get_legacy_difference_image_mask_planes()
+    for name in exposure.mask.getMaskPlaneDict():
+        if name not in planes:
+            planes[name] = known.get(name) or MaskPlane(name, f"Mask plane {name} of lsst.afw.")
+    visit_info = exposure.info.getVisitInfo()
+    if exposure_record is not None and visit_info is not None:
+        same_instrument = visit_info.getInstrumentLabel() in ("", exposure_record.instrument)
+        if visit_info.getId() != exposure_record.id or not same_instrument:
+            exposure_record = None
+    return VisitImage.from_legacy(
+        exposure, exposure_record=exposure_record, unit=_missing_unit(exposure), plane_map=planes
+    )
+
+
+def _missing_unit(exposure: Any) -> u.UnitBase | None:
+    """Return the unit of an exposure that does not state it, else `None`."""
+    metadata = exposure.getMetadata()
+    if metadata.get("BUNIT"):
+        return None
+    photo_calib = exposure.getPhotoCalib()
+    if photo_calib is None:
+        raise InputError("it has neither a unit (keyword BUNIT) nor a photometric calibration")
+    return u.nJy if photo_calib.getCalibrationMean() == 1.0 else u.electron
 
 
 def warp_from_afw(warp: Any) -> StoredWarp:

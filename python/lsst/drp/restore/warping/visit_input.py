@@ -14,10 +14,12 @@ from typing import Any
 import astropy.units as u
 import numpy as np
 
+from lsst.daf.butler import DataCoordinate, DimensionRecord
 from lsst.images import Box, VisitImage
 
-from ..errors import InputError
+from ..errors import DamagedInputError, InputError, describe_error, find_cause, find_environment_error
 from .handle_input import HandleInput
+from .legacy import visit_image_from_afw
 
 NOISE_CORRELATION = "noise_correlation"
 """Entry of a visit image's metadata: power of the noise at low spatial
@@ -32,7 +34,8 @@ class VisitInput(HandleInput):
     of its pixels only those that are asked for.  One stored as an afw
     ``ExposureF`` is converted by the Butler on a read of the whole image,
     even for a component, and a bounding box is ignored: it is read once, and
-    its parts are cut out here.
+    its parts are cut out here.  If the Butler cannot convert it, for example
+    because of its mask planes, it is read as it is and converted here.
 
     Parameters
     ----------
@@ -80,22 +83,64 @@ class VisitInput(HandleInput):
         # Only the conversion from an ExposureF takes this parameter; a stored
         # VisitImage refuses it before it reads anything.
         try:
-            self._image = self._read_dataset(parameters={"exposure_record": None})
+            self._image = self._read_dataset(parameters={"exposure_record": self._exposure_record()})
         except KeyError as err:
             if "exposure_record" not in str(err):
                 raise
-        except (ImportError, ValueError) as err:
+        except DamagedInputError:
+            raise
+        except Exception as err:
             # The Butler cannot convert the storage class, or cannot import
             # the formatter.
-            if isinstance(err, ValueError) and "storage class" not in str(err):
+            is_missing = isinstance(find_environment_error(err), ImportError)
+            if is_missing or (isinstance(err, ValueError) and "storage class" in str(err)):
+                raise InputError(
+                    f"{self} cannot be read as a VisitImage here ({err}). If it is an afw ExposureF, run "
+                    "where lsst.afw is installed, in the full Science Pipelines, or bring the exposure into "
+                    "a repository of visit images with 'butler ingest-exposures'.",
+                    dataset=str(self),
+                ) from err
+            if find_environment_error(err) is not None:
                 raise
+            self._image = self._convert(err)
+        self._is_open = True
+
+    def _exposure_record(self) -> DimensionRecord | None:
+        """Return the record of the exposure: that of its visit, which in all
+        cameras is one exposure of the same ID; `None` without records.
+        """
+        data_id = self._handle.dataId
+        if not isinstance(data_id, DataCoordinate) or not data_id.hasRecords():
+            return None
+        visit = data_id.records["visit"]
+        if visit is None or visit.timespan is None:
+            return None
+        names = ("instrument", "id", "physical_filter", "day_obs", "seq_num", "exposure_time", "timespan")
+        return data_id.universe["exposure"].RecordClass(
+            obs_id=visit.name,
+            **{name: getattr(visit, name) for name in (*names, "azimuth", "zenith_angle")},
+        )
+
+    def _convert(self, reason: Exception) -> VisitImage:
+        """Convert an exposure that the Butler does not convert, or not wholly;
+        the error says why.
+        """
+        try:
+            exposure = self._read_dataset(storageClass="ExposureF")
+        except DamagedInputError:
+            raise
+        except Exception:
+            # It was not the conversion.
+            raise reason from None
+        try:
+            return visit_image_from_afw(exposure, self._exposure_record())
+        except Exception as err:
             raise InputError(
-                f"{self} cannot be read as a VisitImage here ({err}). If it is an afw ExposureF, run where "
-                "lsst.afw is installed, in the full Science Pipelines, or bring the exposure into a "
-                "repository of visit images with 'butler ingest-exposures'.",
+                f"{self} cannot be converted to a VisitImage ({describe_error(err)}; by the Butler: "
+                f"{describe_error(find_cause(reason))}). Write the dataset again with all that a calibrated "
+                "exposure has, or leave the visit out of the data query.",
                 dataset=str(self),
             ) from err
-        self._is_open = True
 
     def close(self) -> None:
         """Release the memory of an image that was read as a whole."""
@@ -146,7 +191,14 @@ class VisitInput(HandleInput):
         InputError
             Raised if one is missing.
         """
-        self._check_planes(planes, self.mask_planes())
+        try:
+            self._check_planes(planes, self.mask_planes())
+        except InputError as err:
+            if not self.is_whole:
+                raise
+            # The Butler leaves out planes of afw in which no pixel is set.
+            self._image = self._convert(err)
+            self._check_planes(planes, self.mask_planes())
 
     def require_flux(self) -> None:
         """Check that the pixels can be converted to nJy.
