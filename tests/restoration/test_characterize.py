@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation, gaussian_filter
 from scipy.signal import fftconvolve
-from stacks import Function, make_restoration, moffat_kernel, run_restorer, star_field
+from stacks import Function, run_restorer, star_field
 
 import lsst.pex.config as pexConfig
 from lsst.drp.restore.outputs.image_quality import star_fwhm
@@ -175,29 +175,6 @@ def test_psf_is_that_of_the_stars(case: Case) -> None:
     assert np.median([fwhm(psf) for psf in characterization.kernels.reshape(-1, 25, 25)]) < 0.8 * 2.8
 
 
-def test_linear_restorer() -> None:
-    """A restorer whose PSF and noise are known by arithmetic."""
-    stack, _, _ = star_field(n=4, shape=SHAPE, n_stars=1, flux=(1.0, 1.1), bad_fraction=0.0)
-    width = moffat_kernel(3.0)
-    stack.kernels[:] = width
-    stack.variance[:] = 4.0
-    stack.correlation[:] = 1.5
-    flat = np.zeros((184, 184), np.float32)
-    stack = draw(stack, flat, 1)
-
-    def half_the_mean(other: ExposureStack) -> np.ndarray:
-        return np.pad(0.5 * other.image.mean(axis=0), 12)
-
-    restoration = make_restoration(stack, half_the_mean(stack), fitted=Function(half_the_mean))
-    characterization = make_task().run(stack, restoration, coadd(stack, flat), seeds=Seeds(42))
-    # Half of the mean of four: 0.25 * 4 * 1.5 / 4.
-    np.testing.assert_allclose(characterization.variance, 0.375, rtol=0.15)
-    assert abs(characterization.pedestal) < 0.01
-    # Exact up to the band limit of the kernel.
-    np.testing.assert_allclose(characterization.kernels[1, 1], 0.5 * width, atol=2e-3)
-    assert characterization.kernels[1, 1].sum() == pytest.approx(0.5, rel=0.01)
-
-
 def test_exposures_that_disagree_are_found(steps: Case) -> None:
     # By the exposures, not by the coadd (test_residuals.py).
     task = make_task(residualLimit=1e3)
@@ -221,17 +198,6 @@ def test_exposures_that_disagree_are_found(steps: Case) -> None:
     mean = dataclasses.replace(quiet, latent=latent)
     assert task.run(varying, mean, white, seeds=Seeds(42)).inconsistent[y, x]
     assert not task.run(draw(clean, latent, 4), mean, white, seeds=Seeds(42)).inconsistent.any()
-
-
-def test_false_rate_is_the_stated_one(steps: Case) -> None:
-    empty = np.zeros_like(steps.truth)
-    rates = []
-    task = make_task(inconsistentProbability=0.02, numRealizations=2, residualLimit=1e3)
-    for seed in range(16):
-        stack = draw(steps.stack, empty, seed)
-        restoration = dataclasses.replace(steps.restoration, latent=empty, fitted=Function(lambda _: empty))
-        rates.append(task.run(stack, restoration, steps.matched, seeds=Seeds(42)).inconsistent.mean())
-    assert np.mean(rates) == pytest.approx(0.02, rel=0.3)
 
 
 def test_same_seed_same_result(steps: Case) -> None:

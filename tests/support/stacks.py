@@ -9,6 +9,7 @@ SciPy.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -196,3 +197,24 @@ def run_restorer(
     )
     backend = prepare_backend(task.config.computeDevice, n_threads)
     return task.run(stack, start, backend=backend, seeds=Seeds(seed))
+
+
+def linear_case(shape: tuple[int, int] = (128, 128)) -> tuple[ExposureStack, Restoration]:
+    """Exposures of noise alone, variance 4 and correlation 1.5, and a restorer
+    that takes half of their mean: its PSF and noise are known by arithmetic.
+    """
+    stack, _, _ = star_field(n=4, shape=shape, n_stars=1, bad_fraction=0.0)
+    kernels = np.broadcast_to(moffat_kernel(3.0), stack.kernels.shape).copy()
+    sigma = np.sqrt(4.0 * 1.5)
+    stack = dataclasses.replace(
+        stack,
+        image=np.random.default_rng(1).normal(0.0, sigma, stack.image.shape).astype(np.float32),
+        variance=np.full_like(stack.variance, 4.0),
+        correlation=np.full_like(stack.correlation, 1.5),
+        kernels=kernels,
+    )
+
+    def half_the_mean(exposures: ExposureStack) -> np.ndarray:
+        return np.pad(0.5 * exposures.image.mean(axis=0), exposures.padding)
+
+    return stack, make_restoration(stack, half_the_mean(stack), fitted=Function(half_the_mean))
