@@ -7,6 +7,7 @@
 
 config.connections.visit_images = "calexp"
 config.connections.direct_warps = "deepCoadd_directWarp"
+config.warpStorageClass = "ExposureF"
 config.connections.coadd = "deepCoadd_calexp"
 config.coaddStorageClass = "ExposureF"
 

@@ -11,6 +11,7 @@ calibrations, as dataset type pvi.
 
 config.connections.visit_images = "calexp"
 config.connections.direct_warps = "deepCoadd_directWarp"
+config.warpStorageClass = "ExposureF"
 config.connections.coadd = "deepCoadd_calexp"
 config.coaddStorageClass = "ExposureF"
 

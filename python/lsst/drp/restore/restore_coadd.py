@@ -64,6 +64,15 @@ class RestoreCoaddConfig(
         default=150,
         min=25,
     )
+    warpStorageClass = pexConfig.ChoiceField[str](
+        doc="How warps are stored (inputType='direct_warp').",
+        default="CellCoadd",
+        allowed={
+            "CellCoadd": "As lsst.images has it: those of 'butler simulate-exposures --warps'.",
+            "ExposureF": "As lsst.afw has it: those of the Science Pipelines.",
+        },
+        optional=False,
+    )
     coaddStorageClass = pexConfig.ChoiceField[str](
         doc="How the pipeline's own coadd is read.",
         default="CellCoadd",
