@@ -11,9 +11,10 @@ calibrations, as dataset type pvi.
 
 config.connections.visit_images = "calexp"
 config.connections.direct_warps = "deepCoadd_directWarp"
+config.warpStorageClass = "ExposureF"
 config.connections.coadd = "deepCoadd_calexp"
 config.coaddStorageClass = "ExposureF"
 
+# Rings of tracts with patches of 4000 pixels and a border of 100, which those
+# at the edge of a tract do not have there: cells of 150 or 100 pixels.
 config.patchGeometry = "skymap"
-# Rings of tracts with patches of 4000 pixels and a border of 100: 28 cells.
-config.cellSize = 150

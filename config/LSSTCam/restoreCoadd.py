@@ -8,6 +8,8 @@
 Dataset types have their default names: visit_image, direct_warp, deep_coadd.
 """
 
+config.warpStorageClass = "ExposureF"
+
 config.patchGeometry = "skymap"
 
 # Pixels near bright stars and at the edge of the field are left out of the

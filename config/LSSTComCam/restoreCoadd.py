@@ -8,6 +8,7 @@
 Dataset types have their default names: visit_image, direct_warp, deep_coadd.
 """
 
+config.warpStorageClass = "ExposureF"
 # The coadds of DP1 have no cells.
 config.coaddStorageClass = "ExposureF"
 

@@ -72,6 +72,14 @@ def test_kernels_of_a_coadd_are_not_fitted() -> None:
         config.validate()
 
 
+@pytest.mark.parametrize("storage_class", ["CellCoadd", "ExposureF"])
+def test_storage_class_of_warps(storage_class: str) -> None:
+    """By the configuration alone, with and without lsst.afw."""
+    warps = connections(inputType="direct_warp", warpStorageClass=storage_class).direct_warps
+    assert warps.storageClass == storage_class
+    assert connections(inputType="direct_warp").direct_warps.storageClass == "CellCoadd"
+
+
 def test_outputs_of_fits() -> None:
     plain = connections()
     assert not {"restored_coadd_weights", "restored_coadd_kernel_fit_plot"} & set(plain.outputs)

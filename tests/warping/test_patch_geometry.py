@@ -11,6 +11,8 @@ Reading from a registered tract is tested with its registration.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from importlib import resources
 from typing import Any, NamedTuple
 
 import astropy.units as u
@@ -19,6 +21,7 @@ import pytest
 from astropy.wcs import WCS
 
 from lsst.daf.butler import Butler, DatasetType, DeferredDatasetHandle
+from lsst.drp.restore import RestoreCoaddConfig
 from lsst.drp.restore.errors import InputError
 from lsst.drp.restore.repository.register_tract import register_tract
 from lsst.drp.restore.warping.patch_geometry import PatchGeometry
@@ -275,11 +278,70 @@ def test_skymap_of_cells(wcs):
     assert geometry.patch.cells.grid_size == CellIJ(i=8, j=8)
 
 
-def test_skymap_with_cells_that_do_not_tile(wcs):
-    with pytest.raises(InputError, match=r"tract 3, skymap 'rings', which has 420x420 pixels.*35, 42, 60"):
-        PatchGeometry.from_skymap(
-            {3: TractInfo(wcs, 300, border=60)}, 3, 0, skymap_name="rings", cell_size=50
+@pytest.mark.parametrize(("cell_size", "expected"), [(50, 42), (60, 60), (100, 84), (1000, 420)])
+def test_cells_of_a_skymap_are_the_largest_that_tile(wcs, cell_size, expected):
+    tract = TractInfo(wcs, 300, border=60)
+    geometry = PatchGeometry.from_skymap({3: tract}, 3, 0, skymap_name="rings", cell_size=cell_size)
+    assert geometry.cell_shape == (expected, expected)
+
+
+def test_skymap_that_no_cells_tile(wcs):
+    with pytest.raises(InputError, match=r"No cells of 25 to 150 .*tract 3, skymap 'x', which has 421x421"):
+        PatchGeometry.from_skymap({3: TractInfo(wcs, 421, border=0)}, 3, 0, skymap_name="x", cell_size=150)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClippedPatchInfo(PatchInfo):
+    """A patch of a rings skymap, whose outer box ends where the tract does."""
+
+    tract: Box2I = Box2I.make(0, 0, 0, 0)
+
+    def getOuterBBox(self) -> Box2I:  # noqa: N802
+        box = super().getOuterBBox()
+        return Box2I(
+            *(
+                IntervalI(max(mine.begin, its.begin), min(mine.end, its.end))
+                for mine, its in ((box.x, self.tract.x), (box.y, self.tract.y))
+            )
         )
+
+
+class RingsTractInfo(TractInfo):
+    """A tract of hsc_rings_v1 and decam_rings_v1: a whole number of patches of
+    4000 pixels with a border of 100.
+    """
+
+    def __init__(self, wcs: WCS, n_patches: int) -> None:
+        super().__init__(wcs, 4000, border=100)
+        self.n_patches = n_patches
+
+    def getBBox(self) -> Box2I:  # noqa: N802
+        return Box2I.make(0, 0, self.n_patches * 4000, self.n_patches * 4000)
+
+    def __getitem__(self, index: int) -> PatchInfo:
+        y, x = divmod(index, self.n_patches)
+        return ClippedPatchInfo(Index2D(x=x, y=y), self._size, **self._patch, tract=self.getBBox())
+
+
+@pytest.mark.parametrize("camera", ["HSC", "DECam"])
+def test_all_patches_of_a_rings_skymap(wcs, camera):
+    """With the cells of the cameras' pipelines, also at the edges."""
+    config = RestoreCoaddConfig()
+    config.loadFromString(
+        (resources.files("lsst.drp.restore") / f"config/{camera}/restoreCoadd.py").read_text()
+    )
+    tract = RingsTractInfo(wcs, 9)
+    sizes = Counter()
+    for patch in range(81):
+        geometry = PatchGeometry.from_skymap(
+            {9813: tract}, 9813, patch, skymap_name="hsc_rings_v1", cell_size=config.cellSize
+        )
+        (rows, columns), (height, width) = geometry.n_cells, geometry.cell_shape
+        assert geometry.outer_bbox.shape == (rows * height, columns * width)
+        assert geometry.outer_bbox.contains(geometry.patch.inner_bbox)
+        assert geometry.tract_bbox.contains(geometry.outer_bbox)
+        sizes[geometry.cell_shape] += 1
+    assert sizes == {(150, 150): 49, (100, 100): 32}
 
 
 def test_no_such_patch(butler):

@@ -27,7 +27,7 @@ from .restore_stack import RestoreStackConfig, RestoreStackTask
 from .transactions import all_or_nothing
 from .warping.build_stack import BuildStackTask
 from .warping.legacy import coadd_from_afw
-from .warping.patch_geometry import PatchGeometry
+from .warping.patch_geometry import MIN_CELL_SIZE, PatchGeometry
 from .warping.stack_coadd import StackCoaddTask
 from .warping.stack_input import StackedInputs
 from .warping.stack_warps import StackWarpsTask
@@ -64,9 +64,20 @@ class RestoreCoaddConfig(
     )
     cellSize = pexConfig.RangeField(
         dtype=int,
-        doc="Height and width in pixels of the cells of patches whose skymap defines none.",
+        doc="Largest height and width in pixels of the cells of patches whose skymap defines none. They are "
+        "as large as tile the patch: 150 for patches of 4200 pixels, 100 for those of 4100 at the edges of a "
+        "tract. Decrease it where the PSF varies within 150 pixels.",
         default=150,
-        min=25,
+        min=MIN_CELL_SIZE,
+    )
+    warpStorageClass = pexConfig.ChoiceField[str](
+        doc="How warps are stored (inputType='direct_warp').",
+        default="CellCoadd",
+        allowed={
+            "CellCoadd": "As lsst.images has it: those of 'butler simulate-exposures --warps'.",
+            "ExposureF": "As lsst.afw has it: those of the Science Pipelines.",
+        },
+        optional=False,
     )
     coaddStorageClass = pexConfig.ChoiceField[str](
         doc="How the pipeline's own coadd is read.",

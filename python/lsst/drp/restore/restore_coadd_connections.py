@@ -44,8 +44,7 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
     direct_warps = cT.Input(
         doc="Visits on the patch's pixel grid (inputType='direct_warp').",
         name="direct_warp",
-        # The storage class of lsst.afw where it is installed.
-        storageClass="ExposureF" if importlib.util.find_spec("lsst.afw") else "CellCoadd",
+        storageClass="CellCoadd",
         dimensions=("skymap", "tract", "patch", "instrument", "visit"),
         multiple=True,
         deferLoad=True,
@@ -143,7 +142,9 @@ class RestoreCoaddConnections(pipeBase.PipelineTaskConnections, dimensions=_PATC
             )
         if config.inputType != "visit_image":
             del self.visit_images
-        if config.inputType != "direct_warp":
+        if config.inputType == "direct_warp":
+            self.direct_warps = dataclasses.replace(self.direct_warps, storageClass=config.warpStorageClass)
+        else:
             del self.direct_warps
         if config.gridSource != "tract":
             del self.tract_geometry

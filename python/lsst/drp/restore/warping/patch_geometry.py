@@ -7,9 +7,10 @@
 
 from __future__ import annotations
 
-__all__ = ("PatchGeometry",)
+__all__ = ("MIN_CELL_SIZE", "PatchGeometry")
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,11 @@ from lsst.images.cells import CellCoadd, CellGrid, PatchDefinition
 
 from ..errors import InputError
 from .projections import pixel_scale
+
+MIN_CELL_SIZE = 25
+"""Smallest height and width of a cell, pixels: that of a PSF kernel.  Smaller
+ones take time and memory, and PSFs vary little over them.
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -175,10 +181,11 @@ class PatchGeometry:
         skymap_name : `str`
             Name of the skymap.
         cell_size : `int`
-            Height and width of a cell, pixels, where the skymap has no cells:
-            they must tile the outer box of the patch.  A skymap of cells has
-            its own, which also define the outer box here (the border of the
-            outermost cells belongs to their neighbors).
+            Largest height and width of a cell, pixels, where the skymap has no
+            cells.  The cells tile the outer box of the patch, which is smaller
+            at the edges of a tract: they are as large as possible.  A skymap
+            of cells has its own, which also define the outer box here (the
+            border of the outermost cells belongs to their neighbors).
 
         Returns
         -------
@@ -188,23 +195,21 @@ class PatchGeometry:
         Raises
         ------
         InputError
-            Raised if the cells do not tile the patch.
+            Raised if no cells of this size or somewhat less tile the patch.
         """
         tract_info = sky_map[tract]
         patch_info = tract_info[patch]
         cells = _cells_of(patch_info)
         if cells is None:
             outer = Box.from_legacy(patch_info.getOuterBBox())
-            if outer.y.size % cell_size or outer.x.size % cell_size:
-                sizes = [
-                    n for n in range(2, min(outer.shape) + 1) if not any(size % n for size in outer.shape)
-                ]
+            size = _largest_divisor(math.gcd(*outer.shape), cell_size)
+            if size < MIN_CELL_SIZE:
                 raise InputError(
-                    f"Cells of {cell_size} pixels do not tile patch {patch} of tract {tract}, skymap "
-                    f"{skymap_name!r}, which has {outer.x.size}x{outer.y.size} pixels.  Set cellSize to one "
-                    f"of {sizes}."
+                    f"No cells of {MIN_CELL_SIZE} to {cell_size} pixels tile patch {patch} of tract {tract}, "
+                    f"skymap {skymap_name!r}, which has {outer.x.size}x{outer.y.size} pixels.  Increase "
+                    "cellSize, or use another skymap."
                 )
-            cells = CellGrid(bbox=outer, cell_shape=YX(y=cell_size, x=cell_size))
+            cells = CellGrid(bbox=outer, cell_shape=YX(y=size, x=size))
         index = patch_info.getIndex()
         tract_bbox = Box.from_legacy(tract_info.getBBox())
         return cls(
@@ -292,6 +297,11 @@ class PatchGeometry:
                 wcs, frame, pixel_bounds=bbox, x0=bbox.x.start, y0=bbox.y.start
             ),
         )
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    """Return the largest divisor of a number up to a limit."""
+    return next(n for n in range(min(number, limit), 0, -1) if number % n == 0)
 
 
 def _refine(bbox: Box, factor: int) -> Box:
