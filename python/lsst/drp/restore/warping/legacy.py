@@ -11,7 +11,7 @@ class of lsst.images.  No other module uses lsst.afw.
 
 from __future__ import annotations
 
-__all__ = ("coadd_from_afw", "other_plane_name", "warp_from_afw")
+__all__ = ("coadd_from_afw", "other_plane_name", "replace_pixels", "warp_from_afw")
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,15 @@ from typing import Any
 import astropy.units as u
 import numpy as np
 
-from lsst.images import Box, Image, Mask, MaskedImage, MaskSchema, get_legacy_visit_image_mask_planes
+from lsst.images import (
+    Box,
+    Image,
+    Mask,
+    MaskedImage,
+    MaskSchema,
+    NoOverlapError,
+    get_legacy_visit_image_mask_planes,
+)
 
 from ..errors import InputError
 from .psf_drawing import KernelImages
@@ -109,6 +117,50 @@ def coadd_from_afw(coadd: Any) -> MaskedImage:
     mask = Mask(0, schema=MaskSchema([_PLANES["NO_DATA"]]), bbox=bbox)
     mask.set("NO_DATA", (coadd.mask.array & coadd.mask.getPlaneBitMask(["NO_DATA"])) != 0)
     return MaskedImage(Image(coadd.image.array * scale, bbox=bbox, unit=u.nJy), mask=mask)
+
+
+def replace_pixels(coadd: Any, image: np.ndarray, bbox: Box) -> Any:
+    """Copy an afw coadd with other pixels.
+
+    Parameters
+    ----------
+    coadd : `lsst.afw.image.Exposure`
+        The coadd.
+    image : `numpy.ndarray`
+        The pixels, nJy, shape of ``bbox``.
+    bbox : `lsst.images.Box`
+        Where they are, pixels of the tract.
+
+    Returns
+    -------
+    copy : `lsst.afw.image.Exposure`
+        The coadd with these pixels in its own unit, zero beyond the box; its
+        mask, variance and ``ExposureInfo`` are copied.
+
+    Raises
+    ------
+    InputError
+        Raised if the coadd has no pixel of the box, or no photometric
+        calibration.
+    """
+    scale = _scale(coadd)
+    if scale is None:
+        raise InputError(
+            "The pipeline's coadd has no photometric calibration, so that flux cannot be converted to its "
+            "unit. Set connections.coadd to the name of a calibrated one."
+        )
+    outer = Box.from_legacy(coadd.getBBox())
+    try:
+        common = outer.intersection(bbox)
+    except NoOverlapError as err:
+        raise InputError(
+            f"The pipeline's coadd has the pixels {outer}, the restored coadd {bbox}: they are not of the "
+            "same patch and pixel grid. Restore the coadd again with superResolution=1."
+        ) from err
+    copy = coadd.clone()
+    copy.image.array[:] = 0.0
+    copy.image.array[common.slice_within(outer)] = image[common.slice_within(bbox)] / scale
+    return copy
 
 
 def _scale(exposure: Any) -> np.float32 | None:
