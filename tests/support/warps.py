@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import types
 from typing import Any
@@ -126,6 +127,12 @@ class AfwExposure(AfwImage):
         self.image, self.variance = like.image, like.variance
         self.mask = AfwMask(np.zeros(like.bbox.shape, np.int32), planes)
         self._projection, self._mean, self._unit = like.sky_projection, mean, unit
+
+    def clone(self) -> AfwExposure:
+        other = copy.copy(self)
+        other.image, other.variance = self.image.copy(), self.variance.copy()
+        other.mask = copy.deepcopy(self.mask)
+        return other
 
     def getMetadata(self) -> dict[str, str]:  # noqa: N802
         return {} if self._unit is None else {"BUNIT": self._unit}

@@ -13,7 +13,12 @@ import pytest
 from warps import GEOMETRY, gaussian_kernel, make_afw_warp
 
 from lsst.drp.restore.errors import InputError
-from lsst.drp.restore.warping.legacy import coadd_from_afw, other_plane_name, warp_from_afw
+from lsst.drp.restore.warping.legacy import (
+    coadd_from_afw,
+    other_plane_name,
+    replace_pixels,
+    warp_from_afw,
+)
 from lsst.images import Box
 
 
@@ -64,3 +69,19 @@ def test_coadd() -> None:
     assert image.mask.get("NO_DATA").sum(axis=1).nonzero()[0].tolist() == [20]
     with pytest.raises(InputError, match="connections.coadd"):
         coadd_from_afw(make_afw_warp(mean=None, unit=None))
+
+
+def test_replaced_pixels() -> None:
+    """Of a part of a coadd, in its unit."""
+    coadd = make_afw_warp(mean=10.0, unit=None)
+    start = GEOMETRY.outer_bbox.start
+    part = Box.from_shape((4, 6), start=start)
+    result = replace_pixels(coadd, np.full((4, 6), 50.0, np.float32), part)
+    expected = np.zeros(coadd.image.array.shape)
+    expected[7:11, 7:13] = 5.0
+    np.testing.assert_array_equal(result.image.array, expected)
+    elsewhere = Box.from_shape((4, 6), start=(5000, 5000))
+    with pytest.raises(InputError, match="not of the same patch and pixel grid"):
+        replace_pixels(coadd, np.zeros((4, 6), np.float32), elsewhere)
+    with pytest.raises(InputError, match="no photometric calibration"):
+        replace_pixels(make_afw_warp(mean=None, unit=None), np.zeros((4, 6), np.float32), part)

@@ -3,6 +3,11 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
+from .deconvolve_deep_coadd import (
+    DeconvolveDeepCoaddConfig,
+    DeconvolveDeepCoaddConnections,
+    DeconvolveDeepCoaddTask,
+)
 from .detect_sources import (
     DetectRestoredSourcesConfig,
     DetectRestoredSourcesConnections,
@@ -49,6 +54,9 @@ __all__ = [
     "BuildStackTask",
     "ConsistencyConfig",
     "ConsistencyTask",
+    "DeconvolveDeepCoaddConfig",
+    "DeconvolveDeepCoaddConnections",
+    "DeconvolveDeepCoaddTask",
     "DetectRestoredSourcesConfig",
     "DetectRestoredSourcesConnections",
     "DetectRestoredSourcesTask",

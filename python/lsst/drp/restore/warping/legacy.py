@@ -12,7 +12,7 @@ pipelines write today.  No other module uses lsst.afw.
 
 from __future__ import annotations
 
-__all__ = ("coadd_from_afw", "other_plane_name", "visit_image_from_afw", "warp_from_afw")
+__all__ = ("coadd_from_afw", "other_plane_name", "replace_pixels", "visit_image_from_afw", "warp_from_afw")
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,6 +28,7 @@ from lsst.images import (
     MaskedImage,
     MaskPlane,
     MaskSchema,
+    NoOverlapError,
     VisitImage,
     get_legacy_difference_image_mask_planes,
     get_legacy_non_cell_coadd_mask_planes,
@@ -174,6 +175,50 @@ def coadd_from_afw(coadd: Any) -> MaskedImage:
     mask = Mask(0, schema=MaskSchema([_PLANES["NO_DATA"]]), bbox=bbox)
     mask.set("NO_DATA", (coadd.mask.array & coadd.mask.getPlaneBitMask(["NO_DATA"])) != 0)
     return MaskedImage(Image(coadd.image.array * scale, bbox=bbox, unit=u.nJy), mask=mask)
+
+
+def replace_pixels(coadd: Any, image: np.ndarray, bbox: Box) -> Any:
+    """Copy an afw coadd with other pixels.
+
+    Parameters
+    ----------
+    coadd : `lsst.afw.image.Exposure`
+        The coadd.
+    image : `numpy.ndarray`
+        The pixels, nJy, shape of ``bbox``.
+    bbox : `lsst.images.Box`
+        Where they are, pixels of the tract.
+
+    Returns
+    -------
+    copy : `lsst.afw.image.Exposure`
+        The coadd with these pixels in its own unit, zero beyond the box; its
+        mask, variance and ``ExposureInfo`` are copied.
+
+    Raises
+    ------
+    InputError
+        Raised if the coadd has no pixel of the box, or no photometric
+        calibration.
+    """
+    scale = _scale(coadd)
+    if scale is None:
+        raise InputError(
+            "The pipeline's coadd has no photometric calibration, so that flux cannot be converted to its "
+            "unit. Set connections.coadd to the name of a calibrated one."
+        )
+    outer = Box.from_legacy(coadd.getBBox())
+    try:
+        common = outer.intersection(bbox)
+    except NoOverlapError as err:
+        raise InputError(
+            f"The pipeline's coadd has the pixels {outer}, the restored coadd {bbox}: they are not of the "
+            "same patch and pixel grid. Restore the coadd again with superResolution=1."
+        ) from err
+    copy = coadd.clone()
+    copy.image.array[:] = 0.0
+    copy.image.array[common.slice_within(outer)] = image[common.slice_within(bbox)] / scale
+    return copy
 
 
 def _scale(exposure: Any) -> np.float32 | None:
