@@ -121,7 +121,7 @@ def test_everything_wrong_is_reported_at_once(butler: Butler, exposures: Exposur
     exposures.add(1, 10, band="i")
     exposures.add(1, 11, time="2024-03-02T05:00:00")
     exposures.add(1, 12, weight="v1d12.var.fits")
-    exposures.add(1, 13, variance="")
+    exposures.add(1, 13, variance="", saturation=-1.0)
     exposures.add(1, 14, time="yesterday")
     exposures.add(1, 15, psf_kind="psfex", psf="v1d15.psf.fits")
     exposures.add(1, 16, psf_kind="piff", psf="v1d16.psf.fits")
@@ -154,8 +154,8 @@ def test_everything_wrong_is_reported_at_once(butler: Butler, exposures: Exposur
         "row 11 (visit 1, detector 9): v1d9.fits: the same visit and detector as row 10",
         "row 12 (visit 1, detector 10): v1d10.fits: band is i, but r in row 1",
         "row 13 (visit 1, detector 11): v1d11.fits: begin is 2024-03-02T05:00:00.000, but",
-        "row 14 (visit 1, detector 12): give either a variance or a weight",
-        "row 15 (visit 1, detector 13): give either a variance or a weight",
+        "row 14 (visit 1, detector 12): give a variance or a weight, not both",
+        "row 15 (visit 1, detector 13): saturation is -1.0, not a finite number of at least 0",
         "row 16 (visit 1, detector 14): time is yesterday, neither ISO format nor MJD",
         "row 17 (visit 1, detector 15): v1d15.psf.fits: not a PSFEx model",
         "row 18 (visit 1, detector 16): v1d16.psf.fits: not a Piff model",

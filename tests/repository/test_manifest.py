@@ -68,10 +68,22 @@ def test_rows(exposures: Exposures) -> None:
 
 def test_defaults_of_columns_that_can_be_left_out(exposures: Exposures) -> None:
     row = exposures.add(3)
-    for name in ("detector", "weight", "mask"):
+    for name in ("detector", "variance", "weight", "mask", "psf_kind", "psf"):
         del row[name]
     (row,) = read_manifest(exposures.manifest()).rows
-    assert (row.detector, row.weight, row.mask, row.complete) == (0, None, None, True)
+    assert (row.detector, row.variance, row.weight, row.mask, row.complete) == (0, None, None, None, True)
+    assert (row.gain, row.background, row.saturation, row.correlation) == (None, None, None, None)
+    assert (row.psf_kind, row.psf) == ("stars", "")
+
+
+def test_values_that_are_not_estimated(exposures: Exposures) -> None:
+    exposures.add(3, gain=2.5, background=64.0, saturation=np.inf, correlation=1.4)
+    exposures.add(4, gain=np.nan, background=0.0, saturation=6e4, correlation=np.nan)
+    first, second = read_manifest(exposures.manifest()).rows
+    assert (first.gain, first.background, first.saturation, first.correlation) == (2.5, 64.0, np.inf, 1.4)
+    # An empty cell.
+    assert (second.gain, second.background, second.saturation) == (None, 0.0, 6e4)
+    assert second.correlation is None and first.complete and second.complete
 
 
 @pytest.mark.parametrize(
@@ -83,7 +95,10 @@ def test_defaults_of_columns_that_can_be_left_out(exposures: Exposures) -> None:
         ({"detector": 1000}, "detector is 1000, not an integer from 0 to 999"),
         ({"psf_kind": "moffat"}, "psf_kind 'moffat' is unknown; there are kernel, psfex, piff, fwhm_pixel"),
         ({"psf_kind": "fwhm_pixel", "psf": "-2"}, "psf is a FWHM of -2.0, which must be positive"),
-        ({"weight": "w.fits"}, "give either a variance or a weight"),
+        ({"weight": "w.fits"}, "give a variance or a weight, not both"),
+        ({"psf_kind": "stars"}, "psf is v1d0.psf.fits, but psf_kind does not say what it is"),
+        ({"gain": -1.0}, "gain is -1.0, not a finite number of at least 0"),
+        ({"correlation": 0.0}, "correlation is 0, not a positive number"),
         ({"image": ""}, "image is empty"),
         ({"time": "yesterday"}, "time is yesterday, neither ISO format nor MJD"),
         ({"time": "1969-12-31T00:00:00"}, "which is before 1970"),

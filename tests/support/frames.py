@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from astropy.io import fits
+from exposure_files import SHAPE, make_header
 
 from lsst.daf.butler import Butler
 from lsst.images import VisitImage
@@ -19,6 +20,37 @@ from lsst.images import VisitImage
 ZERO_POINT = 27.3
 NANOJANSKY = 10 ** (-0.4 * (ZERO_POINT - 31.4))
 """Flux of one count, nJy."""
+
+CARDS: dict[str, Any] = {
+    "DATE-OBS": "2024-03-02T01:00:00",
+    "EXPTIME": 30.0,
+    "INSTRUME": "My Camera",
+    "FILTER": "i",
+    "MAGZP": ZERO_POINT,
+}
+"""Keywords of a header that has all that is needed beside a WCS."""
+
+
+def write_small_frame(path: Path, x: float = 0.0, **cards: Any) -> Path:
+    """Write a frame without sources that is x pixels beside the first.
+
+    Parameters
+    ----------
+    path : `~pathlib.Path`
+        File to write.
+    x : `float`, optional
+        Shift, pixels.
+    **cards
+        Changes of `CARDS`, with two underscores for a hyphen; `None` leaves a
+        keyword out.
+    """
+    header = make_header(x)
+    for name, value in (CARDS | {name.replace("__", "-"): value for name, value in cards.items()}).items():
+        if value is not None:
+            header[name] = value
+    image = np.random.default_rng(3).normal(size=SHAPE).astype(np.float32)
+    fits.writeto(path, image, header, overwrite=True)
+    return path
 
 
 def write_frames(butler: Butler, folder: Path, collection: str = "sim", **keywords: Any) -> list[VisitImage]:

@@ -24,9 +24,12 @@ from ..warping.noise_correlation import measure_correlation
 _LARGEST_MESH = 128
 _SMALLEST_MESH = 32
 
-# Pixels of sources are above this many standard deviations, and within this
-# distance (pixels) of those that are.
-_SOURCE_SIGMA = 1.5
+# Sources are found in the image smoothed by a Gaussian of this width (pixels), in
+# which independent pixels have this fraction of their standard deviation: above
+# this many of them, and within this distance (pixels).
+_SMOOTH_WIDTH = 1.5
+_SMOOTH_SIGMA = 1.0 / (2.0 * math.sqrt(math.pi) * _SMOOTH_WIDTH)
+_SOURCE_SIGMA = 3.0
 _SOURCE_GROW = 4
 
 # Background, in standard deviations of a pixel, that is subtracted.  Fainter
@@ -42,12 +45,13 @@ _SKY_LEVEL = 5.0
 # photons, fainter ones the mean of their surroundings.
 _BRIGHT = 5.0
 
-# A plateau: at least so many pixels within a tenth of the highest ones, of which
-# at least this fraction is within a twentieth.  At the peak of a PSF it is half
-# of them.
+# A plateau: at least so many pixels above this fraction of the highest ones, most
+# of which differ from their median by less than a few percent.  Those at the peak
+# of a PSF have all values between.
 _PLATEAU_PIXELS = 10
-_PLATEAU_FRACTION = 0.75
 _PLATEAU_DEPTH = 0.1
+_PLATEAU_SCATTER = 0.03
+_PLATEAU_FRACTION = 0.75
 # Stars below this many standard deviations are not saturated.
 _PLATEAU_SIGMA = 50.0
 
@@ -139,12 +143,12 @@ def estimate_sky(image: np.ndarray, good: np.ndarray, mesh: int | None = None) -
     sources = np.zeros(image.shape, dtype=bool)
     for _ in range(2):
         mask = ~good | sources
-        found = sep.Background(pixels, mask=mask if not mask.all() else ~good, bw=mesh, bh=mesh)
+        height, width = (math.ceil(n / max(1, round(n / mesh))) for n in image.shape)
+        found = sep.Background(pixels, mask=mask if not mask.all() else ~good, bw=width, bh=height)
         level, sigma = found.back(), found.rms()
         # Smoothed, so that faint wings are found.
-        smooth = scipy.ndimage.gaussian_filter(np.where(good, pixels - level, 0.0), 1.5)
-        width = 1.0 / (2.0 * math.sqrt(math.pi) * 1.5)  # of white noise after that filter
-        core = smooth > 2.0 * _SOURCE_SIGMA * width * sigma
+        smooth = scipy.ndimage.gaussian_filter(np.where(good, pixels - level, 0.0), _SMOOTH_WIDTH)
+        core = smooth > _SOURCE_SIGMA * _SMOOTH_SIGMA * sigma
         sources = scipy.ndimage.binary_dilation(
             scipy.ndimage.binary_opening(core, iterations=1), iterations=_SOURCE_GROW
         )
@@ -256,15 +260,15 @@ def _find_saturation(
     """
     level = float(np.median(image[good]))
     noise = sky.sigma[good] ** 2 if sky is not None else variance[good]  # type: ignore[index]
+    above = np.where(good, image - level, 0.0)
     # A single hot pixel is not the top of a star.
-    solid = scipy.ndimage.minimum_filter(np.where(good, image, level), 2)
-    top = float(solid.max()) - level
+    top = float(scipy.ndimage.minimum_filter(above, 2).max())
     if not top > _PLATEAU_SIGMA * math.sqrt(float(np.median(noise))):
         return math.inf
-    above = image[good] - level
     limit = top * (1.0 - _PLATEAU_DEPTH)
-    n_wide = np.count_nonzero(above > limit)
-    n_narrow = np.count_nonzero(above > top * (1.0 - 0.5 * _PLATEAU_DEPTH))
-    if n_wide < _PLATEAU_PIXELS or n_narrow < _PLATEAU_FRACTION * n_wide:
+    values = above[scipy.ndimage.binary_opening(above > limit, np.ones((2, 2)))]
+    middle = np.median(values)
+    alike = np.abs(values - middle) < _PLATEAU_SCATTER * middle
+    if len(values) < _PLATEAU_PIXELS or np.mean(alike) < _PLATEAU_FRACTION:
         return math.inf
     return level + limit

@@ -50,6 +50,9 @@ _NO_FILTER = ("", "CLEAR", "OPEN", "NONE", "EMPTY")
 # Names of bands, longer ones first.
 _BANDS = ("Ks", "u", "g", "r", "i", "z", "y", "U", "B", "V", "R", "I", "Z", "Y", "J", "H", "K")
 
+# Units of pixels, of which others are multiples.
+_UNITS = (u.adu, u.adu / u.s, u.electron, u.electron / u.s, u.Jy, u.Jy / u.sr)
+
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class FrameHeader:
@@ -193,7 +196,7 @@ def _begin(header: Header) -> Time | None:
     except (ValueError, KeyError, TypeError):
         # Not a date: reported as missing.
         return None
-    return begin if begin is not None else None
+    return begin
 
 
 def _filter(header: Header) -> str | None:
@@ -212,23 +215,23 @@ def _band(physical_filter: str) -> str:
         name = word.rstrip("'")
         if name in _BANDS:
             return name
-        # SDSS and Pan-STARRS filters: gp, r1, zs.
-        if re.fullmatch(r"[ugrizy](p|s|\d)", name):
+        # Such as gp, zs, r1 and HSC-I2.
+        if re.fullmatch(r"[ugrizy](p|s|\d)|[UBVRIZYJHK]\d", name):
             return name[0]
     return words[0] or physical_filter
 
 
 def _unit(header: Header) -> u.UnitBase | None:
     """Return the unit of the pixels, if it is a known one."""
-    text = str(header.get("BUNIT", "")).strip()
-    if not text:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", u.UnitsWarning)
-        unit = u.Unit(re.sub(r"(?i)\b(counts?|dn)\b", "adu", text), parse_strict="silent")
-        if isinstance(unit, u.UnrecognizedUnit):
-            unit = u.Unit(re.sub(r"(?i)\b(adu|counts?|dn)\b", "adu", text.lower()), parse_strict="silent")
-    return None if isinstance(unit, u.UnrecognizedUnit) else unit
+    text = re.sub(r"(?i)\b(adu|counts?|dn)\b", "adu", str(header.get("BUNIT", "")).strip())
+    text = re.sub(r"(?i)\b(e-|electrons?)", "electron", text)
+    for spelling in (text, text.lower()):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", u.UnitsWarning)
+            unit = u.Unit(spelling, parse_strict="silent")
+        if any(unit.is_equivalent(known) for known in _UNITS):
+            return unit
+    return None
 
 
 def _is_rate(unit: u.UnitBase | None) -> bool:

@@ -405,7 +405,7 @@ class _RowParser:
                 self.problems.append(f"psf is {psf}, but psf_kind does not say what it is")
             return ""
         if kind not in PSF_FILE_KINDS:
-            known = ", ".join((PSF_STARS, *PSF_FILE_KINDS, *PSF_FWHM_KINDS))
+            known = ", ".join((*PSF_FILE_KINDS, *PSF_FWHM_KINDS, PSF_STARS))
             self.problems.append(f"psf_kind {kind!r} is unknown; there are {known}")
         return self._text("psf")
 
