@@ -115,6 +115,30 @@ def test_a_patch_without_background_and_outliers(stack: ExposureStack) -> None:
     assert result.stack.image is stack.image
 
 
+def test_an_exposure_that_is_wrong_is_left_out(
+    stack: ExposureStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong = dataclasses.replace(stack, image=stack.image.copy(), variance=stack.variance.copy())
+    wrong.image[3] *= 275.0
+    wrong.variance[3] *= 275.0**2
+    task = make_task()
+    result = task.restore(wrong)
+    assert "Dropping visit 3: its sources have 27" in caplog.text and "zero point" in caplog.text
+    assert task.metadata["n_exposures_dropped"] == 1
+    assert result.checks.dropped.tolist() == [False, False, False, True, False]
+    assert not result.stack.good[3].any() and not result.stack.has_kernel[3].any()
+    # The others alone give the same.
+    rest = np.arange(5) != 3
+    others = {
+        name: getattr(stack, name)[rest] for name in ("image", "variance", "good", "kernels", "correlation")
+    }
+    names = tuple(np.array(stack.names)[rest].tolist())
+    alone = make_task().restore(dataclasses.replace(stack, names=names, **others))
+    difference = result.restoration.image - alone.restoration.image
+    assert np.abs(difference).max() < 0.05 * alone.restoration.image.max()
+    assert np.median(np.abs(difference)) < 0.1 * stack.median_sigma
+
+
 def test_finer_pixels_and_a_second_image_for_photometry(stack: ExposureStack) -> None:
     config = make_task().config
     config.measurable.targetFwhm = 3.5

@@ -3,10 +3,9 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 import numpy as np
-import pytest
 from stacks import star_field
 
-from lsst.drp.restore.psf_fitting.point_sources import find_point_sources, stellar
+from lsst.drp.restore.psf_fitting.point_sources import find_point_sources
 from lsst.drp.restore.stack.reference_coadd import reference_coadd
 
 
@@ -32,13 +31,3 @@ def test_sources_near_others_and_near_holes_are_left_out() -> None:
     again = find_point_sources(field, reference_coadd(field), min_snr=15, max_count=100)
     assert np.hypot(again.y - blind, again.x - column).min() > 5
     assert len(again) < len(stars)
-
-
-@pytest.mark.parametrize("n_galaxies", [0, 30])
-def test_stars_have_the_smallest_common_width(n_galaxies: int) -> None:
-    rng = np.random.default_rng(4)
-    widths = np.concatenate(
-        [rng.normal(3.5, 0.05, 20), rng.uniform(4.5, 9.0, n_galaxies), [1.2]]  # a cosmic ray
-    )
-    np.testing.assert_array_equal(np.flatnonzero(stellar(widths)), np.arange(20))
-    assert stellar(np.zeros(0)).shape == (0,)

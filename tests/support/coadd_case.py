@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 from astropy.wcs import WCS
-from stacks import make_restoration
+from stacks import make_restoration, unchecked
 
 from lsst.drp.restore.outputs.restored_stack import RestoredStack
 from lsst.drp.restore.restoration.characterize import Characterization
@@ -124,6 +124,7 @@ def make_restored(*, converged: bool = True) -> RestoredStack:
     rng = np.random.default_rng(3)
     return RestoredStack(
         stack=stack.without(reference.clipped),
+        checks=unchecked(stack),
         naive=naive_mean(stack),
         reference=reference,
         kernel_fit=None,

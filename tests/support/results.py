@@ -11,6 +11,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+from stacks import unchecked
 
 from lsst.drp.restore.outputs.restored_stack import RestoredStack
 from lsst.drp.restore.restoration.characterize import Characterization
@@ -30,6 +31,7 @@ def make_restored(stack: ExposureStack, restoration: Restoration, **fields: Any)
     shape = reference.image.shape
     restored = RestoredStack(
         stack=stack,
+        checks=unchecked(stack),
         naive=naive_mean(stack),
         reference=reference,
         kernel_fit=None,

@@ -28,6 +28,7 @@ from lsst.drp.restore.restoration.restoration import (
 )
 from lsst.drp.restore.restoration.seeds import Seeds
 from lsst.drp.restore.restoration.target_psf import TARGET_FWHM
+from lsst.drp.restore.stack.exposure_checks import ExposureChecks
 from lsst.drp.restore.stack.exposure_stack import ExposureStack
 from lsst.drp.restore.stack.reference_coadd import reference_coadd
 
@@ -218,3 +219,21 @@ def linear_case(shape: tuple[int, int] = (128, 128)) -> tuple[ExposureStack, Res
         return np.pad(0.5 * exposures.image.mean(axis=0), exposures.padding)
 
     return stack, make_restoration(stack, half_the_mean(stack), fitted=Function(half_the_mean))
+
+
+def unchecked(stack: ExposureStack) -> ExposureChecks:
+    """Return checks that have measured nothing."""
+    unknown = np.full(stack.n_exposures, np.nan)
+    return ExposureChecks(
+        stack=stack,
+        noise=unknown,
+        flux_noise=unknown,
+        sky=unknown,
+        flux_scale=unknown,
+        shift=np.full((stack.n_exposures, 2), np.nan),
+        n_common=np.zeros(stack.n_exposures, int),
+        kernel_offset=unknown,
+        width_ratio=unknown,
+        photons=unknown,
+        findings=((),) * stack.n_exposures,
+    )

@@ -29,6 +29,7 @@ from .restoration.measurable import MeasurableTask, matched_stack
 from .restoration.restoration import BandImage, Restorer, StartingPoint
 from .restoration.seeds import Seeds
 from .restoration.target_psf import TARGET_FWHM
+from .stack.exposure_checks import CheckExposuresTask
 from .stack.exposure_stack import ExposureStack
 from .stack.reference_coadd import naive_mean, reference_coadd
 from .stack.subtract_sky import SubtractSkyTask
@@ -39,6 +40,10 @@ class RestoreStackConfig(pexConfig.Config):
 
     sky: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
         target=SubtractSkyTask, doc="Removes the background that the exposures' sky subtraction left."
+    )
+    checkExposures: pexConfig.ConfigurableField = pexConfig.ConfigurableField(
+        target=CheckExposuresTask,
+        doc="Checks noise, fluxes, positions and PSF of each exposure; drops those that are wrong.",
     )
     clipSigma = pexConfig.RangeField(
         dtype=float,
@@ -99,7 +104,7 @@ class RestoreStackTask(pipeBase.Task):
     Notes
     -----
     The steps are those of the page "How it works" of the documentation:
-    background, outliers, PSF kernels, first estimate, white-noise coadd,
+    background, checks, outliers, PSF kernels, first estimate, white-noise coadd,
     network and consistency, uncertainty.
     """
 
@@ -107,6 +112,7 @@ class RestoreStackTask(pipeBase.Task):
     _DefaultName: ClassVar[str] = "restoreStack"
     config: RestoreStackConfig
     sky: SubtractSkyTask
+    checkExposures: CheckExposuresTask
     fitKernels: FitKernelsTask
     restorer: Restorer
     measurable: MeasurableTask
@@ -115,6 +121,7 @@ class RestoreStackTask(pipeBase.Task):
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.makeSubtask("sky")
+        self.makeSubtask("checkExposures")
         self.makeSubtask("fitKernels")
         self.makeSubtask("restorer")
         self.makeSubtask("measurable")
@@ -150,8 +157,8 @@ class RestoreStackTask(pipeBase.Task):
         Raises
         ------
         RestorationError
-            Raised if the configuration is wrong, or a training fails; a
-            `DivergedError` if it diverges.
+            Raised if the configuration is wrong, most exposures contradict the
+            others, or a training fails; a `DivergedError` if it diverges.
         """
         seeds = Seeds(self.config.seed, patch)
         backend = prepare_backend(self.restorer.config.computeDevice, n_threads)
@@ -160,7 +167,11 @@ class RestoreStackTask(pipeBase.Task):
 
         background = self.sky.run(stack)
         self.metadata["background_rms"] = background.rms.tolist()
-        sky_subtracted = background.stack
+        checks = self.checkExposures.run(
+            background.stack, background.rms, check_kernels=self.config.fitKernels.mode != "gaussian"
+        )
+        self.metadata["n_exposures_dropped"] = int(checks.dropped.sum())
+        sky_subtracted = checks.stack
         naive = naive_mean(sky_subtracted)
         reference = reference_coadd(sky_subtracted, clip_sigma=self.config.clipSigma)
         clean = sky_subtracted.without(reference.clipped)
@@ -194,6 +205,7 @@ class RestoreStackTask(pipeBase.Task):
         )
         return RestoredStack(
             stack=clean,
+            checks=checks,
             naive=naive,
             reference=reference,
             kernel_fit=kernel_fit,

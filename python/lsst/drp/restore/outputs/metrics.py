@@ -82,8 +82,11 @@ def measure_metrics(
             Of the restored image against ``exposures`` (average over the
             exposures), ``reference_coadd`` and ``pipeline_coadd``.
         ``n_exposures``, ``n_dropped``, ``dropped``
-            Number of exposures in the stack, number of visit images that could
-            not be used, and reasons by label.
+            Number of exposures that were used, number of visit images that
+            could not be used, and reasons by label.
+        ``exposures``, ``n_contradicted``
+            Properties of each exposure by its name (`ExposureChecks`), and
+            number of exposures that were dropped because of them.
         ``seeing_arcsec``, ``seeing_pixels``
             ``median``, ``best`` and ``worst`` full width at half maximum.
         ``kernel_fraction``
@@ -131,13 +134,16 @@ def measure_metrics(
         "best": float(np.min(seeing)),
         "worst": float(np.max(seeing)),
     }
+    n_contradicted = int(np.count_nonzero(restored.checks.dropped))
     n_clipped = int(np.count_nonzero(reference.clipped))
     n_good = sum(int(np.count_nonzero(good | reference.clipped[t])) for t, _, _, good in stack.planes())
     return {
         **_measure_images(stack, images),
-        "n_exposures": stack.n_exposures,
+        "n_exposures": stack.n_exposures - n_contradicted,
         "n_dropped": len(dropped),
         "dropped": {str(label): str(reason) for label, reason in dropped},
+        "exposures": restored.checks.metrics(),
+        "n_contradicted": n_contradicted,
         "seeing_arcsec": {key: value * geometry.pixel_scale for key, value in seeing_pixels.items()},
         "seeing_pixels": seeing_pixels,
         "kernel_fraction": {"median": float(np.median(fractions)), "lowest": float(fractions.min())},
@@ -252,6 +258,11 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
     )
     if metrics.get("n_retries"):
         lines.append(f"diverged    {metrics['n_retries']} trainings, repeated with a smaller learning rate")
+    lines += [
+        f"{'dropped' if found['dropped'] else 'check':11} {name}: {found['findings']}"
+        for name, found in metrics["exposures"].items()
+        if found["findings"]
+    ]
     lines += [f"dropped     {label}: {reason}" for label, reason in metrics["dropped"].items()]
     return "\n".join(lines)
 

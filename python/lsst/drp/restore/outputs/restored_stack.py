@@ -17,6 +17,7 @@ from ..psf_fitting.kernel_fit import KernelFit
 from ..restoration.characterize import Characterization
 from ..restoration.measurable import Measurable
 from ..restoration.restoration import Restoration
+from ..stack.exposure_checks import ExposureChecks
 from ..stack.exposure_stack import ExposureStack
 from ..stack.reference_coadd import ReferenceCoadd
 
@@ -30,6 +31,8 @@ class RestoredStack:
     stack : `ExposureStack`
         The exposures as they were restored: without their background and
         outliers, with the fitted kernels.
+    checks : `ExposureChecks`
+        Properties of each exposure, and findings.
     naive : `numpy.ndarray`
         Plain mean of the exposures, nJy, shape ``(height, width)``.
     reference : `ReferenceCoadd`
@@ -45,6 +48,7 @@ class RestoredStack:
     """
 
     stack: ExposureStack
+    checks: ExposureChecks
     naive: np.ndarray
     reference: ReferenceCoadd
     kernel_fit: KernelFit | None

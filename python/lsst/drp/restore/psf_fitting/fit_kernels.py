@@ -26,9 +26,10 @@ from ..restoration.seeds import Seeds
 from ..stack.exposure_stack import ExposureStack
 from ..stack.kernel_shape import fwhm, gaussian_kernel
 from ..stack.reference_coadd import ReferenceCoadd, weighted_mean
+from ..stack.stellar_locus import stellar
 from .cell_variation import join_variation, split_variation
 from .kernel_fit import KernelFit
-from .point_sources import PointSources, find_point_sources, stellar
+from .point_sources import PointSources, find_point_sources
 from .star_kernels import StarFit, fit_star_kernels
 from .star_stamps import StarStamps
 

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-__all__ = ("PointSources", "find_point_sources", "stellar")
+__all__ = ("PointSources", "find_point_sources")
 
 import dataclasses
 
@@ -24,11 +24,6 @@ _MIN_AREA = 5
 
 # Signal-to-noise ratios are those of the flux in squares of this half width, pixels.
 _APERTURE = 4
-
-# Stars have the smallest common width: that of a range of widths, this wide as a fraction, with at least this
-# fraction of the sources that the fullest such range has.
-_LOCUS_WIDTH = 0.15
-_LOCUS_SHARE = 0.3
 
 # Another source extends over this many pixels beyond its segment, and has to be further from a star than this
 # radius, pixels.
@@ -80,8 +75,8 @@ class PointSources:
 def find_point_sources(
     stack: ExposureStack, reference: ReferenceCoadd, *, min_snr: float, max_count: int
 ) -> PointSources:
-    """Find isolated sources on the mean of the exposures; see `stellar` for
-    which are stars.
+    """Find isolated sources on the mean of the exposures; see
+    `.stack.stellar_locus.stellar` for which are stars.
 
     Parameters
     ----------
@@ -149,33 +144,3 @@ def find_point_sources(
     names = ("y", "x", "flux", "snr", "width")
     stars = PointSources(**dict(zip(names, columns[:5], strict=True)), clear=clear)
     return stars[np.argsort(-stars.snr, kind="stable")]
-
-
-def stellar(width: np.ndarray) -> np.ndarray:
-    """Tell which sources have the smallest width that is common.
-
-    Parameters
-    ----------
-    width : `numpy.ndarray`
-        Full widths at half maximum, pixels, shape ``(s,)``.
-
-    Returns
-    -------
-    is_star : `numpy.ndarray`
-        `bool`, shape ``(s,)``.
-
-    Notes
-    -----
-    The PSF is not known, except that it is the same for all stars and that no
-    source is sharper.  The widths of stars accumulate at one value, those of
-    galaxies are spread above it.  The result may contain compact galaxies:
-    test for them once the PSF is known.
-    """
-    if not len(width):
-        return np.zeros(0, bool)
-    narrowest = width[:, np.newaxis]
-    within = (width >= narrowest) & (width <= (1.0 + _LOCUS_WIDTH) * narrowest)
-    count = within.sum(axis=1)
-    most = int(count.max())
-    common = count >= max(_LOCUS_SHARE * most, min(2, most))
-    return np.asarray(within[np.flatnonzero(common)[np.argmin(width[common])]])
