@@ -29,6 +29,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from click.testing import CliRunner, Result
 from doc_pages import FOLDER, TOP, Command, blocks, commands, pages, settings
+from packaging.requirements import Requirement
 
 from lsst.ctrl.bps.cli.bps import cli as bps
 from lsst.ctrl.mpexec.cli.pipetask import cli as pipetask
@@ -190,10 +191,19 @@ def check(command: Command) -> None:
                 load_pipeline(words)
         case ["make", target]:
             assert re.search(rf"^{target}:", (TOP / "Makefile").read_text(), re.MULTILINE)
-        case ["pip", "install", what]:
+        case ["pip", "install", what] if what.startswith("."):
             assert (found := re.fullmatch(r"\.(?:\[(\w+)\])?", what))
             project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
             assert found[1] is None or found[1] in project["optional-dependencies"]
+        case ["pip", "install", *requirements]:
+            project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
+            needed = {(item := Requirement(text)).name: item.specifier for text in project["dependencies"]}
+            for requirement in map(Requirement, requirements):
+                # Those of the project, and no version that it refuses.
+                versions = [item.version.replace("*", "0") for item in requirement.specifier]
+                assert all(version in needed[requirement.name] for version in versions)
+        case ["export", "KERAS_BACKEND=torch"]:
+            pass
         case ["python", "-m", name, *arguments]:
             module = importlib.import_module(name)
             if arguments:

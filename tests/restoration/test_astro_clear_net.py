@@ -298,7 +298,8 @@ def test_other_backends(backend: str, tmp_path: Path) -> None:
         assert process.returncode == 0, process.stderr
         images.append(np.load(path))
     # The noise of a pixel of an exposure is 1; on the slopes of bright stars,
-    # rounding errors of their light are more than elsewhere.
+    # rounding errors of their light are more than elsewhere: 0.008 with JAX,
+    # 0.11 with PyTorch 2.14.
     difference = np.abs(images[1] - images[0])
     assert np.quantile(difference, 0.99) < 1e-3
-    assert (difference < 1e-3 + 1e-4 * images[0].max()).all()
+    assert (difference < 2e-4 * images[0].max()).all()

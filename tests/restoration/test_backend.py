@@ -8,8 +8,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +57,52 @@ def test_a_gpu_that_is_not_there() -> None:
         prepare_backend("gpu", 1)
     assert prepare_backend("auto", 1).device == "CPU"
     assert set(COMPUTE_DEVICES) == {"auto", "gpu", "cpu"}
+
+
+# What is used of PyTorch and of Keras with it, where PyTorch has no GPU.
+TORCH = """
+class cuda:
+    @staticmethod
+    def is_available():
+        return False
+def set_num_threads(n):
+    print("threads", n)
+class device:
+    def __init__(self, name):
+        self.type = name.partition(":")[0]
+"""
+KERAS = """
+import os
+print("device", os.environ["KERAS_TORCH_DEVICE"])
+class backend:
+    @staticmethod
+    def backend():
+        return "torch"
+"""
+
+
+def test_pytorch_alone(tmp_path: Path) -> None:
+    """Neither TensorFlow nor JAX is imported; the device is chosen before
+    Keras is imported.
+    """
+    (tmp_path / "torch.py").write_text(TORCH)
+    (tmp_path / "keras.py").write_text(KERAS)
+    for name in ("tensorflow", "jax"):
+        (tmp_path / f"{name}.py").write_text("raise AssertionError('imported')")
+    script = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from lsst.drp.restore.restoration.backend import prepare_backend\n"
+        "print(prepare_backend('auto', 3).device)\n"
+        "from lsst.drp.restore.errors import RestorationError\n"
+        "try:\n    prepare_backend('gpu', 3)\nexcept RestorationError as err:\n    print(err)\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"KERAS_BACKEND": "torch"},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    lines = process.stdout.splitlines()
+    assert lines[:3] == ["device cpu", "threads 3", "CPU"]
+    assert "PyTorch sees none" in lines[3]

@@ -40,7 +40,9 @@ def test_warp() -> None:
     np.testing.assert_array_equal(stored.variance, 4.0)
     assert stored.scale == np.float32(57.54)
     assert {"SAT", "CR", "NO_DATA"} <= stored.mask_planes
-    np.testing.assert_array_equal(stored.masked(["SAT", "CR"]).all(axis=1).nonzero()[0], [20])
+    masked = stored.masked(["SAT", "CR"])
+    np.testing.assert_array_equal(masked.all(axis=1).nonzero()[0], [18, 19, 20, 21, 22])
+    np.testing.assert_array_equal(masked.any(axis=1), masked.all(axis=1))
     assert stored.psf is not None
     kernel = stored.psf.compute_kernel_image(x=80.0, y=50.0)
     assert kernel.bbox == Box.factory[-15:16, -15:16]
@@ -49,6 +51,21 @@ def test_warp() -> None:
     ra, dec = stored.to_sky(np.array([80.0]), np.array([50.0]))
     sky = GEOMETRY.sky_projection.pixel_to_sky(x=80.0, y=50.0)
     np.testing.assert_allclose([ra[0], dec[0]], [sky.ra.rad, sky.dec.rad], rtol=1e-10)
+
+
+@pytest.mark.usefixtures("geom")
+def test_rim_of_a_saturated_core_is_masked() -> None:
+    """A row of bad pixels that is moved by half a pixel by Lanczos-3, as the
+    pipelines do it, with its mask moved linearly.
+    """
+    distance = np.abs(np.arange(94) + 0.5 - 20.0)
+    pixels = np.sinc(distance) * np.sinc(distance / 3.0) * (distance < 3.0)
+    mask = distance < 1.0
+    warp = make_afw_warp()
+    warp.mask.array[mask] |= warp.mask.getPlaneBitMask(["SAT"])
+    reached = np.abs(pixels) > 0.01
+    assert np.count_nonzero(reached & ~mask) == 4
+    assert warp_from_afw(warp).masked(["SAT"])[reached].all()
 
 
 @pytest.mark.parametrize(("mean", "unit", "scale"), [(3.0, "nJy", 1.0), (3.0, None, 3.0), (None, None, None)])

@@ -3,7 +3,7 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Preparing TensorFlow for a restoration: device, threads, determinism."""
+"""Preparing Keras' backend for a restoration: device, threads, determinism."""
 
 from __future__ import annotations
 
@@ -70,12 +70,18 @@ def prepare_backend(device: str, n_threads: int) -> Backend:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     # TensorFlow's start-up messages go to stderr past the logging system.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if os.environ["KERAS_BACKEND"] == "torch":
+        # Keras chooses PyTorch's device when it is imported.
+        _choose_torch_device(device)
     import keras
 
-    if keras.backend.backend() == "tensorflow":
-        name = _prepare_tensorflow(device, n_threads)
-    else:
-        name = _prepare_jax(device)
+    match keras.backend.backend():
+        case "tensorflow":
+            name = _prepare_tensorflow(device, n_threads)
+        case "torch":
+            name = _prepare_torch(n_threads)
+        case _:
+            name = _prepare_jax(device)
     return Backend(device=name, n_threads=n_threads)
 
 
@@ -122,6 +128,24 @@ def _prepare_jax(device: str) -> str:
     if device == "gpu" and found.platform == "cpu":
         raise RestorationError(_no_gpu("JAX"))
     return "CPU" if found.platform == "cpu" else found.device_kind
+
+
+def _choose_torch_device(device: str) -> None:
+    import torch
+
+    gpus = cuda_gpus() if device != "cpu" and torch.cuda.is_available() else []
+    if device == "gpu" and not gpus:
+        raise RestorationError(_no_gpu("PyTorch"))
+    if "KERAS_TORCH_DEVICE" not in os.environ:
+        os.environ["KERAS_TORCH_DEVICE"] = f"cuda:{claim_gpu(gpus)}" if gpus else "cpu"
+
+
+def _prepare_torch(n_threads: int) -> str:
+    import torch
+
+    torch.set_num_threads(n_threads)
+    device = torch.device(os.environ.get("KERAS_TORCH_DEVICE", "cpu"))
+    return "CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
 
 
 def _no_gpu(backend: str) -> str:

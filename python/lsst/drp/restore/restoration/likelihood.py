@@ -84,7 +84,7 @@ class Likelihood:
         for rows, cols, piece in self._model.predictions(latent):
             residual = stack.masked_image(rows, cols) - piece
             size = np.abs(residual) / np.sqrt(stack.masked_variance(rows, cols))
-            loss = ops.convert_to_numpy(huber(size, self._delta))
+            loss = ops.convert_to_numpy(huber(ops.convert_to_tensor(size), self._delta))
             total += float(np.sum(loss, dtype=np.float64))
         return total / int(np.count_nonzero(stack.good))
 
