@@ -168,7 +168,8 @@ class Benchmark:
             self._skipped.append(f"HSC: there is no Cut_HST.fits in {hires}")
             return
         for name in FIELDS:
-            for method in (method for method in _SOME if method in self._methods):
+            # The default method has the coadd alone here.
+            for method in (method for method in _SOME if method in self._methods and method != "from_coadd"):
                 yield f"{method} HSC {name}", run_on_coadd, (method, hires, name)
 
     def _draw_jobs(self) -> Iterable[Job]:

@@ -119,6 +119,11 @@ def _fidelity(
         if scene.startswith("JWST"):
             psnr = value_at(images, RESTORED, "target psnr")
             yield Target(label=f"arcsinh PSNR at the target PSF, {scene}", value=psnr, low=31.5)
+        if scene.startswith(("JWST", "COSMOS")):
+            lacking = value_at(images, RESTORED, "target psnr") - value_at(images, FROM_COADD, "target psnr")
+            yield Target(
+                label=f"PSNR that the exposures add to the coadd's, dB, {scene}", value=lacking, high=1.0
+            )
     compared = [
         *(("2.5 px, designed", medians, "common psnr"), ("the target PSF, designed", medians, "target psnr")),
         ("2.5 px, STARRED's cutout", medians, "cutout common psnr"),

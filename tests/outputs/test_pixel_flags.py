@@ -29,6 +29,14 @@ def test_flags_of_pixels() -> None:
     assert (flags.no_data & flags.constrained).any()
 
 
+def test_inexact_psf_of_a_coadd() -> None:
+    """What is known of a coadd that was restored is added."""
+    restored = make_restored()
+    known = np.indices(SHAPE)[1] < 5
+    flags = flag_pixels(restored, few_exposures=FEW, inexact_psf=known)
+    np.testing.assert_array_equal(flags.inexact_psf, (restored.measurable.coverage < 0.8) | known)
+
+
 def test_refined_flags_are_those_of_the_pixel() -> None:
     flags = flag_pixels(make_restored(), few_exposures=FEW)
     fine = flags.refined(3)

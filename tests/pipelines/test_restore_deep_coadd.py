@@ -124,6 +124,8 @@ def test_a_coadd_alone_is_restored(repo: Path) -> None:
     empty &= measurable.variance.array > 0.0
     noise = measurable.image.array[empty] / np.sqrt(measurable.variance.array[empty])
     assert 1.4826 * np.median(np.abs(noise - np.median(noise))) == pytest.approx(1.0, abs=0.2)
+    inexact = coadd.mask.get("INEXACT_PSF")
+    assert inexact.any() and measurable.mask.get("INEXACT_PSF")[inexact].all()
     # The visits of the coadd are those of the result.
     assert set(restored.provenance.inputs["visit"]) == set(range(1, N_VISITS + 1))
     assert len(restored.provenance.contributions) == len(coadd.provenance.contributions)

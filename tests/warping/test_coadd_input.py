@@ -59,9 +59,11 @@ def test_masks_of_coadds_differ() -> None:
     image = CoaddInput(CoaddHandle(coadd)).read(["NO_DATA", "SAT", "CLIPPED"])
     np.testing.assert_array_equal(image.masked, np.indices(coadd.bbox.shape)[0] == 4)
     coadd_input = CoaddInput(CoaddHandle(coadd))
-    saturated = coadd_input.pixels_with("SATURATED")
-    assert saturated is not None and saturated.sum() == coadd.bbox.x.size
-    assert coadd_input.pixels_with("INEXACT_PSF") is None
+    larger = coadd.bbox.padded(2)
+    saturated = coadd_input.pixels_with("SATURATED", larger)
+    assert saturated is not None and saturated.shape == larger.shape
+    assert saturated[6, 2:-2].all() and saturated.sum() == coadd.bbox.x.size
+    assert coadd_input.pixels_with("INEXACT_PSF", larger) is None
 
 
 def test_backgrounds() -> None:

@@ -98,7 +98,10 @@ def test_inexact_psf(caplog: pytest.LogCaptureFixture) -> None:
         like.image, mask=mask, variance=like.variance, psf=like.psf, band="i", patch=GEOMETRY.patch
     )
     with caplog.at_level(logging.INFO):
-        assert stack(coadd, correlation=1.0).stack.good.all()
+        result = stack(coadd, correlation=1.0)
+    assert result.stack.good.all()
+    np.testing.assert_array_equal(result.inexact_psf, np.indices(like.bbox.shape)[1] < 30)
+    assert stack(like, correlation=1.0).inexact_psf is None
     assert "25.0% of the pixels have the mask plane INEXACT_PSF" in caplog.text
     good = stack(coadd, correlation=1.0, badMaskPlanes=["NO_DATA", "INEXACT_PSF"]).stack.good[0]
     assert not good[:, :30].any() and good[:, 30:].all()

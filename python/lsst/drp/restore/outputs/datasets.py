@@ -89,7 +89,7 @@ def make_datasets(
     if restored.kernel_fit is not None:
         fitted = [item.with_kernels(stack.kernels[item.exposure]) for item in inputs.inputs]
         inputs = dataclasses.replace(inputs, seeing=restored.kernel_fit.fwhm, inputs=fitted)
-    flags = flag_pixels(restored, few_exposures=few_exposures)
+    flags = flag_pixels(restored, few_exposures=few_exposures, inexact_psf=inputs.inexact_psf)
     metrics = measure_metrics(
         restored, flags, geometry=geometry, seeing=inputs.seeing, dropped=inputs.dropped, coadd=coadd
     )

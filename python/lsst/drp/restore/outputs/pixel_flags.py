@@ -42,7 +42,8 @@ class PixelFlags:
         restored image.
     inexact_psf : `numpy.ndarray`
         Mask plane ``INEXACT_PSF`` of the measurable coadd: too many pixels are
-        missing under the PSF of a source for its PSF to be exact.
+        missing under the PSF of a source for its PSF to be exact, or the coadd
+        that was restored has the plane there.
     """
 
     constrained: np.ndarray
@@ -88,7 +89,9 @@ class PixelFlags:
         return np.where(self.constrained, plane, np.float32(np.nan))
 
 
-def flag_pixels(restored: RestoredStack, *, few_exposures: int) -> PixelFlags:
+def flag_pixels(
+    restored: RestoredStack, *, few_exposures: int, inexact_psf: np.ndarray | None = None
+) -> PixelFlags:
     """Decide on the quality of the pixels.
 
     Parameters
@@ -97,6 +100,9 @@ def flag_pixels(restored: RestoredStack, *, few_exposures: int) -> PixelFlags:
         The restored exposures.
     few_exposures : `int`
         Pixels with fewer exposures than this are ``FEW_EXPOSURES``.
+    inexact_psf : `numpy.ndarray` of `bool`, optional
+        Pixels of which the PSF is known to be inexact: of a coadd that was
+        restored.
 
     Returns
     -------
@@ -104,10 +110,11 @@ def flag_pixels(restored: RestoredStack, *, few_exposures: int) -> PixelFlags:
         Flags at the pixels of the exposures.
     """
     n_exposures = restored.reference.n_exposures
+    few_pixels = restored.measurable.coverage < _MIN_COVERAGE
     return PixelFlags(
         constrained=constrained_pixels(restored.stack, restored.reference),
         no_data=n_exposures == 0,
         few_exposures=n_exposures < few_exposures,
         inconsistent=restored.characterization.inconsistent,
-        inexact_psf=restored.measurable.coverage < _MIN_COVERAGE,
+        inexact_psf=few_pixels if inexact_psf is None else few_pixels | inexact_psf,
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from lsst.images import Box
 from lsst.images.cells import CellCoadd, CoaddProvenance
 
 from .stack_input import StackInput
@@ -83,21 +84,29 @@ class CoaddInput(WarpInput):
         state = f"{subtracted.name!r} is" if subtracted is not None else "none is"
         return f"it has the background models {names}, of which {state} subtracted"
 
-    def pixels_with(self, plane: str) -> np.ndarray | None:
+    def pixels_with(self, plane: str, bbox: Box) -> np.ndarray | None:
         """Return the pixels in which a mask plane is set.
 
         Parameters
         ----------
         plane : `str`
             Name of the plane, the same in both libraries.
+        bbox : `lsst.images.Box`
+            Which pixels of the tract; those that the coadd does not have are
+            not set.
 
         Returns
         -------
         pixels : `numpy.ndarray` of `bool` or `None`
-            The pixels, shape of the coadd; `None` if it has no such plane.
+            The pixels, shape of the box; `None` if there is no such plane.
         """
         stored = self._read_stored()
-        return stored.masked([plane]) if plane in stored.mask_planes else None
+        if plane not in stored.mask_planes:
+            return None
+        pixels = np.zeros(bbox.shape, dtype=bool)
+        common = bbox.intersection(stored.bbox)
+        pixels[common.slice_within(bbox)] = stored.masked([plane])[common.slice_within(stored.bbox)]
+        return pixels
 
     def _read_dataset(self, **selection: Any) -> Any:
         if self._coadd is None:

@@ -39,12 +39,15 @@ class PlacedInput:
         Its PSF kernels.
     inputs : `~collections.abc.Sequence` [`StackInput`] or `None`, optional
         The visit images that it was made of, if it is a coadd.
+    inexact_psf : `numpy.ndarray` of `bool` or `None`, optional
+        Pixels of the patch of which the PSF is not that of their cell.
     """
 
     overlap: DetectorOverlap
     warp: Warp
     kernels: CellKernels
     inputs: Sequence[StackInput] | None = None
+    inexact_psf: np.ndarray | None = None
 
 
 class StackBuilder:
@@ -89,6 +92,7 @@ class StackBuilder:
         self._names: list[str] = []
         self._pending: list[StackInput] = []
         self.inputs: list[StackInput] = []
+        self.inexact_psf: np.ndarray | None = None
 
     @property
     def n_exposures(self) -> int:
@@ -141,6 +145,7 @@ class StackBuilder:
             self._pending.append(self._stack_input(identity, placed, mine, count))
         else:
             self._pending += placed.inputs
+            self.inexact_psf = placed.inexact_psf
 
     def _stack_input(
         self, identity: dict[str, Any], placed: PlacedInput, mine: np.ndarray, count: np.ndarray

@@ -50,7 +50,7 @@ class StackCoaddTask(StackWarpsTask):
     cell, its variance and its mask.
 
     Mask planes that a coadd does not have are ignored.  Pixels with the mask
-    plane ``INEXACT_PSF`` are used.
+    plane ``INEXACT_PSF`` are used, and have it in the results, too.
     """
 
     ConfigClass: ClassVar = StackCoaddConfig
@@ -82,8 +82,10 @@ class StackCoaddTask(StackWarpsTask):
         assert isinstance(visit_input, CoaddInput), "Opened here."
         placed = super()._place(visit_input, geometry, overlaps)
         visits = visit_input.visits(geometry.n_cells)
+        inexact = visit_input.pixels_with(INEXACT_PSF, geometry.outer_bbox)
+        placed = dataclasses.replace(placed, inputs=visits, inexact_psf=inexact)
         self._report(visit_input, placed, len({(visit.instrument, visit.visit) for visit in visits}))
-        return dataclasses.replace(placed, inputs=visits)
+        return placed
 
     def _report(self, coadd: CoaddInput, placed: PlacedInput, n_visits: int) -> None:
         """Log the properties of the coadd that decide on its use."""
@@ -99,9 +101,8 @@ class StackCoaddTask(StackWarpsTask):
         )
         if background := coadd.describe_background():
             self.log.info("%s: %s; what is left of the background is subtracted here.", coadd, background)
-        inexact = coadd.pixels_with(INEXACT_PSF)
-        if inexact is not None and inexact.any():
-            self.metadata["inexact_psf_fraction"] = fraction = float(inexact.mean())
+        if placed.inexact_psf is not None and placed.inexact_psf.any():
+            self.metadata["inexact_psf_fraction"] = fraction = float(placed.inexact_psf.mean())
             self.log.info(
                 "%s: %.1f%% of the pixels have the mask plane %s and are used with the PSF of their cell. "
                 "Add it to stackCoadd.badMaskPlanes to leave them out.",

@@ -130,9 +130,13 @@ class StackedInputs:
         the patch, shape ``(n,)``.
     dropped : `list` [`tuple` [`str`, `str`]]
         Inputs that cannot be used, and why.
+    inexact_psf : `numpy.ndarray` of `bool` or `None`, optional
+        Pixels of which the PSF is not that of their cell, shape of the patch,
+        if the stack is a coadd.
     """
 
     stack: ExposureStack
     inputs: list[StackInput]
     seeing: np.ndarray
     dropped: list[tuple[str, str]]
+    inexact_psf: np.ndarray | None = None

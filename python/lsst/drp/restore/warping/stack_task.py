@@ -215,6 +215,7 @@ class StackTask[T: HandleInput](pipeBase.Task, abc.ABC):
             inputs=builder.inputs,
             seeing=self._measure_kernels(stack, patch),
             dropped=losses.dropped,
+            inexact_psf=builder.inexact_psf,
         )
 
     def count_exposures(self, handles: Sequence[Any]) -> int:
