@@ -124,7 +124,7 @@ def write_frames(folder: Path) -> None:
     stars = [(*rng.uniform(10, 150, 2), flux) for flux in np.geomspace(800, 20000, 12)]
     for n, seeing in enumerate((0.71, 0.64, 0.83)):
         header = exposure_wcs((80.5, 80.5)).to_header()
-        header |= {"DATE-OBS": f"2025-11-20T02:0{n}:00", "EXPTIME": 30.0, "FILTER": "i", "MAGZP": 27.0}
+        header.update({"DATE-OBS": f"2025-11-20T02:0{n}:00", "EXPTIME": 30.0, "FILTER": "i", "MAGZP": 27.0})
         image = rng.normal(0, 1, x.shape)
         for x0, y0, flux in stars:
             image += star(x - x0, y - y0, flux, seeing)
@@ -257,7 +257,7 @@ def run_with(*words: str) -> tuple[str, ...]:
             ("butler", "register-tract", "repo", "s", "--ra", "1", "--dec", "2", "--size", "9"),
             click.UsageError,
         ),
-        (("butler", "register-tract", "repo", "s", "--ra", "1"), click.UsageError),
+        (("butler", "register-tract", "repo"), click.UsageError),
         (("butler", "missing", "repo"), AssertionError),
         (("bps", "submit", "bps/missing.yaml"), AssertionError),
         (run_with(PIPELINE.replace("Coadd", "Missing")), FileNotFoundError),
