@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+from astropy.table import Table
 from click.testing import CliRunner
 from exposure_files import Exposures
+from frames import write_small_frame
 
 from lsst.daf.butler import Butler, CollectionType
 from lsst.daf.butler.cli.butler import cli
@@ -49,3 +52,27 @@ def test_command(tmp_path: Path) -> None:
     result = runner.invoke(cli, ["ingest-exposures", repo, manifest, "--collection", "skymaps"])
     assert result.exit_code == 1
     assert "'skymaps' is a RUN collection" in result.output
+
+
+def test_manifest_of_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Butler.makeRepo("repo")
+    Path("frames").mkdir()
+    write_small_frame(Path("frames/a.fits"), MAGZP=None)
+    runner = CliRunner()
+    command = ["ingest-exposures", "repo", "frames"]
+    result = runner.invoke(cli, command)
+    assert result.exit_code == 1
+    assert "Error: Nothing was ingested, 1 problem(s)" in result.output
+    assert "frames/a.fits: no zero point" in result.output
+    result = runner.invoke(cli, [*command, "--write-manifest", "list.ecsv"])
+    assert result.exit_code == 0, result.output
+    assert "Wrote 1 rows to list.ecsv; nothing was ingested." in result.output
+    assert "To fill in: frames/a.fits: no zero point" in result.output
+    table = Table.read("list.ecsv")
+    table["zero_point"], table["psf_kind"], table["psf"] = [27.0], ["fwhm_pixel"], ["3.0"]
+    table.write("list.ecsv", overwrite=True)
+    result = runner.invoke(cli, ["ingest-exposures", "repo", "list.ecsv"])
+    assert result.exit_code == 0, result.output
+    assert "27.000 g" in result.output and "Origins: h header" in result.output
+    assert "Ingested 1 images of 1 visits with 'My_Camera'" in result.output

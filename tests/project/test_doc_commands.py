@@ -86,22 +86,50 @@ def invoke(words: list[str]) -> Result:
     return CliRunner().invoke(APPLICATIONS[words[0]], words[1:])
 
 
-def write_exposures(folder: Path) -> None:
-    """Write the FITS files of the page's table: three images of two stars."""
-    rng = np.random.default_rng(5)
+def exposure_wcs(center: tuple[float, float]) -> WCS:
+    """Return the WCS of the exposures, with pixels of 0.2 arcsec."""
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
     wcs.wcs.crval = [150.0, 2.2]
-    wcs.wcs.crpix = [60.5, 60.5]
+    wcs.wcs.crpix = center
     wcs.wcs.cdelt = [-0.2 / 3600, 0.2 / 3600]
+    return wcs
+
+
+def star(x: np.ndarray, y: np.ndarray, flux: float, seeing: float) -> np.ndarray:
+    """Return a Gaussian of a FWHM in arcsec."""
+    sigma = seeing / 0.2 / 2.355
+    return flux * np.exp(-(x**2 + y**2) / 2 / sigma**2) / (2 * np.pi * sigma**2)
+
+
+def write_exposures(folder: Path) -> None:
+    """Write the FITS files of the page's table: three images of two stars."""
+    rng = np.random.default_rng(5)
     y, x = np.mgrid[:120, :120]
     for name, seeing in zip("abc", (0.71, 0.64, 0.83), strict=True):
-        sigma = seeing / 0.2 / 2.355
         image = rng.normal(0, 1, x.shape)
         for x0, y0, flux in ((50, 60, 3000), (72, 65, 500)):
-            image += flux * np.exp(-((x - x0) ** 2 + (y - y0) ** 2) / 2 / sigma**2) / (2 * np.pi * sigma**2)
-        fits.writeto(folder / f"{name}.fits", image.astype(np.float32), wcs.to_header())
+            image += star(x - x0, y - y0, flux, seeing)
+        header = exposure_wcs((60.5, 60.5)).to_header()
+        fits.writeto(folder / f"{name}.fits", image.astype(np.float32), header)
         fits.writeto(folder / f"{name}.weight.fits", np.ones(x.shape, np.float32))
+
+
+def write_frames(folder: Path) -> None:
+    """Write the frames of the page: three images of twelve stars with a WCS, a
+    zero point and nothing else.
+    """
+    folder.mkdir()
+    rng = np.random.default_rng(6)
+    y, x = np.mgrid[:160, :160]
+    stars = [(*rng.uniform(10, 150, 2), flux) for flux in np.geomspace(800, 20000, 12)]
+    for n, seeing in enumerate((0.71, 0.64, 0.83)):
+        header = exposure_wcs((80.5, 80.5)).to_header()
+        header.update({"DATE-OBS": f"2025-11-20T02:0{n}:00", "EXPTIME": 30.0, "FILTER": "i", "MAGZP": 27.0})
+        image = rng.normal(0, 1, x.shape)
+        for x0, y0, flux in stars:
+            image += star(x - x0, y - y0, flux, seeing)
+        fits.writeto(folder / f"{n}.fits", image.astype(np.float32), header)
 
 
 # The commands that are run.
@@ -123,6 +151,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Command, 
     (table,) = blocks(FOLDER / "own-exposures.md", "text")
     (folder / "exposures.ecsv").write_text(table)
     write_exposures(folder)
+    write_frames(folder / "frames")
     results = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -223,6 +252,7 @@ def test_command_is_understood(command: Command, tmp_path: Path, monkeypatch: py
     for name in ("bps", "config"):
         (tmp_path / name).symlink_to(TOP / name)
     (tmp_path / "exposures.ecsv").touch()
+    (tmp_path / "frames").mkdir()
     check(command)
 
 
@@ -237,7 +267,7 @@ def run_with(*words: str) -> tuple[str, ...]:
             ("butler", "register-tract", "repo", "s", "--ra", "1", "--dec", "2", "--size", "9"),
             click.UsageError,
         ),
-        (("butler", "register-tract", "repo", "s", "--ra", "1"), click.UsageError),
+        (("butler", "register-tract", "repo"), click.UsageError),
         (("butler", "missing", "repo"), AssertionError),
         (("bps", "submit", "bps/missing.yaml"), AssertionError),
         (run_with(PIPELINE.replace("Coadd", "Missing")), FileNotFoundError),

@@ -15,16 +15,22 @@ import astropy.units as u
 import decam
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
+from astropy.table import Table
 from astropy.time import Time
 from astropy.wcs import WCS, FITSFixedWarning
 from exposure_files import NANOJANSKY, SHAPE, Exposures, make_header, make_kernel, write_psfex
+from frames import write_frames
+from simulations import make_repository, simulate
 
 from lsst.daf.butler import Butler
 from lsst.drp.restore.repository.ingest import ingest_exposures
 from lsst.drp.restore.repository.manifest import ManifestError, read_manifest
 from lsst.drp.restore.repository.register_tract import register_tract
-from lsst.images import VisitImage
+from lsst.drp.restore.stack.kernel_shape import fwhm
+from lsst.drp.restore.warping.visit_input import noise_correlation
+from lsst.images import Box, VisitImage
 from lsst.images.psfs import GaussianPointSpreadFunction, PiffWrapper
 
 
@@ -207,6 +213,85 @@ def test_interrupted_ingest_is_completed(butler: Butler, exposures: Exposures) -
     exposures.add(2, 0)
     assert ingest_exposures(butler, exposures.manifest(), skip_existing=True).n_images == 2
     assert len(butler.query_datasets("visit_image", collections="ingested")) == 3
+
+
+def test_correlation_is_stored(butler: Butler, exposures: Exposures) -> None:
+    exposures.add(1, correlation=1.7)
+    exposures.add(2)
+    ingest_exposures(butler, exposures.manifest())
+    assert noise_correlation(get(butler, 1)) == 1.7
+    # The variance of these images, whose noise is 1, is 1.5 on average.
+    assert noise_correlation(get(butler, 2)) == pytest.approx(0.7, abs=0.15)
+
+
+@pytest.fixture(scope="module")
+def frames_and_truth(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[VisitImage], Table]:
+    """A folder of simulated frames, the visit images that they are made of, and
+    the true sources.
+    """
+    folder = tmp_path_factory.mktemp("frames")
+    root = make_repository(folder / "repo")
+    with Butler.from_config(str(root), writeable=True) as simulation:
+        simulate(simulation, n_visits=2, detectors=(1, 1), detector_size=440, star_density=12.0)
+        truth = write_frames(simulation, folder / "files")
+        names = {"skymap": "field", "tract": 0, "patch": 0, "band": "i"}
+        catalog = simulation.get("truth_catalog", names, collections="sim")
+    return folder / "files", truth, catalog
+
+
+@pytest.mark.slow
+def test_frames_without_variance_mask_and_psf(
+    butler: Butler, frames_and_truth: tuple[Path, list[VisitImage], Table]
+) -> None:
+    folder, truth, catalog = frames_and_truth
+    summary = ingest_exposures(butler, folder)
+    assert (summary.n_images, summary.n_visits, summary.instrument) == (2, 2, "SimCam")
+    stars = catalog[catalog["kind"] == "star"]
+    for visit, expected in enumerate(truth, start=1):
+        image = get(butler, visit, instrument="SimCam")
+        # Sigma, photons of bright sources included.
+        good = ~np.logical_or.reduce([expected.mask.get(name) for name in ("BAD", "COSMIC_RAY", "SATURATED")])
+        ratio = np.sqrt(image.variance.array / expected.variance.array)
+        bright = good & (expected.image.array > 30.0 * np.sqrt(np.median(expected.variance.array)))
+        assert np.all(np.abs(np.quantile(ratio[good], [0.01, 0.5, 0.99]) - 1.0) < 0.1)
+        assert np.median(ratio[bright]) == pytest.approx(1.0, abs=0.03)
+        assert np.sqrt(noise_correlation(image)) * np.median(ratio) == pytest.approx(1.0, abs=0.03)
+        # Most saturated pixels are found, and few others.
+        saturated = expected.mask.get("SATURATED")
+        assert np.count_nonzero(image.mask.get("SATURATED") & saturated) > 0.7 * np.count_nonzero(saturated)
+        assert np.count_nonzero(image.mask.get("SATURATED") & ~saturated) < 30
+        # The PSF.
+        places = [(x, y) for x in (60.0, 220.0, 380.0) for y in (60.0, 220.0, 380.0)]
+        widths = [
+            fwhm(image.psf.compute_kernel_image(x=x, y=y).array)
+            / fwhm(expected.psf.compute_kernel_image(x=x, y=y).array)
+            for x, y in places
+        ]
+        assert np.mean(widths) == pytest.approx(1.0, abs=0.02)
+        # Fluxes of stars, by a fit of the PSF.
+        fluxes = [
+            measured / star["flux_nJy"]
+            for star in stars
+            if (measured := star_flux(image, good, star["ra"], star["dec"])) is not None
+        ]
+        assert len(fluxes) >= 5
+        assert np.median(fluxes) == pytest.approx(1.0, abs=0.03)
+
+
+def star_flux(image: VisitImage, good: np.ndarray, ra: float, dec: float) -> float | None:
+    """Return the flux of a bright star inside of an image, or `None`."""
+    where = image.sky_projection.sky_to_pixel(SkyCoord(ra, dec, unit="deg"))
+    x, y = float(where.x), float(where.y)
+    column, row = round(x), round(y)
+    if not (40 <= column < image.bbox.x.stop - 40 and 40 <= row < image.bbox.y.stop - 40):
+        return None
+    box = Box.factory[row - 5 : row + 6, column - 5 : column + 6]
+    part = image[box]
+    kernel = image.psf.compute_stellar_image(x=x, y=y)[box].array
+    weight = good[box.slice_within(image.bbox)] / part.variance.array
+    information = (kernel**2 * weight).sum()
+    flux = (part.image.array * kernel * weight).sum() / information
+    return float(flux) if weight.all() and flux * np.sqrt(information) > 50.0 else None
 
 
 @pytest.mark.slow

@@ -159,6 +159,14 @@ def test_correlation_is_that_of_each_cells_good_pixels():
     assert fluxes == pytest.approx(2.0, rel=0.02)
 
 
+def test_correlation_of_an_image_multiplies_that_of_its_interpolation():
+    plain, correlated = make_image(1), make_image(2, noise_correlation=1.8)
+    stack = build(plain, correlated).stack
+    covered = stack.good[0].reshape(4, 30, 4, 30).any(axis=(1, 3))
+    assert stack.correlation[1][covered] == pytest.approx(1.8 * stack.correlation[0][covered], rel=1e-5)
+    assert np.array_equal(stack.variance[0], stack.variance[1])
+
+
 def test_stars_are_where_the_sky_projections_say():
     """One source seen by detectors upright and upside down."""
     y, x = np.indices(SHAPE)

@@ -15,7 +15,7 @@ from handles import ConvertedHandle, StoredHandle, formatter_error
 from visit_images import BBOX, SHAPE, build, make_image, register_images
 
 from lsst.drp.restore.errors import DamagedInputError, InputError
-from lsst.drp.restore.warping.visit_input import VisitInput, scale_to_njy
+from lsst.drp.restore.warping.visit_input import VisitInput, noise_correlation, scale_to_njy
 from lsst.images import Box, VisitImage
 from lsst.images.fields import ChebyshevField
 
@@ -84,6 +84,13 @@ def test_missing_mask_planes(kind):
     ) as info:
         visit_input.require_planes({"BAD", "SAT", "CR"})
     assert info.value.metadata == {"dataset": "Cam visit 1 detector 1", "missing": "CR, SAT"}
+
+
+def test_noise_correlation():
+    assert noise_correlation(make_image(noise_correlation=1.4)) == 1.4
+    image = make_image()
+    del image.metadata["noise_correlation"]
+    assert noise_correlation(image) == 1.0
 
 
 def test_scale_to_njy():

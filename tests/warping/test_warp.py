@@ -282,6 +282,15 @@ def test_detector_elsewhere_gives_nothing():
     assert not nothing.good.any() and not nothing.image.any()
 
 
+def test_correlation_of_the_image():
+    """It changes the noise of wide areas, not that of the pixels."""
+    image = np.random.default_rng(16).normal(size=(SIZE, SIZE))
+    pixel_map = make_map(tan_wcs(center=(150.0, 150.0), angle=40.0))
+    plain, correlated = warp_all(image, pixel_map), warp_all(image, pixel_map, correlation=2.0)
+    assert np.array_equal(plain.variance, correlated.variance)
+    assert np.allclose(correlated.inverse_correlation, 0.5 * plain.inverse_correlation, rtol=1e-6)
+
+
 def test_tiles_do_not_show():
     """The result does not depend on how the patch is divided."""
     rng = np.random.default_rng(17)

@@ -99,7 +99,8 @@ def ingest_exposures(repo: str, sources: tuple[str, ...], manifest: str | None, 
         click.echo("\n".join(summary.estimates.pformat(max_lines=_MAX_LINES, max_width=-1)))
         click.echo(
             "Origins: h header, g given in the manifest, e estimated. sigma in nJy, fwhm in pixels, gain in "
-            "electrons per count."
+            "electrons per count; where it is unknown, the variance lacks the photons of sources: give it in "
+            "a manifest."
         )
     click.echo(
         f"Ingested {summary.n_images} images of {summary.n_visits} visits with {summary.instrument!r}; "

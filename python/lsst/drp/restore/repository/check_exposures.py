@@ -169,7 +169,8 @@ def table_of_values(checked: list[CheckedRow], manifest: Manifest) -> astropy.ta
     table : `astropy.table.Table`
         Texts: a row per image, and values followed by a letter for their
         origin: ``h`` (header), ``g`` (given in a manifest), ``e``
-        (estimated).  ``sigma`` (nJy) is that of an empty pixel, and ``fwhm``
+        (estimated).  The gain is ``unknown`` where the variance therefore
+        lacks the photons of sources.  ``sigma`` (nJy) is that of an empty pixel, and ``fwhm``
         (pixels) is followed by the number of stars.
     """
     given = manifest.origin[0]
@@ -180,6 +181,8 @@ def table_of_values(checked: list[CheckedRow], manifest: Manifest) -> astropy.ta
             return f"{value:{digits}} {given}"
         if name == "gain" and value == 0.0:
             return "none" if _has_variance(item.row) else "unknown"
+        if name == "background" and value == 0.0:
+            return "none"
         return f"{value:{digits}} e" if math.isfinite(value) else "none e"
 
     rows = [

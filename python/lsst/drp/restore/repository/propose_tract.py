@@ -90,7 +90,8 @@ def propose_tract(
         Raised if an exposure has no WCS.
     """
     label, folder, names = load_sources(sources)
-    regions, scales, problems = [], [], []
+    regions, scales = [], []
+    problems: list[str] = []
     for name in names:
         try:
             region, scale = _footprint(folder, name)

@@ -286,4 +286,5 @@ def noise_correlation(image: VisitImage) -> float:
         of a pixel; 1 for the independent pixels of a detector, which is taken
         where the metadata do not have it.
     """
-    return float(image.metadata.get(NOISE_CORRELATION, 1.0))
+    value = image.metadata.get(NOISE_CORRELATION)
+    return float(value) if isinstance(value, int | float) else 1.0
