@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -19,6 +20,7 @@ from lsst.drp.restore.outputs.image_quality import psnr, sky_noise, ssim
 from lsst.drp.restore.outputs.metrics import format_metrics, measure_metrics
 from lsst.drp.restore.outputs.pixel_flags import flag_pixels
 from lsst.drp.restore.outputs.restored_stack import RestoredStack
+from lsst.drp.restore.stack.exposure_checks import Finding
 from lsst.drp.restore.stack.reference_coadd import naive_mean, reference_coadd
 from lsst.drp.restore.warping.patch_geometry import PatchGeometry
 from lsst.images import Box, Image, Mask, MaskPlane, MaskSchema
@@ -109,6 +111,27 @@ def test_measure_metrics(restored: RestoredStack) -> None:
     assert (metrics["pedestal"], metrics["inconsistent_fraction"]) == (0.125, 0.25)
     assert list(metrics["residuals"]) == ["1", "2", "4", "8", "16"]
     assert metrics["residuals"]["4"] == {"largest": 4.5, "beyond": 7}
+
+
+def test_exposures_that_are_wrong(restored: RestoredStack) -> None:
+    findings = (
+        (),
+        (Finding(text="too bright", is_fatal=True),),
+        (Finding(text="narrow", is_fatal=False),),
+        (),
+    )
+    checks = dataclasses.replace(
+        restored.checks, findings=findings, flux_scale=np.array([1.0, 275.0, np.nan, 1.01])
+    )
+    metrics = measure(dataclasses.replace(restored, checks=checks))
+    assert (metrics["n_exposures"], metrics["n_contradicted"], metrics["n_suspect"]) == (3, 1, 2)
+    assert list(metrics["exposures"]) == list(restored.stack.names)
+    found = metrics["exposures"]["visit 1"]
+    assert (found["flux_scale"], found["dropped"], found["findings"]) == (275.0, True, "too bright")
+    assert "flux_scale" not in metrics["exposures"]["visit 2"]
+    text = format_metrics(metrics)
+    assert "dropped     visit 1: too bright" in text and "check       visit 2: narrow" in text
+    assert "visit 0" not in text
 
 
 def test_metrics_are_plain_python(restored: RestoredStack) -> None:

@@ -65,6 +65,7 @@ def test_restoration_that_did_not_converge() -> None:
         ({"exposures": 1.0}, "only 1 exposure"),
         ({"exposures": 2.0}, "only 2 exposures"),
         ({"dropped": 4.0}, "4 visit images could not be used"),
+        ({"suspect": 2.0}, "suspect exposures: 2 (named in the log)"),
         ({"clipped": 0.03}, "3.0% of the pixels clipped as outliers"),
         ({"kernel": 0.9}, "a PSF kernel contains only 90% of the flux"),
         ({"sharper": -0.1}, "no sharper than the coadd"),

@@ -40,6 +40,22 @@ def test_thumbnail(shape: tuple[int, int], factor: int) -> None:
     np.testing.assert_allclose(picture[:, :256][bright], picture[:, 260:516][bright], atol=3)
 
 
+def test_enlargements_show_neither_the_brightest_star_nor_missing_data() -> None:
+    rng = np.random.default_rng(1)
+    image = rng.normal(size=(1024, 1024)).astype(np.float32)
+    rows, columns = rng.integers(10, 1000, (2, 400))
+    for row, column in zip(rows, columns, strict=True):
+        image[row : row + 3, column : column + 3] += 8.0
+    image[700:790, 100:190] += 5000.0
+    image[:, 900:] = np.nan
+    picture = np.asarray(draw_thumbnail(image, image)).astype(int)
+    enlarged = picture[:, 520:776].mean(axis=-1)
+    # Some sources, no missing pixels, no saturated area.
+    assert np.ptp(picture[:, 520:776], axis=-1).max() < 20
+    assert (enlarged > 250).mean() < 0.02
+    assert (enlarged > np.median(enlarged) + 40).mean() > 0.002
+
+
 def test_thumbnails_of_what_there_is() -> None:
     image = np.random.default_rng(1).normal(size=(50, 50)).astype(np.float32)
     empty = np.full((50, 50), np.nan, np.float32)

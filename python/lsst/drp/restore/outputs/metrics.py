@@ -84,9 +84,10 @@ def measure_metrics(
         ``n_exposures``, ``n_dropped``, ``dropped``
             Number of exposures that were used, number of visit images that
             could not be used, and reasons by label.
-        ``exposures``, ``n_contradicted``
+        ``exposures``, ``n_suspect``, ``n_contradicted``
             Properties of each exposure by its name (`ExposureChecks`), and
-            number of exposures that were dropped because of them.
+            number of exposures with findings and of those that were dropped
+            because of them.
         ``seeing_arcsec``, ``seeing_pixels``
             ``median``, ``best`` and ``worst`` full width at half maximum.
         ``kernel_fraction``
@@ -143,6 +144,7 @@ def measure_metrics(
         "n_dropped": len(dropped),
         "dropped": {str(label): str(reason) for label, reason in dropped},
         "exposures": restored.checks.metrics(),
+        "n_suspect": sum(bool(found) for found in restored.checks.findings),
         "n_contradicted": n_contradicted,
         "seeing_arcsec": {key: value * geometry.pixel_scale for key, value in seeing_pixels.items()},
         "seeing_pixels": seeing_pixels,

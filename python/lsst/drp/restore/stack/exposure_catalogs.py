@@ -36,7 +36,7 @@ _MIN_SNR = 10.0
 
 # The brightest are measured, and of these the widths of the first.
 _MAX_SOURCES = 200
-_MAX_WIDTHS = 20
+_MAX_WIDTHS = 50
 
 # Half width of the squares in which fluxes are summed, pixels, and pixels beyond a source that may have its
 # flux.

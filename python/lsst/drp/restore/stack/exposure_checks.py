@@ -37,6 +37,9 @@ _PAIR_RADIUS = 2.0
 _MIN_COMMON = 3
 _MIN_UNMATCHED = 10
 
+# Smallest number of sources of the smallest common width: fewer may be galaxies.
+_MIN_STARS = 5
+
 # Noise this many times the stated one is no background of faint sources.
 _NEVER_CROWDING = 10.0
 
@@ -495,7 +498,7 @@ def _width_ratio(catalog: Catalog) -> float:
     """Return the median width of the stars over that of the kernels."""
     known = catalog.width_ratio[np.isfinite(catalog.width_ratio)]
     stars = known[stellar(known)]
-    return float(np.median(stars)) if len(stars) >= _MIN_COMMON else np.nan
+    return float(np.median(stars)) if len(stars) >= _MIN_STARS else np.nan
 
 
 def _photons(catalog: Catalog, noise: ExposureNoise) -> float:

@@ -107,6 +107,16 @@ COLUMNS = {
             key=("n_dropped",),
         ),
         Column(
+            name="suspect",
+            title="suspect",
+            doc="Number of exposures whose noise, fluxes, positions or PSF contradict the other exposures "
+            "or their own statements.",
+            style="{:.0f}",
+            high_is_worse=True,
+            key=("n_suspect",),
+            shown=True,
+        ),
+        Column(
             name="seeing",
             title='seeing "',
             doc="Median FWHM of the exposures' PSFs, arcsec.",

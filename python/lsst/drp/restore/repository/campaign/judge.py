@@ -98,6 +98,8 @@ def find_remarks(values: Mapping[str, float | None]) -> Iterator[str]:
         yield f"only {exposures:.0f} exposure" + "s" * (exposures != 1)
     if exposures is not None and dropped is not None and dropped > _MAX_DROPPED * (exposures + dropped):
         yield f"{dropped:.0f} visit images could not be used"
+    if suspect := values["suspect"]:
+        yield f"suspect exposures: {suspect:.0f} (named in the log)"
     if (fraction := values["clipped"]) is not None and fraction > _MAX_CLIPPED:
         yield f"{fraction:.1%} of the pixels clipped as outliers"
     if (kernel := values["kernel"]) is not None and kernel < _MIN_KERNEL:

@@ -24,6 +24,9 @@ _PANEL = 256
 _GAP = 4
 _ZOOM = 128
 
+# Fraction of the possible regions that have less flux than the enlarged one: sources, but no special ones.
+_FLUX_QUANTILE = 0.75
+
 SIZE = (len(PANELS) * (_PANEL + _GAP) - _GAP, _PANEL)
 """Width and height of a thumbnail, pixels."""
 
@@ -34,7 +37,7 @@ _NO_DATA = ImageColor.getrgb(NO_DATA_COLOR)
 
 def draw_thumbnail(reference: np.ndarray | None, restored: np.ndarray | None) -> Image.Image:
     """Draw the reference coadd and the restored image side by side: the whole
-    patch and its brightest region.
+    patch and a typical region.
 
     Parameters
     ----------
@@ -62,7 +65,7 @@ def draw_thumbnail(reference: np.ndarray | None, restored: np.ndarray | None) ->
         restored = block_mean(restored, max(first.shape))[0] * (restored.shape[0] / first.shape[0]) ** 2
     noise = sky_sigma(first)
     top = upper_limit(first, noise)
-    zoom = _bright_region(first, noise)
+    zoom = _typical_region(first, noise)
     for i, image in enumerate((reference, restored)):
         if image is None:
             continue
@@ -93,14 +96,22 @@ def _panel(image: np.ndarray, noise: float, top: float) -> Image.Image:
     return panel
 
 
-def _bright_region(image: np.ndarray, noise: float) -> tuple[slice, slice]:
-    """Return the square with the largest flux, where bright pixels count no
-    more than 10 sigma so that a single star does not dominate.
+def _typical_region(image: np.ndarray, noise: float) -> tuple[slice, slice]:
+    """Return a square with more flux than most others, but neither the
+    brightest star nor the densest group: of those without missing data, that
+    at a quantile of the flux, where bright pixels count no more than 10 sigma.
     """
     means, size = block_mean(image, _PANEL)
-    flux = np.clip(np.nan_to_num(means, nan=0.0) / noise, 0.0, 10.0)
-    within = scipy.ndimage.uniform_filter(flux, max(_ZOOM // size, 1), mode="constant")
-    center = np.unravel_index(np.argmax(within), within.shape)
+    known = np.isfinite(means)
+    flux = np.clip(np.where(known, means, 0.0) / noise, 0.0, 10.0)
+    window = tuple(min(max(_ZOOM // size, 1), extent) for extent in means.shape)
+    within, coverage = (
+        scipy.ndimage.uniform_filter(np.asarray(values, float), window, mode="constant")
+        for values in (flux, known)
+    )
+    possible = coverage >= coverage.max() - 1e-6
+    level = np.quantile(within[possible], _FLUX_QUANTILE)
+    center = np.unravel_index(np.argmin(np.where(possible, np.abs(within - level), np.inf)), within.shape)
     starts = (
         min(max(int(c) * size - _ZOOM // 2, 0), max(extent - _ZOOM, 0))
         for c, extent in zip(center, image.shape, strict=True)
