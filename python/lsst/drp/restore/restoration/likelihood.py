@@ -28,7 +28,7 @@ def huber(size: Any, delta: float) -> Any:
 
     Parameters
     ----------
-    size : tensor
+    size : tensor or `numpy.ndarray`
         Absolute residuals in units of sigma.
     delta : `float`
         Residual beyond which the loss is linear.
@@ -39,6 +39,8 @@ def huber(size: Any, delta: float) -> Any:
         ``size**2 / 2`` up to ``delta``, ``delta * (size - delta / 2)`` beyond;
         shape of ``size``.
     """
+    # PyTorch's tensors cannot be subtracted from arrays.
+    size = ops.convert_to_tensor(size)
     clipped = ops.minimum(size, delta)
     return clipped * (size - 0.5 * clipped)
 
@@ -84,7 +86,7 @@ class Likelihood:
         for rows, cols, piece in self._model.predictions(latent):
             residual = stack.masked_image(rows, cols) - piece
             size = np.abs(residual) / np.sqrt(stack.masked_variance(rows, cols))
-            loss = ops.convert_to_numpy(huber(ops.convert_to_tensor(size), self._delta))
+            loss = ops.convert_to_numpy(huber(size, self._delta))
             total += float(np.sum(loss, dtype=np.float64))
         return total / int(np.count_nonzero(stack.good))
 
@@ -110,9 +112,10 @@ class Likelihood:
         stack, delta = self._stack, self._delta
 
         def weigh(cells: Cells, model: Any) -> tuple[tuple[Any, Any], float]:
-            image = _of_cells(stack.masked_image, cells)
+            image = ops.convert_to_tensor(_of_cells(stack.masked_image, cells))
             weight = 1.0 / _of_cells(stack.masked_variance, cells)
-            size = ops.abs(image - model) * np.sqrt(weight)
+            size = ops.abs(image - model) * ops.convert_to_tensor(np.sqrt(weight))
+            weight = ops.convert_to_tensor(weight)
             loss = float(ops.sum(huber(size, delta)))
             weight = weight * ops.minimum(size, delta) / ops.maximum(size, 1e-12)
             return (weight * image, weight * model), loss
