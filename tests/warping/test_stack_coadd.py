@@ -102,8 +102,10 @@ def test_inexact_psf(caplog: pytest.LogCaptureFixture) -> None:
     assert result.stack.good.all()
     np.testing.assert_array_equal(result.inexact_psf, np.indices(like.bbox.shape)[1] < 30)
     assert stack(like, correlation=1.0).inexact_psf is None
-    assert "25.0% of the pixels have the mask plane INEXACT_PSF" in caplog.text
-    good = stack(coadd, correlation=1.0, badMaskPlanes=["NO_DATA", "INEXACT_PSF"]).stack.good[0]
+    assert "25.0% of the pixels have the mask plane INEXACT_PSF and are used" in caplog.text
+    with caplog.at_level(logging.INFO):
+        good = stack(coadd, correlation=1.0, badMaskPlanes=["NO_DATA", "INEXACT_PSF"]).stack.good[0]
+    assert "INEXACT_PSF and are not used" in caplog.text
     assert not good[:, :30].any() and good[:, 30:].all()
 
 

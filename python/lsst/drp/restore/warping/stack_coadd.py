@@ -40,8 +40,8 @@ class StackCoaddConfig(StackWarpsConfig):
     def setDefaults(self) -> None:
         """Set the mask planes of coadds with bad pixels."""
         super().setDefaults()
-        # Planes of single visits (COSMIC_RAY, INTERPOLATED) tell what was left out of a coadd. Where stars
-        # are saturated in some visits, the others are not those of the PSF, and too faint.
+        # COSMIC_RAY and INTERPOLATED are set where pixels of single visits were left out of the coadd: the
+        # others are good. Where many visits are saturated, the PSF is not that of the cell.
         self.badMaskPlanes = ["NO_DATA", "SATURATED"]
 
 
@@ -103,10 +103,11 @@ class StackCoaddTask(StackWarpsTask):
             self.log.info("%s: %s; what is left of the background is subtracted here.", coadd, background)
         if placed.inexact_psf is not None and placed.inexact_psf.any():
             self.metadata["inexact_psf_fraction"] = fraction = float(placed.inexact_psf.mean())
+            used = INEXACT_PSF not in self.config.badMaskPlanes
             self.log.info(
-                "%s: %.1f%% of the pixels have the mask plane %s and are used with the PSF of their cell. "
-                "Add it to stackCoadd.badMaskPlanes to leave them out.",
+                "%s: %.1f%% of the pixels have the mask plane %s and are %s.",
                 coadd,
                 100.0 * fraction,
                 INEXACT_PSF,
+                "used with the PSF of their cell (stackCoadd.badMaskPlanes)" if used else "not used",
             )
