@@ -55,6 +55,25 @@ def test_weight_mask_and_missing_pixels(exposures: Exposures) -> None:
     np.testing.assert_allclose(arrays.variance[finite], 4.0 * NANOJANSKY**2, rtol=1e-6)
 
 
+def test_estimated_variance(exposures: Exposures) -> None:
+    """Of an image without a variance, with saturated pixels and padding."""
+    row = exposures.add(1, variance="", saturation=50.0, background=0.0, gain=0.0, correlation=1.3)
+    counts = fits.getdata(exposures.folder / row["image"]).copy()
+    counts[10:12, 20:22] = 60.0
+    counts[:, :3] = 0.0
+    exposures.write(row["image"], counts, make_header())
+    (arrays,) = read(exposures)
+    assert arrays.sigma == pytest.approx(NANOJANSKY, rel=0.1)
+    inner = np.s_[:, 3:]
+    assert np.sqrt(arrays.variance[inner]) == pytest.approx(NANOJANSKY, rel=0.2)
+    assert (arrays.gain, arrays.background, arrays.saturation, arrays.correlation) == (0.0, 0.0, 50.0, 1.3)
+    np.testing.assert_array_equal(
+        np.argwhere(arrays.mask["SATURATED"]), [[10, 20], [10, 21], [11, 20], [11, 21]]
+    )
+    assert arrays.mask["NO_DATA"][:, :3].all() and not arrays.mask["NO_DATA"][inner].any()
+    np.testing.assert_allclose(arrays.image, counts * NANOJANSKY, rtol=1e-6)
+
+
 def test_bit_masks(exposures: Exposures) -> None:
     exposures.add(1, mask="m.fits[DQ]")
     exposures.meta["mask_planes"] = {"BAD": [0, 3], "SATURATED": [1], "COSMIC_RAY": 4}

@@ -21,7 +21,7 @@ from astropy.table import Table
 from astropy.time import Time
 from astropy.wcs import WCS, FITSFixedWarning
 from exposure_files import NANOJANSKY, SHAPE, Exposures, make_header, make_kernel, write_psfex
-from frames import write_frames
+from frames import write_frame, write_frames
 from simulations import make_repository, simulate
 
 from lsst.daf.butler import Butler
@@ -246,6 +246,12 @@ def test_frames_without_variance_mask_and_psf(
     folder, truth, catalog = frames_and_truth
     summary = ingest_exposures(butler, folder)
     assert (summary.n_images, summary.n_visits, summary.instrument) == (2, 2, "SimCam")
+    # Frames that are added later get new numbers, the same ones keep theirs.
+    later = folder.parent / "later"
+    later.mkdir()
+    write_frame(later / "before.fits", truth[0], **{"DATE-OBS": "2020-01-01T00:00:00"})
+    assert ingest_exposures(butler, [folder, later], skip_existing=True).n_images == 1
+    assert [record.id for record in butler.query_dimension_records("visit", instrument="SimCam")] == [1, 2, 3]
     stars = catalog[catalog["kind"] == "star"]
     for visit, expected in enumerate(truth, start=1):
         image = get(butler, visit, instrument="SimCam")

@@ -7,7 +7,15 @@
 
 from __future__ import annotations
 
-__all__ = ("ExposureArrays", "ExposureFileError", "read_exposure", "read_fits_image", "read_sky_projection")
+__all__ = (
+    "ExposureArrays",
+    "ExposureFileError",
+    "is_image",
+    "read_exposure",
+    "read_fits_image",
+    "read_sky_projection",
+    "split_extension",
+)
 
 import dataclasses
 import math
@@ -231,14 +239,14 @@ def read_fits_image(
     try:
         with astropy.io.fits.open(path, memmap=False) as hdus:
             if extension is None:
-                extension = next((n for n, hdu in enumerate(hdus) if _is_image(hdu)), None)
+                extension = next((n for n, hdu in enumerate(hdus) if is_image(hdu)), None)
                 if extension is None:
                     raise ExposureFileError(f"{name}: no extension with a two-dimensional image")
             try:
                 hdu = hdus[extension]
             except (KeyError, IndexError) as error:
                 raise ExposureFileError(f"{name}: no extension {extension}") from error
-            if not _is_image(hdu):
+            if not is_image(hdu):
                 raise ExposureFileError(f"{name}: extension {extension} is not a two-dimensional image")
             # FITS is big-endian; convert to the byte order of the machine.
             array = np.asarray(hdu.data)
@@ -277,8 +285,19 @@ def split_extension(folder: Path, name: str) -> tuple[Path, int | str | tuple[st
     return path, chosen
 
 
-def _is_image(hdu: Any) -> bool:
-    """Whether a FITS extension holds a two-dimensional image."""
+def is_image(hdu: Any) -> bool:
+    """Whether a FITS extension holds a two-dimensional image.
+
+    Parameters
+    ----------
+    hdu
+        The extension, of any class of `astropy.io.fits`.
+
+    Returns
+    -------
+    is_image : `bool`
+        Whether it has two axes, neither of length 0.
+    """
     return bool(hdu.is_image) and len(hdu.shape) == 2 and all(hdu.shape)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = ("Frame", "find_frames", "load_manifest", "load_sources", "propose_manifest", "write_manifest")
 
 import dataclasses
+import logging
 import os
 import re
 from collections import defaultdict
@@ -22,8 +23,11 @@ import astropy.table
 import numpy as np
 from astropy.io.fits import Header
 
+from .exposure_files import is_image
 from .frame_headers import FrameHeader, read_frame_header
 from .manifest import Manifest, ManifestError, parse_manifest, read_manifest
+
+_LOG = logging.getLogger(__name__)
 
 _FITS_NAME = re.compile(r"(.+?)\.(fits|fit|fts)(\.fz|\.gz)?$", re.IGNORECASE)
 
@@ -35,7 +39,7 @@ _COMPANIONS = {
     "mask": ("mask", "dq", "flag", "flags", "bpm"),
 }
 # Those that are neither images nor used.
-_OTHERS = ("err", "error", "sigma", "rms", "seg", "psf", "bkg", "background", "ctx", "con", "exp", "cat")
+_OTHERS = ("err", "error", "sigma", "rms", "seg", "psf", "bkg", "background")
 
 # Stands for the file of a manifest that is not written.
 _NO_FILE = Path("the frames' headers")
@@ -324,6 +328,8 @@ def find_frames(paths: Iterable[str | Path]) -> list[Frame]:
             images.append(file)
         elif column:
             companions[stem][column] = str(file)
+        else:
+            _LOG.info("%s is not used: it is not an image of the sky by its name.", file.name)
     problems = []
     frames: list[Frame] = []
     for file in images:
@@ -369,9 +375,11 @@ def _images_of(file: Path, companions: dict[str, str]) -> list[Frame]:
         primary = hdus[0].header
         images: list[tuple[int, Header]] = []
         others: dict[tuple[str, int], int] = {}
+        first = None
         for number, hdu in enumerate(hdus):
-            if not hdu.is_image or len(hdu.shape) != 2 or not all(hdu.shape):
+            if not is_image(hdu):
                 continue
+            first = first if first is not None else number
             column = _column(str(hdu.name).rpartition("_")[2]) if hdu.name else None
             if column is None:
                 header = hdu.header.copy()
@@ -393,7 +401,7 @@ def _images_of(file: Path, companions: dict[str, str]) -> list[Frame]:
                 own.pop("weight", None)
             if len(images) > 1 and "CCDNUM" not in header:
                 header["CCDNUM"] = number
-            is_default = len(images) == 1 and number == min((number, *others.values()))
+            is_default = len(images) == 1 and number == first
             frames.append(
                 Frame(
                     path=file,

@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = ("IngestSummary", "ingest_exposures")
 
 import dataclasses
+import itertools
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
@@ -91,7 +92,8 @@ def ingest_exposures(
         Writeable client of the repository.
     sources : `str`, `~pathlib.Path` or `~collections.abc.Sequence`
         A manifest, see `lsst.drp.restore.repository.manifest`; or FITS files
-        and folders of FITS files.
+        and folders of FITS files, whose visits are numbered in the order of
+        their dates, after those that the repository has of the instrument.
     instrument : `str`, optional
         Name of the instrument; default is that of the manifest, or
         ``External``.
@@ -122,6 +124,8 @@ def ingest_exposures(
     manifest = load_manifest(sources)
     instrument = instrument or manifest.instrument or ExternalInstrument.getName()
     run = f"{collection}/run"
+    if manifest.origin == "header":
+        manifest = _number_visits(butler, manifest, instrument)
     existing = _existing(butler, dataset_type, run, instrument)
     rows = list(manifest.rows)
     problems = list(manifest.problems)
@@ -160,6 +164,30 @@ def ingest_exposures(
         n_visits=n_visits,
         estimates=table_of_values(checked, manifest),
     )
+
+
+def _number_visits(butler: Butler, manifest: Manifest, instrument: str) -> Manifest:
+    """Assign visit numbers to frames, whose headers have none: frames of the time
+    and filter of a visit in the repository get its number, others follow its
+    last one.
+    """
+    known = {
+        (record.timespan, record.physical_filter): record.id
+        for record in butler.query_dimension_records(
+            "visit", instrument=instrument, limit=None, explain=False
+        )
+    }
+    free = itertools.count(max(known.values(), default=0) + 1)
+    numbers: dict[int, int] = {}
+    taken = set()
+    for row in manifest.rows:
+        if row.complete and row.visit not in numbers:
+            number = known.get((visit_timespan(row.begin, row.exposure_time), row.physical_filter))
+            # Several frames of one time without detector numbers are visits of their own.
+            numbers[row.visit] = number if number is not None and number not in taken else next(free)
+            taken.add(number)
+    rows = tuple(dataclasses.replace(row, visit=numbers.get(row.visit, row.visit)) for row in manifest.rows)
+    return dataclasses.replace(manifest, rows=rows)
 
 
 def _existing(butler: Butler, dataset_type: str, run: str, instrument: str) -> set[tuple[int, int]]:
