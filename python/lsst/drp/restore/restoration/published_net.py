@@ -318,10 +318,12 @@ class FittedEncoder(FittedRestorer):
         latent : `numpy.ndarray`
             The latent image, nJy.
         """
+        from keras import ops
+
         latent = np.empty(field.stack.latent_shape, dtype=np.float32)
         factor = field.stack.oversampling
         for *place, tile in field.tiles(self._tile_size):
             rows, cols = (slice(factor * pixels.start, factor * pixels.stop) for pixels in place)
-            latent[rows, cols] = np.asarray(self._encoder(tile, training=False))[0, :, :, 0]
+            latent[rows, cols] = ops.convert_to_numpy(self._encoder(tile, training=False))[0, :, :, 0]
         latent *= np.float32(field.scale)
         return latent
