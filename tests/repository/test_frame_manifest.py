@@ -16,7 +16,6 @@ from exposure_files import SHAPE, Exposures, make_header
 from frames import CARDS, write_small_frame
 
 from lsst.drp.restore.repository.frame_manifest import (
-    find_frames,
     load_manifest,
     load_sources,
     propose_manifest,
@@ -91,15 +90,6 @@ def test_missing_values_are_named_with_a_remedy(tmp_path: Path) -> None:
     assert "column 'zero_point' of a manifest made with --write-manifest" in zero_point
     assert wcs.startswith("b.fits: no celestial WCS; solve its astrometry")
     assert "frames of several instruments, ['My Camera', 'Other']" in instruments
-
-
-def test_files_that_are_no_images(tmp_path: Path) -> None:
-    (tmp_path / "bad.fits").write_text("not FITS")
-    with pytest.raises(ManifestError, match="bad.fits: cannot be read"):
-        find_frames([tmp_path])
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ManifestError, match="no FITS images in"):
-        find_frames([tmp_path / "empty"])
 
 
 def test_written_manifest_is_completed_by_hand(tmp_path: Path) -> None:
