@@ -178,16 +178,15 @@ class ExposureChecks:
             "width_ratio": self.width_ratio,
             "photons": self.photons,
         }
-        dropped = self.dropped
-        return {
-            name: {key: float(values[t]) for key, values in columns.items() if np.isfinite(values[t])}
-            | {
-                "n_common": int(self.n_common[t]),
-                "dropped": bool(dropped[t]),
-                "findings": "; ".join(finding.text for finding in self.findings[t]),
+        metrics: dict[str, dict[str, float | bool | str]] = {}
+        for t, name in enumerate(self.stack.names):
+            metrics[name] = {
+                key: float(values[t]) for key, values in columns.items() if np.isfinite(values[t])
             }
-            for t, name in enumerate(self.stack.names)
-        }
+            metrics[name]["n_common"] = int(self.n_common[t])
+            metrics[name]["dropped"] = any(finding.is_fatal for finding in self.findings[t])
+            metrics[name]["findings"] = "; ".join(finding.text for finding in self.findings[t])
+        return metrics
 
 
 def _limits(default: tuple[float, float], lowest: float, doc: str) -> pexConfig.ListField:
@@ -344,8 +343,8 @@ class CheckExposuresTask(pipeBase.Task):
     ) -> Iterator[Finding]:
         """Compare fluxes and positions with those of the other exposures."""
         if checks.n_common[t] == 0:
-            other = np.concatenate([one.positions for s, one in enumerate(catalogs) if s != t] or [[]])
-            rows = np.rint(other).astype(int).reshape(-1, 2)
+            others = [one.positions for s, one in enumerate(catalogs) if s != t]
+            rows = np.rint(np.concatenate([np.zeros((0, 2)), *others])).astype(int)
             expected = int(np.count_nonzero(checks.stack.good[t, rows[:, 0], rows[:, 1]]))
             if min(len(catalogs[t]), expected) >= _MIN_UNMATCHED:
                 yield Finding(
