@@ -251,7 +251,7 @@ def test_frames_without_variance_mask_and_psf(
     later.mkdir()
     write_frame(later / "before.fits", truth[0], **{"DATE-OBS": "2020-01-01T00:00:00"})
     assert ingest_exposures(butler, [folder, later], skip_existing=True).n_images == 1
-    assert [record.id for record in butler.query_dimension_records("visit", instrument="SimCam")] == [1, 2, 3]
+    assert sorted(r.id for r in butler.query_dimension_records("visit", instrument="SimCam")) == [1, 2, 3]
     stars = catalog[catalog["kind"] == "star"]
     for visit, expected in enumerate(truth, start=1):
         image = get(butler, visit, instrument="SimCam")
