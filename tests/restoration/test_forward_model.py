@@ -15,7 +15,7 @@ from lsst.drp.restore.restoration.backend import prepare_backend
 
 prepare_backend("cpu", 2)
 
-from lsst.drp.restore.restoration.forward_model import Cells, ForwardModel  # noqa: E402
+from lsst.drp.restore.restoration.forward_model import ForwardModel  # noqa: E402
 from lsst.drp.restore.restoration.likelihood import Likelihood, second_derivative  # noqa: E402
 
 
@@ -54,15 +54,20 @@ def test_forward_adjoint_is_one_after_the_other() -> None:
     stack, latent, _ = star_field(n=3, shape=(64, 96), cell_shape=(32, 48))
     model = ForwardModel(stack)
 
-    def between(cells: Cells, predicted: Any) -> tuple[tuple[Any, Any], float]:
-        return (predicted, 2.0 * predicted), float(keras.ops.sum(predicted))
+    def between(predicted: Any, variance: Any) -> tuple[tuple[Any, Any], Any]:
+        return (predicted, predicted / variance), keras.ops.sum(predicted, axis=1)
 
-    (once, twice), sums = model.forward_adjoint(latent, between, number=2)
+    def load(rows: slice, columns: slice) -> tuple[np.ndarray]:
+        return (stack.variance[:, rows, columns],)
+
+    (once, weighted), sums = model.forward_adjoint(latent, load, between, number=2)
     predicted = model.forward(latent)
     np.testing.assert_allclose(once, model.adjoint(predicted), rtol=1e-5, atol=1e-3)
-    np.testing.assert_allclose(twice, 2.0 * once, rtol=1e-6)
-    assert sum(total for _, total in sums) == pytest.approx(predicted.sum(), rel=1e-5)
-    assert [cell for cells, _ in sums for cell in cells] == list(stack.cells())
+    expected = model.adjoint(predicted / stack.variance)
+    np.testing.assert_allclose(weighted, expected, rtol=1e-5, atol=1e-6 * expected.max())
+    assert [(rows, columns) for rows, columns, _ in sums] == [cell[2:] for cell in stack.cells()]
+    for rows, columns, total in sums:
+        np.testing.assert_allclose(total, predicted[:, rows, columns].sum(axis=0), rtol=1e-5, atol=1e-3)
 
 
 def test_threads_and_batches_change_no_bit() -> None:

@@ -52,7 +52,7 @@ class AstroClearNetConfig(RestorerConfig):
         dtype=int,
         doc="Height and width of the tiles of a pass, pixels: bounds its memory. The result does not depend "
         "on it.",
-        default=256,
+        default=512,
         min=64,
     )
     weightsFile = pexConfig.Field[str](

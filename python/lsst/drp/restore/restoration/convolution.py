@@ -10,8 +10,9 @@ This module imports Keras; import it inside of the function that needs it.
 
 from __future__ import annotations
 
-__all__ = ("Blur", "PsfDecoder", "interleave")
+__all__ = ("Blur", "Convolution", "PsfDecoder", "interleave")
 
+import dataclasses
 import math
 from typing import Any
 
@@ -51,29 +52,58 @@ def _irfft2(a: Any, shape: tuple[int, int]) -> Any:
     return jnp.fft.irfft2(a, s=shape)
 
 
-class Blur:
-    """Convolution of latent images with PSF kernels, and its adjoint.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Convolution:
+    """Convolution of latent images with PSF kernels, and its adjoint, for images
+    and kernels of given sizes.
 
     Parameters
     ----------
-    kernels : tensor
-        PSF kernels, shape ``(batch, n, k, k)`` for ``r = 1``; or those for
-        the parts of a pixel (`kernel_phases`), ``(batch, n, r**2, k, k)``.
     height, width : `int`
         Size of the blurred images.
+    kernel_size : `int`
+        Height and width ``k`` of the kernels.
+    parts : `int`, optional
+        Latent pixels ``r**2`` in a pixel.
     """
 
-    def __init__(self, kernels: Any, height: int, width: int) -> None:
-        kernels = kernels[:, :, None] if len(kernels.shape) == 4 else kernels
-        self._reach = kernels.shape[-1] - 1
-        self._parts = kernels.shape[2]
-        self._size = (height + self._reach, width + self._reach)
+    height: int
+    width: int
+    kernel_size: int
+    parts: int = 1
+
+    @property
+    def _reach(self) -> int:
+        return self.kernel_size - 1
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.height + self._reach, self.width + self._reach
+
+    @property
+    def _grid(self) -> tuple[int, int]:
         # Wrapped-around pixels reach the first k - 1 rows and columns only,
         # and these are not part of the result.
-        self._grid = tuple(next_fast_len(extent, real=True) for extent in self._size)
-        self._transfer = _rfft2(kernels, self._grid)
+        height, width = self._size
+        return next_fast_len(height, real=True), next_fast_len(width, real=True)
 
-    def forward(self, latent: Any) -> Any:
+    def transfer(self, kernels: Any) -> Any:
+        """Fourier-transform kernels.
+
+        Parameters
+        ----------
+        kernels : tensor
+            PSF kernels, shape ``(batch, n, k, k)`` for ``r = 1``; or those for
+            the parts of a pixel (`kernel_phases`), ``(batch, n, r**2, k, k)``.
+
+        Returns
+        -------
+        transfer : tensor
+            Complex, shape ``(batch, n, r**2, ...)``.
+        """
+        return _rfft2(kernels[:, :, None] if len(kernels.shape) == 4 else kernels, self._grid)
+
+    def forward(self, latent: Any, transfer: Any) -> Any:
         """Blur latent images: ``f[t] * x`` of equation 1.
 
         Parameters
@@ -81,6 +111,8 @@ class Blur:
         latent : tensor
             Latent images, shape ``(batch, r*(height + k - 1), r*(width + k -
             1))``.
+        transfer : tensor
+            From `transfer`.
 
         Returns
         -------
@@ -88,14 +120,14 @@ class Blur:
             The part of the convolutions that depends on no pixel outside of
             the latent images, shape ``(batch, n, height, width)``.
         """
-        spectrum = _rfft2(_split_parts(latent, self._parts), self._grid)
-        product = spectrum[:, None, 0] * self._transfer[:, :, 0]
-        for part in range(1, self._parts):
-            product = product + spectrum[:, None, part] * self._transfer[:, :, part]
+        spectrum = _rfft2(_split_parts(latent, self.parts), self._grid)
+        product = spectrum[:, None, 0] * transfer[:, :, 0]
+        for part in range(1, self.parts):
+            product = product + spectrum[:, None, part] * transfer[:, :, part]
         height, width = self._size
         return _irfft2(product, self._grid)[:, :, self._reach : height, self._reach : width]
 
-    def adjoint(self, residual: Any) -> Any:
+    def adjoint(self, residual: Any, transfer: Any) -> Any:
         """Apply the adjoint of `forward`, which sums over the exposures.
 
         Parameters
@@ -103,6 +135,8 @@ class Blur:
         residual : tensor
             Images on the exposures' pixels, shape ``(batch, n, height,
             width)``.
+        transfer : tensor
+            From `transfer`.
 
         Returns
         -------
@@ -113,12 +147,39 @@ class Blur:
         padded = ops.pad(residual, ((0, 0), (0, 0), (self._reach, 0), (self._reach, 0)))
         spectrum = _rfft2(padded, self._grid)
         parts = [
-            _irfft2(ops.sum(spectrum * ops.conj(self._transfer[:, :, part]), axis=1), self._grid)[
+            _irfft2(ops.sum(spectrum * ops.conj(transfer[:, :, part]), axis=1), self._grid)[
                 :, :height, :width
             ]
-            for part in range(self._parts)
+            for part in range(self.parts)
         ]
         return interleave(ops.stack(parts, axis=-1))
+
+
+class Blur:
+    """Convolution of latent images with PSF kernels, and its adjoint.
+
+    Parameters
+    ----------
+    kernels : tensor
+        PSF kernels, see `Convolution.transfer`.
+    height, width : `int`
+        Size of the blurred images.
+    """
+
+    def __init__(self, kernels: Any, height: int, width: int) -> None:
+        parts = kernels.shape[2] if len(kernels.shape) == 5 else 1
+        self._convolution = Convolution(
+            height=height, width=width, kernel_size=kernels.shape[-1], parts=parts
+        )
+        self._transfer = self._convolution.transfer(kernels)
+
+    def forward(self, latent: Any) -> Any:
+        """Blur latent images, see `Convolution.forward`."""
+        return self._convolution.forward(latent, self._transfer)
+
+    def adjoint(self, residual: Any) -> Any:
+        """Apply the adjoint of `forward`, see `Convolution.adjoint`."""
+        return self._convolution.adjoint(residual, self._transfer)
 
 
 def interleave(parts: Any) -> Any:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 __all__ = ("Cells", "ForwardModel")
 
+import functools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,11 +23,12 @@ from keras import ops
 
 from ..stack.exposure_stack import ExposureStack
 from ..stack.subpixel import kernel_phases
-from .convolution import Blur
+from .compiled import compiled
+from .convolution import Convolution
 
-# Latent pixels of a batch of cells, times the number of exposures: bounds the
-# memory of a pass over a patch (16 MiB for each float32 array).
-_PIXELS_PER_BATCH = 2**22
+# Latent pixels of a batch of cells, times the number of exposures (2 MiB for each float32 array): the arrays
+# of one exposure's cells stay in the processor's cache.
+_PIXELS_PER_BATCH = 2**19
 
 # Size of the transfer functions that are kept from one pass over the patch to
 # the next, in the same unit (4 bytes each).
@@ -89,9 +91,15 @@ class ForwardModel:
         extent *= self._factor**2
         pixels = extent * self._kernels.shape[2]
         self._cells_per_batch = max(1, pixels_per_batch // pixels)
+        self._convolution = Convolution(
+            height=self._cell_shape[0],
+            width=self._cell_shape[1],
+            kernel_size=self._kernels.shape[-1],
+            parts=self._factor**2,
+        )
         # By the first cell of a batch and their number.
-        self._blurs: dict[tuple[tuple[int, int], int], Blur] = {}
-        self._keeps_blurs = len(self._cells) * pixels <= _PIXELS_KEPT
+        self._transfers: dict[tuple[tuple[int, int], int], Any] = {}
+        self._keeps_transfers = len(self._cells) * pixels <= _PIXELS_KEPT
 
     def forward(self, latent: np.ndarray) -> np.ndarray:
         """Predict the exposures from a latent image.
@@ -127,7 +135,7 @@ class ForwardModel:
         exposures : `numpy.ndarray`
             Their prediction, shape ``(n, cell_height, cell_width)``.
         """
-        for cells, pieces in self._map(lambda cells: self._blur(cells).forward(self._cut(latent, cells))):
+        for cells, pieces in self._map(lambda cells: self._forward(latent, cells)):
             for (_, _, rows, cols), piece in zip(cells, ops.convert_to_numpy(pieces), strict=True):
                 yield rows, cols, piece
 
@@ -147,8 +155,7 @@ class ForwardModel:
             Shape ``(n, cell_height, cell_width)``.
         """
         cell = (rows.start // self._cell_shape[0], columns.start // self._cell_shape[1], rows, columns)
-        blurred = self._blur([cell]).forward(self._cut(latent, [cell]))
-        return ops.convert_to_numpy(blurred)[0]
+        return ops.convert_to_numpy(self._forward(latent, [cell]))[0]
 
     def adjoint(self, exposures: np.ndarray | Callable[[slice, slice], np.ndarray]) -> np.ndarray:
         """Apply the adjoint of `forward`.
@@ -172,16 +179,22 @@ class ForwardModel:
         def load(cells: Cells) -> np.ndarray:
             return np.stack([cut(rows, cols) for _, _, rows, cols in cells])
 
+        adjoint = _compiled_adjoint(self._convolution)
+
         def spread(cells: Cells, pieces: np.ndarray) -> Any:
-            return self._blur(cells).adjoint(ops.convert_to_tensor(pieces, "float32"))
+            return adjoint(ops.convert_to_tensor(pieces, "float32"), self._transfer(cells))
 
         for cells, pieces in self._map(spread, load):
             self._add(result, cells, pieces)
         return result
 
     def forward_adjoint(
-        self, latent: np.ndarray, between: Callable[[Cells, Any], tuple[Sequence[Any], Any]], number: int = 1
-    ) -> tuple[list[np.ndarray], list[tuple[Cells, Any]]]:
+        self,
+        latent: np.ndarray,
+        load: Callable[[slice, slice], Sequence[np.ndarray]],
+        between: Callable[..., tuple[Sequence[Any], Any]],
+        number: int = 1,
+    ) -> tuple[list[np.ndarray], list[tuple[slice, slice, Any]]]:
         """Predict the exposures, compute images from the prediction, and apply
         the adjoint to these, in one pass over the patch.
 
@@ -189,11 +202,16 @@ class ForwardModel:
         ----------
         latent : `numpy.ndarray`
             Shape ``(r*(height + k - 1), r*(width + k - 1))``.
-        between : `~collections.abc.Callable`
-            Takes some cells and their prediction, a tensor of shape ``(cells,
-            n, cell_height, cell_width)``; returns ``number`` images of that
-            shape, and anything else to return.  It is called in several
+        load : `~collections.abc.Callable`
+            Takes the rows and columns of a cell, and returns arrays with the
+            first axes ``(n, cell_height, cell_width)``; it is called in several
             threads.
+        between : `~collections.abc.Callable`
+            Takes the prediction of some cells, a tensor of shape ``(cells, n,
+            cell_height, cell_width)``, and the arrays of these cells as
+            tensors; returns ``number`` images of the shape of the prediction,
+            and a tensor to return with first axis ``cells``, or `None`.  It is
+            compiled: the same function must be passed each time.
         number : `int`, optional
             Number of images.
 
@@ -201,21 +219,25 @@ class ForwardModel:
         -------
         latents : `list` [`numpy.ndarray`]
             The adjoint of each image, shape of ``latent``.
-        others : `list`
-            Cells, and the second result of ``between`` for them.
+        others : `list` [`tuple`]
+            Rows and columns of each cell, and the second result of ``between``
+            for it; empty if that is `None`.
         """
+        step = _compiled_step(self._convolution, between)
 
         def compute(cells: Cells) -> tuple[list[Any], Any]:
-            blur = self._blur(cells)
-            images, other = between(cells, blur.forward(self._cut(latent, cells)))
-            return [blur.adjoint(image) for image in images], other
+            loaded = zip(*(load(rows, columns) for _, _, rows, columns in cells), strict=True)
+            arrays = [ops.convert_to_tensor(np.stack(pieces)) for pieces in loaded]
+            return step(self._cut(latent, cells), self._transfer(cells), *arrays)
 
         results = [np.zeros(latent.shape, np.float32) for _ in range(number)]
         others = []
         for cells, (pieces, other) in self._map(compute):
             for result, piece in zip(results, pieces, strict=True):
                 self._add(result, cells, piece)
-            others.append((cells, other))
+            if other is not None:
+                for (_, _, rows, columns), values in zip(cells, ops.convert_to_numpy(other), strict=True):
+                    others.append((rows, columns, values))
         return results, others
 
     def _map(
@@ -260,19 +282,49 @@ class ForwardModel:
         pieces = np.stack([latent[self._padded(rows), self._padded(cols)] for _, _, rows, cols in cells])
         return ops.convert_to_tensor(pieces, "float32")
 
-    def _blur(self, cells: Cells) -> Blur:
-        """Return the operator of some cells, from the last pass if it was
-        kept.
+    def _forward(self, latent: np.ndarray, cells: Cells) -> Any:
+        """Predict cells, a tensor of shape ``(cells, n, cell_height, cell_width)``."""
+        return _compiled_forward(self._convolution)(self._cut(latent, cells), self._transfer(cells))
+
+    def _transfer(self, cells: Cells) -> Any:
+        """Return the transfer functions of some cells, from the last pass if
+        they were kept.
         """
         key = cells[0][:2], len(cells)
-        if key in self._blurs:
-            return self._blurs[key]
+        if key in self._transfers:
+            return self._transfers[key]
         kernels = ops.convert_to_tensor(np.stack([self._kernels[i, j] for i, j, _, _ in cells]), "float32")
-        blur = Blur(kernels, *self._cell_shape)
-        if self._keeps_blurs:
-            self._blurs[key] = blur
-        return blur
+        transfer = _compiled_transfer(self._convolution)(kernels)
+        if self._keeps_transfers:
+            self._transfers[key] = transfer
+        return transfer
 
     def _padded(self, pixels: slice) -> slice:
         # Latent pixels start one padding before those of the exposures.
         return slice(pixels.start * self._factor, (pixels.stop + 2 * self._padding) * self._factor)
+
+
+@functools.cache
+def _compiled_transfer(convolution: Convolution) -> Callable[..., Any]:
+    return compiled(convolution.transfer)
+
+
+@functools.cache
+def _compiled_forward(convolution: Convolution) -> Callable[..., Any]:
+    return compiled(convolution.forward)
+
+
+@functools.cache
+def _compiled_adjoint(convolution: Convolution) -> Callable[..., Any]:
+    return compiled(convolution.adjoint)
+
+
+@functools.cache
+def _compiled_step(convolution: Convolution, between: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile the forward model, a function between, and the adjoint."""
+
+    def step(latent: Any, transfer: Any, *arrays: Any) -> tuple[list[Any], Any]:
+        images, other = between(convolution.forward(latent, transfer), *arrays)
+        return [convolution.adjoint(image, transfer) for image in images], other
+
+    return compiled(step)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 __all__ = ("Likelihood", "coverage", "huber", "second_derivative")
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 from keras import ops
 
 from ..stack.exposure_stack import ExposureStack
-from .forward_model import Cells, ForwardModel
+from .forward_model import ForwardModel
 
 
 def huber(size: Any, delta: float) -> Any:
@@ -109,20 +110,11 @@ class Likelihood:
         loss : `float`
             Mean Huber loss per good pixel of ``latent``, dimensionless.
         """
-        stack, delta = self._stack, self._delta
-
-        def weigh(cells: Cells, model: Any) -> tuple[tuple[Any, Any], float]:
-            image = ops.convert_to_tensor(_of_cells(stack.masked_image, cells))
-            weight = 1.0 / _of_cells(stack.masked_variance, cells)
-            size = ops.abs(image - model) * ops.convert_to_tensor(np.sqrt(weight))
-            weight = ops.convert_to_tensor(weight)
-            loss = float(ops.sum(huber(size, delta)))
-            weight = weight * ops.minimum(size, delta) / ops.maximum(size, 1e-12)
-            return (weight * image, weight * model), loss
-
-        (observed, predicted), losses = self._model.forward_adjoint(latent, weigh, number=2)
-        total = sum(loss for _, loss in losses)
-        return observed, predicted, total / int(np.count_nonzero(stack.good))
+        (observed, predicted), losses = self._model.forward_adjoint(
+            latent, self._load, _back_projection(self._delta), number=2
+        )
+        total = sum(float(loss) for _, _, loss in losses)
+        return observed, predicted, total / int(np.count_nonzero(self._stack.good))
 
     def gradient(self, latent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Differentiate the loss, summed over the good pixels.
@@ -141,25 +133,52 @@ class Likelihood:
         weight : `numpy.ndarray`
             ``sum_t w[t]``, nJy**-2, shape ``(1, height, width)``.
         """
-        stack, delta = self._stack, self._delta
-
-        def differentiate(cells: Cells, model: Any) -> tuple[tuple[Any], Any]:
-            image = _of_cells(stack.masked_image, cells)
-            root = _of_cells(stack.masked_variance, cells)
-            np.sqrt(root, out=root)
-            # Zero where a pixel is not good: its variance is infinite.
-            np.divide(1.0, root, out=root)
-            size = (model - image) * root
-            clipped = ops.clip(size, -delta, delta)
-            weight = ops.where(size == 0.0, 1.0, clipped / size) * (root * root)
-            return (clipped * root,), ops.convert_to_numpy(ops.sum(weight, axis=1))
-
-        (gradient,), weights = self._model.forward_adjoint(latent, differentiate)
-        weight = np.empty((1, *stack.shape), np.float32)
-        for cells, pieces in weights:
-            for (_, _, rows, cols), piece in zip(cells, pieces, strict=True):
-                weight[0, rows, cols] = piece
+        (gradient,), weights = self._model.forward_adjoint(latent, self._load, _gradient(self._delta))
+        weight = np.empty((1, *self._stack.shape), np.float32)
+        for rows, columns, values in weights:
+            weight[0, rows, columns] = values
         return gradient, weight
+
+    def _load(self, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pixels of a cell and the inverse of their standard
+        deviation, both zero where they are not good.
+        """
+        inverse = self._stack.masked_variance(rows, columns)
+        np.sqrt(inverse, out=inverse)
+        return self._stack.masked_image(rows, columns), np.divide(1.0, inverse, out=inverse)
+
+
+@functools.cache
+def _gradient(delta: float) -> Callable[..., tuple[tuple[Any], Any]]:
+    """Make the function that turns a prediction into the residuals whose
+    adjoint is the gradient, and the sum of the weights.
+    """
+
+    def differentiate(model: Any, image: Any, root: Any) -> tuple[tuple[Any], Any]:
+        size = (model - image) * root
+        clipped = ops.clip(size, -delta, delta)
+        weight = ops.where(size == 0.0, 1.0, clipped / size) * (root * root)
+        return (clipped * root,), ops.sum(weight, axis=1)
+
+    return differentiate
+
+
+@functools.cache
+def _back_projection(delta: float) -> Callable[..., tuple[tuple[Any, Any], Any]]:
+    """Make the function that turns a prediction into weighted exposures, the
+    weighted prediction, and the loss of each cell.
+    """
+
+    def weigh(model: Any, image: Any, root: Any) -> tuple[tuple[Any, Any], Any]:
+        size = ops.abs(image - model) * root
+        weight = root * root * ops.minimum(size, delta) / ops.maximum(size, 1e-12)
+        return (weight * image, weight * model), ops.sum(huber(size, delta), axis=(1, 2, 3))
+
+    return weigh
+
+
+def _multiply(model: Any, weight: Any) -> tuple[tuple[Any], None]:
+    return (model * weight,), None
 
 
 def second_derivative(model: ForwardModel, weight: np.ndarray, latent: np.ndarray) -> np.ndarray:
@@ -180,11 +199,7 @@ def second_derivative(model: ForwardModel, weight: np.ndarray, latent: np.ndarra
     product : `numpy.ndarray`
         ``sum_t f[t]^T (w[t] (f*x)[t])``, shape of ``latent``.
     """
-
-    def multiply(cells: Cells, predicted: Any) -> tuple[tuple[Any], None]:
-        return (predicted * _of_cells(lambda rows, cols: weight[:, rows, cols], cells),), None
-
-    (product,), _ = model.forward_adjoint(latent, multiply)
+    (product,), _ = model.forward_adjoint(latent, lambda rows, cols: (weight[:, rows, cols],), _multiply)
     return product
 
 
@@ -219,8 +234,3 @@ def coverage(
         weight = inverse_variance
     result = model.adjoint(weight)
     return result / np.median(result[stack.latent_patch][stack.latent_seen])
-
-
-def _of_cells(pixels: Callable[[slice, slice], np.ndarray], cells: Cells) -> np.ndarray:
-    """Copy the pixels of cells, ``(cells, n, cell_height, cell_width)``."""
-    return np.stack([pixels(rows, cols) for _, _, rows, cols in cells])

@@ -22,6 +22,7 @@ import numpy as np
 from keras import ops
 
 from ..stack.exposure_stack import ExposureStack
+from .compiled import compiled
 from .forward_model import ForwardModel
 from .network_input import NO_DATA_NOISE, PASSES
 from .network_weights import read_weights
@@ -64,6 +65,7 @@ class TrainedNetwork:
 
     def __init__(self, network: keras.Model) -> None:
         self._network = network
+        self._run = compiled(functools.partial(network, training=False))
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
@@ -153,7 +155,7 @@ class TrainedNetwork:
                 for first, extent in zip(corner, seen.shape[:2], strict=True)
             ]
             tile = seen[starts[0] : ends[0], starts[1] : ends[1]]
-            output: Any = self._network(ops.convert_to_tensor(tile[np.newaxis]), training=False)
+            output = self._run(ops.convert_to_tensor(tile[np.newaxis]))
             row, column = (first - start for first, start in zip(corner, starts, strict=True))
             return corner, ops.convert_to_numpy(output)[0, row : row + size, column : column + size]
 
