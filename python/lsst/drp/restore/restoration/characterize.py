@@ -218,7 +218,7 @@ class CharacterizeTask(pipeBase.Task):
             Its variance, noise, PSF and flagged pixels.
         """
         start = time.perf_counter()
-        signal, depth = point_signal(stack, n_threads)
+        signal, depth = point_signal(matched, n_threads)
         significant = scipy.ndimage.binary_dilation(
             signal > _MIN_SIGNAL, iterations=_GROWTH * stack.oversampling
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = ("find_inconsistent",)
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import scipy.ndimage
@@ -63,23 +64,37 @@ def find_inconsistent(
         )
     chi2 = np.zeros(stack.shape, np.float32)
     count = np.zeros(stack.shape, np.intp)
-    for t, residual, _, good in other.planes():
-        kernels = stack.kernels[t]
-        kernels = kernels[kernels.any(axis=(2, 3))]
-        if not len(kernels):
-            continue
-        # The Gaussian with the PSF's effective area.
-        area = np.median(kernels.sum(axis=(1, 2)) ** 2 / (kernels**2).sum(axis=(1, 2)))
-        width = float(np.sqrt(area / (4 * np.pi)))
-        # The square of a Gaussian is a narrower one.
-        weight = _smooth(good.astype(np.float32), width / np.sqrt(2))
-        used = weight > _MIN_WEIGHT
-        smooth = _smooth(residual, width)
-        chi2 += np.divide(smooth**2 * np.float32(area), weight, out=np.zeros_like(smooth), where=used)
-        count += used
+    with ThreadPoolExecutor(n_threads) as pool:
+        # As many exposures at a time as there are threads: each takes some images of memory.
+        for first in range(0, stack.n_exposures, n_threads):
+            exposures = range(first, min(first + n_threads, stack.n_exposures))
+            for squared, used in pool.map(lambda t: _squared_residual(other, t), exposures):
+                chi2 += squared
+                count += used
+            other.release()
     limits = scipy.stats.chi2.isf(probability, np.arange(stack.n_exposures + 1))
     limits[0] = np.inf
     return chi2 > limits[count]
+
+
+def _squared_residual(stack: ExposureStack, t: int) -> tuple[np.ndarray, np.ndarray]:
+    """Smooth the residual of an exposure, in units of its noise, as wide as its
+    PSF; return its square in units of its variance, and where there is one.
+    """
+    kernels = stack.kernels[t]
+    kernels = kernels[kernels.any(axis=(2, 3))]
+    if not len(kernels):
+        return np.zeros(stack.shape, np.float32), np.zeros(stack.shape, bool)
+    # The Gaussian with the PSF's effective area.
+    area = np.median(kernels.sum(axis=(1, 2)) ** 2 / (kernels**2).sum(axis=(1, 2)))
+    width = float(np.sqrt(area / (4 * np.pi)))
+    # The square of a Gaussian is a narrower one.
+    weight = _smooth(stack.good[t].astype(np.float32), width / np.sqrt(2))
+    used = weight > _MIN_WEIGHT
+    squared = _smooth(stack.image[t], width)
+    squared *= squared
+    squared *= np.float32(area)
+    return np.divide(squared, weight, out=np.zeros_like(squared), where=used), used
 
 
 def _smooth(image: np.ndarray, sigma: float) -> np.ndarray:

@@ -13,12 +13,18 @@ from __future__ import annotations
 
 __all__ = ("Surrogate",)
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from ..stack.coadd_filters import coadd_filters
 from ..stack.exposure_stack import ExposureStack
 from .forward_model import ForwardModel
 from .likelihood import Likelihood, coverage, second_derivative
+
+# Pixels of a block of rows (256 KiB for each float32 array).
+_BLOCK_PIXELS = 2**16
 
 
 class Surrogate:
@@ -145,24 +151,33 @@ class Surrogate:
         plain ones.
         """
         previous = latent.copy()
+        penalty = np.broadcast_to(np.asarray(penalty, np.float32), latent.shape)
         for step in range(steps):
             if step % steps_per_gradient == 0:
-                gradient, weight = likelihood.gradient(latent)
-                constant = np.maximum(
-                    second_derivative(self.model, weight, latent) - gradient, np.float32(0.0)
-                )
-                del gradient
+                constant, weight = likelihood.gradient(latent)
+                np.subtract(second_derivative(self.model, weight, latent), constant, out=constant)
+                np.maximum(constant, np.float32(0.0), out=constant)
             momentum = np.float32(step / (step + 3))
-            ahead = latent + momentum * (latent - previous)
-            previous[...] = latent
-            # It stays positive, and so can change in the steps to come.
-            np.maximum(ahead, latent / np.float32(max_factor), out=latent)
+
+            def extrapolate(rows: slice, momentum: np.float32 = momentum) -> None:
+                now = latent[rows]
+                ahead = now + momentum * (now - previous[rows])
+                previous[rows] = now
+                # It stays positive, and so can change in the steps to come.
+                np.maximum(ahead, now / np.float32(max_factor), out=now)
+
+            self._on_rows(extrapolate)
             predicted = second_derivative(self.model, weight, latent)
-            predicted += penalty
-            factor = np.divide(
-                constant, predicted, out=np.ones_like(latent), where=movable & (predicted > 0.0)
-            )
-            latent *= np.clip(factor, 1.0 / max_factor, max_factor)
+
+            def multiply(
+                rows: slice, predicted: np.ndarray = predicted, constant: np.ndarray = constant
+            ) -> None:
+                total = predicted[rows] + penalty[rows]
+                factor = np.ones_like(total)
+                np.divide(constant[rows], total, out=factor, where=movable[rows] & (total > 0.0))
+                latent[rows] *= np.clip(factor, 1.0 / max_factor, max_factor)
+
+            self._on_rows(multiply)
 
     def minimize_quadratic(
         self,
@@ -197,11 +212,36 @@ class Surrogate:
         """
         # For any positive c, |A| c / c bounds a matrix A.  Pixels that are to move far need long steps.
         scale = 1.0 / np.sqrt(precision)
-        bound = second_derivative(self._magnitude, weight, scale) / scale + precision
-        start, current, previous = latent, latent, latent
+        bound = second_derivative(self._magnitude, weight, scale)
+        bound /= scale
+        bound += precision
+        current, previous, change = latent.copy(), latent.copy(), np.empty_like(latent)
         for step in range(iterations):
-            ahead = current + np.float32(step / (step + 3)) * (current - previous)
-            slope = gradient + second_derivative(self.model, weight, ahead - start)
-            slope += precision * (ahead - start)
-            previous, current = current, np.maximum(ahead - slope / bound, np.float32(0.0))
+            momentum = np.float32(step / (step + 3))
+
+            def extrapolate(rows: slice, momentum: np.float32 = momentum) -> None:
+                now = current[rows]
+                change[rows] = now + momentum * (now - previous[rows]) - latent[rows]
+                previous[rows] = now
+
+            self._on_rows(extrapolate)
+            curved = second_derivative(self.model, weight, change)
+
+            def descend(rows: slice, curved: np.ndarray = curved) -> None:
+                slope = gradient[rows] + curved[rows] + precision[rows] * change[rows]
+                step = latent[rows] + change[rows] - slope / bound[rows]
+                np.maximum(step, np.float32(0.0), out=current[rows])
+
+            self._on_rows(descend)
         return current
+
+    def _on_rows(self, function: Callable[[slice], None]) -> None:
+        """Call a function for blocks of rows of the latent image that fit into
+        the processor's cache, in several threads.
+        """
+        height, width = self._stack.latent_shape
+        step = max(1, _BLOCK_PIXELS // width)
+        blocks = [slice(row, row + step) for row in range(0, height, step)]
+        with ThreadPoolExecutor(self._n_threads) as pool:
+            for _ in pool.map(function, blocks):
+                pass

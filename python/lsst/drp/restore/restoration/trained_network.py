@@ -15,7 +15,6 @@ __all__ = ("TrainedNetwork", "load_network", "noise_map")
 import dataclasses
 import functools
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import keras
 import numpy as np
