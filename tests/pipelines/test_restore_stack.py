@@ -152,3 +152,17 @@ def test_finer_pixels_and_a_second_image_for_photometry(stack: ExposureStack) ->
 def test_the_pipeline_task_is_one() -> None:
     assert issubclass(RestoreCoaddTask, RestoreStackTask)
     assert RestoreCoaddTask.restore is RestoreStackTask.restore
+
+
+def test_threads_change_no_bit(stack: ExposureStack) -> None:
+    config = RestoreStackConfig()
+    config.restorer.computeDevice = "cpu"
+    config.characterize.numRealizations = 2
+    one, other = (RestoreStackTask(config=config).restore(stack, n_threads=n) for n in (1, 3))
+    np.testing.assert_array_equal(one.restoration.latent, other.restoration.latent)
+    np.testing.assert_array_equal(one.measurable.image, other.measurable.image)
+    np.testing.assert_array_equal(one.stack.good, other.stack.good)
+    for name in ("variance", "inconsistent", "kernels", "noise_realizations"):
+        np.testing.assert_array_equal(
+            getattr(one.characterization, name), getattr(other.characterization, name)
+        )

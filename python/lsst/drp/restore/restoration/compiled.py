@@ -3,15 +3,16 @@
 # Use of this source code is governed by a 3-clause BSD-style
 # license that can be found in the LICENSE file.
 
-"""Compilation of functions of tensors by Keras' backend.
+"""Compilation of functions of tensors by Keras' backend, and where they run.
 
 This module imports Keras; import it inside of the function that needs it.
 """
 
 from __future__ import annotations
 
-__all__ = ("compiled",)
+__all__ = ("compiled", "uses_gpu")
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -51,3 +52,25 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
             return jax.jit(function)
         case _:
             return function
+
+
+def uses_gpu() -> bool:
+    """Tell whether tensors are on a GPU.
+
+    Returns
+    -------
+    uses_gpu : `bool`
+        Whether Keras' backend computes on a GPU by default.
+    """
+    match keras.backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            return bool(tf.config.get_visible_devices("GPU"))
+        case "jax":
+            import jax
+
+            return jax.default_backend() != "cpu"
+        case _:
+            # `prepare_backend` sets it.
+            return os.environ.get("KERAS_TORCH_DEVICE", "cpu") != "cpu"

@@ -23,12 +23,13 @@ from keras import ops
 
 from ..stack.exposure_stack import ExposureStack
 from ..stack.subpixel import kernel_phases
-from .compiled import compiled
+from .compiled import compiled, uses_gpu
 from .convolution import Convolution
 
-# Latent pixels of a batch of cells, times the number of exposures (2 MiB for each float32 array): the arrays
-# of one exposure's cells stay in the processor's cache.
+# Latent pixels of a batch of cells, times the number of exposures. On a CPU (2 MiB for each float32 array), the
+# arrays of one exposure's cells stay in the processor's cache; a GPU needs more to be busy.
 _PIXELS_PER_BATCH = 2**19
+_PIXELS_PER_BATCH_GPU = 2**25
 
 # Size of the transfer functions that are kept from one pass over the patch to
 # the next, in the same unit (4 bytes each).
@@ -57,7 +58,8 @@ class ForwardModel:
         CPU threads to use.
     pixels_per_batch : `int`, optional
         Latent pixels of the cells that are computed together, times the number
-        of exposures; a batch has one cell at least.
+        of exposures; a batch has one cell at least.  By default as is best for
+        the device.
 
     Notes
     -----
@@ -74,7 +76,7 @@ class ForwardModel:
         oversampling: int | None = None,
         squared: bool = False,
         n_threads: int = 1,
-        pixels_per_batch: int = _PIXELS_PER_BATCH,
+        pixels_per_batch: int | None = None,
     ) -> None:
         self._stack = stack
         self._n_threads = n_threads
@@ -90,6 +92,8 @@ class ForwardModel:
         extent = (self._cell_shape[0] + 2 * self._padding) * (self._cell_shape[1] + 2 * self._padding)
         extent *= self._factor**2
         pixels = extent * self._kernels.shape[2]
+        if pixels_per_batch is None:
+            pixels_per_batch = _PIXELS_PER_BATCH_GPU if uses_gpu() else _PIXELS_PER_BATCH
         self._cells_per_batch = max(1, pixels_per_batch // pixels)
         self._convolution = Convolution(
             height=self._cell_shape[0],
