@@ -26,8 +26,8 @@ from ..stack.subpixel import kernel_phases
 from .compiled import compiled, uses_gpu
 from .convolution import Convolution
 
-# Latent pixels of a batch of cells, times the number of exposures. On a CPU (2 MiB for each float32 array), the
-# arrays of one exposure's cells stay in the processor's cache; a GPU needs more to be busy.
+# Latent pixels of a batch of cells, times the number of exposures.  On a CPU (2 MiB for each float32 array),
+# the arrays of one exposure's cells stay in the processor's cache; a GPU needs more to be busy.
 _PIXELS_PER_BATCH = 2**19
 _PIXELS_PER_BATCH_GPU = 2**25
 
